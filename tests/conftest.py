@@ -1,0 +1,62 @@
+"""What all tests share: real counterparts, hypothesis profiles, short folders for sockets.
+
+A test that needs a foreign program takes the fixture `peer` and asks for it by name. Where the program is
+absent the test is skipped with one line that says how to get it; with `GATEHOUSE_REQUIRE_PEERS=1` it fails.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fuzz", parent=settings.get_profile("default"), max_examples=20_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _load_peers() -> ModuleType:
+    """`tests/interop/peers.py` as a module; tests have no packages to import it from."""
+    name = "gatehouse_interop_peers"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "interop" / "peers.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def peer() -> Callable[[str], Path]:
+    """Finds a real counterpart's binary by name, or skips (fails where peers are required)."""
+    peers = _load_peers()
+
+    def find(name: str) -> Path:
+        found: Path | None = peers.find(name)
+        if found is not None:
+            return found
+        reason = f"no {name}: `make peers` builds it, or GATEHOUSE_PEERS names a folder that has it"
+        if os.environ.get("GATEHOUSE_REQUIRE_PEERS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return find
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A folder with a path short enough for unix sockets (108 bytes at most, name included)."""
+    folder = Path(tempfile.mkdtemp(prefix="gh"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
