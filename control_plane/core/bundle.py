@@ -8,7 +8,7 @@ another's. Fetching, storing and ordering bundles is not done here.
 import functools
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cryptography import x509
@@ -26,7 +26,7 @@ MAX_PEM_BYTES: Final = 4 << 20
 class X509Authority:
     """One CA certificate (DER). A tainted one still verifies; what it signed should be replaced."""
 
-    certificate: bytes
+    certificate: bytes = field(repr=False)
     tainted: bool = False
 
     @classmethod
@@ -81,7 +81,7 @@ class Bundle:
         return cls(trust_domain, _distinct(X509Authority(_der(certificate)) for certificate in certificates))
 
     def to_json(self) -> str:
-        """The SPIFFE bundle format, as bundle endpoints serve it; it has no place for taint and key expiry."""
+        """The SPIFFE bundle format, which has no place for taint and key expiry."""
         from control_plane.core import bundle_json  # the format imports these values
 
         return bundle_json.dump(self)
@@ -130,9 +130,9 @@ def subject_key_id(certificate: bytes) -> str:
             key_identifier = x509.SubjectKeyIdentifier.from_public_key(parsed.public_key())
             return key_identifier.digest.hex()
     except Exception as error:  # a parser of hostile bytes raises many kinds; all mean the same to us
+        digest = hashlib.sha256(certificate).hexdigest()
         raise InvalidInput(
-            f"X.509 authority of {len(certificate)} bytes (SHA-256 {hashlib.sha256(certificate).hexdigest()}) "
-            "is not a readable DER certificate"
+            f"X.509 authority of {len(certificate)} bytes (SHA-256 {digest}): not a readable DER certificate"
         ) from error
 
 

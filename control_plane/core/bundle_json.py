@@ -27,6 +27,7 @@ from control_plane.core.bundle import (
 from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.jwk import PublicKey, jwk_of, key_of_jwk, load_public_key, spki_of
 from control_plane.core.spiffe_id import TrustDomain
+from control_plane.core.strict_json import load_object
 
 MAX_JSON_BYTES: Final = 4 << 20
 MAX_REFRESH_HINT_SECONDS: Final = 2**31 - 1
@@ -37,7 +38,7 @@ _JWT_USE: Final = "jwt-svid"
 
 def parse(trust_domain: TrustDomain, text: str | bytes) -> Bundle:
     """Reads one bundle. Raises InvalidInput when it isn't a JWK Set or says one thing twice."""
-    return _bundle(trust_domain, load_object(text, f"bundle of {trust_domain}"))
+    return _bundle(trust_domain, load_object(text, f"bundle of {trust_domain}", MAX_JSON_BYTES))
 
 
 def dump(bundle: Bundle) -> str:
@@ -47,7 +48,7 @@ def dump(bundle: Bundle) -> str:
 
 def parse_map(text: str | bytes) -> dict[TrustDomain, Bundle]:
     """Reads a bundle map. Raises InvalidInput, also when a trust domain comes twice (B-08)."""
-    document = load_object(text, "bundle map")
+    document = load_object(text, "bundle map", MAX_JSON_BYTES)
     members = document.get("trust_domains")
     if not isinstance(members, dict):
         raise InvalidInput(f"bundle map: member trust_domains is {shown(members)}, expected an object")
@@ -73,19 +74,6 @@ def jwks(bundle: Bundle) -> bytes:
         for authority in bundle.jwt_authorities
     ]
     return json.dumps({"keys": keys}, separators=(",", ":")).encode()
-
-
-def load_object(text: str | bytes, what: str) -> dict[str, object]:
-    """Parses JSON text whose top is an object; a name twice, at any depth, is refused with InvalidInput."""
-    if len(text) > MAX_JSON_BYTES:
-        raise InvalidInput(f"{what}: {len(text)} bytes of JSON, {MAX_JSON_BYTES} allowed")
-    try:
-        document = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{what}: not readable as JSON: {shown(str(error))}") from error
-    if not isinstance(document, dict):
-        raise InvalidInput(f"{what}: the JSON is {shown(document)}, expected an object")
-    return document
 
 
 def _bundle(trust_domain: TrustDomain, document: Mapping[str, object]) -> Bundle:
@@ -166,16 +154,3 @@ def _integer(document: Mapping[str, object], name: str, limit: int) -> int:
     if type(value) is not int or not 0 <= value <= limit:
         raise InvalidInput(f"bundle: {name} is {shown(value)}, expected an integer from 0 to {limit}")
     return value
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"the member name {shown(twice)} comes twice")
-    return members
-
-
-def _refuse_constant(text: str) -> object:
-    raise ValueError(f"{text} is not JSON")

@@ -5,7 +5,7 @@ where one looks for them; the rules are in `verify_x509`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 
@@ -34,7 +34,7 @@ class X509Svid:
     """
 
     spiffe_id: SpiffeId
-    chain: tuple[bytes, ...]
+    chain: tuple[bytes, ...] = field(repr=False)
     serial: int
     not_before: int
     not_after: int

@@ -1,0 +1,70 @@
+"""The little DER (X.690) that issuing needs: writing values, and reading them back strictly.
+
+The reader takes definite, minimal lengths only and never looks beyond the value it was given. It knows
+nothing of X.509; `template` and `csr` do. Full parsing is left to cryptography.
+"""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from control_plane.core.errors import InvalidInput
+
+INTEGER: Final = 0x02
+BIT_STRING: Final = 0x03
+OCTET_STRING: Final = 0x04
+UTC_TIME: Final = 0x17
+GENERALIZED_TIME: Final = 0x18
+SEQUENCE: Final = 0x30
+
+
+def encode(tag: int, content: bytes) -> bytes:
+    """One value: tag, minimal length, content."""
+    length = len(content)
+    if length < 0x80:
+        return bytes((tag, length)) + content
+    if length < 0x100:
+        return bytes((tag, 0x81, length)) + content
+    if length < 0x10000:
+        return bytes((tag, 0x82, length >> 8, length & 0xFF)) + content
+    return bytes((tag, 0x83)) + length.to_bytes(3, "big") + content
+
+
+def read(data: bytes, offset: int, limit: int) -> tuple[int, int, int]:
+    """Reads the header at `offset`; gives tag, start of the content, and its end, which is at most `limit`.
+
+    Raises InvalidInput for a truncated value, an indefinite or non-minimal length, or a multi-byte tag.
+    """
+    start = offset + 2
+    if start > limit:
+        raise InvalidInput(f"DER at byte {offset}: truncated")
+    tag, length = data[offset], data[offset + 1]
+    if tag & 0x1F == 0x1F:
+        raise InvalidInput(f"DER at byte {offset}: multi-byte tag")
+    if length >= 0x80:
+        width = length & 0x7F
+        start += width
+        if not 1 <= width <= 3 or start > limit:
+            raise InvalidInput(f"DER at byte {offset}: length is indefinite, too large or truncated")
+        length = int.from_bytes(data[offset + 2 : start], "big")
+        if length < 0x80 or length >> (8 * (width - 1)) == 0:
+            raise InvalidInput(f"DER at byte {offset}: length isn't written in its shortest form")
+    end = start + length
+    if end > limit:
+        raise InvalidInput(f"DER at byte {offset}: reaches beyond its container")
+    return tag, start, end
+
+
+def expect(data: bytes, offset: int, limit: int, tag: int) -> tuple[int, int]:
+    """Reads a header whose tag must be `tag`; gives start and end of the content. Raises InvalidInput."""
+    found, start, end = read(data, offset, limit)
+    if found != tag:
+        raise InvalidInput(f"DER at byte {offset}: tag {found:#04x}, expected {tag:#04x}")
+    return start, end
+
+
+def encode_time(unix_seconds: int) -> bytes:
+    """UTCTime through 2049, GeneralizedTime from 2050 on (RFC 5280 section 4.1.2.5)."""
+    moment = datetime.fromtimestamp(unix_seconds, UTC)
+    if moment.year < 2050:
+        return encode(UTC_TIME, moment.strftime("%y%m%d%H%M%SZ").encode("ascii"))
+    return encode(GENERALIZED_TIME, moment.strftime("%Y%m%d%H%M%SZ").encode("ascii"))
