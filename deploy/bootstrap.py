@@ -50,7 +50,7 @@ def is_ready(level: str) -> bool:
 
 def call(*command: str | Path) -> None:
     """Runs a command in the project's folder; what it prints is shown, a failure ends the set-up."""
-    finished = subprocess.run([str(part) for part in command], cwd=ROOT, check=False)  # noqa: S603
+    finished = subprocess.run([str(part) for part in command], cwd=ROOT, check=False)
     if finished.returncode != 0:
         name = " ".join(str(part) for part in command[:4])
         raise SystemExit(f"set-up: `{name} …` ended with {finished.returncode}; see the lines above")
@@ -90,7 +90,7 @@ def lock() -> None:
 
 def say(line: str) -> None:
     """One line of progress."""
-    print(f"set-up: {line}", flush=True)  # noqa: T201
+    print(f"set-up: {line}", flush=True)
 
 
 def main() -> None:

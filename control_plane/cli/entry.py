@@ -1,0 +1,264 @@
+"""`gatehouse entry`: registration entries. Flags are named as spire-server names them, in kebab case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from control_plane.cli import printing, wire
+from control_plane.cli.entry_flags import EntryFields, from_file, to_message
+from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
+from control_plane.cli.session import Exit, Remote, with_server
+from control_plane.proto.google.protobuf.wrappers_pb2 import BoolValue, StringValue
+from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
+from control_plane.proto.spire.api.types import entry_pb2 as types_pb2
+from control_plane.proto.spire.api.types.selector_pb2 import SelectorMatch
+
+ENTRY = entry_pb2.DESCRIPTOR.services_by_name["Entry"]
+PAGE_SIZE = 500
+BATCH = 200
+NOT_FOUND = 5
+
+app = group("Registration entries: which process gets which identity.")
+
+SpiffeIdFlag = Annotated[str, typer.Option("--spiffe-id", help="The identity that is given.")]
+ParentIdFlag = Annotated[str, typer.Option("--parent-id", help="The agent, or node set, that may give it.")]
+SelectorFlag = Annotated[
+    list[str], typer.Option("--selector", help="type:value that the process must have; may be repeated.")
+]
+X509TtlFlag = Annotated[
+    int, typer.Option("--x509-svid-ttl", min=0, help="Seconds; 0 is the server's default.")
+]
+JwtTtlFlag = Annotated[int, typer.Option("--jwt-svid-ttl", min=0, help="Seconds; 0 is the server's default.")]
+FederatesFlag = Annotated[
+    list[str], typer.Option("--federates-with", help="A trust domain whose bundle comes along; repeatable.")
+]
+DnsFlag = Annotated[list[str], typer.Option("--dns", help="A DNS name in the certificate; repeatable.")]
+HintFlag = Annotated[
+    str, typer.Option("--hint", help="Tells a process with several identities which is which.")
+]
+AdminFlag = Annotated[bool, typer.Option("--admin", help="The identity may administer the server.")]
+DownstreamFlag = Annotated[bool, typer.Option("--downstream", help="The identity is a nested server's.")]
+StoreFlag = Annotated[bool, typer.Option("--store-svid", help="The SVID goes to a secret store.")]
+ExpiryFlag = Annotated[int, typer.Option("--entry-expiry", min=0, help="Unix seconds; 0 is never.")]
+EntryIdFlag = Annotated[str, typer.Option("--entry-id", help="The entry's own ID.")]
+NodeFlag = Annotated[bool, typer.Option("--node", help="An entry for nodes: its parent is the server.")]
+DataFlag = Annotated[
+    Path | None,
+    typer.Option("--data", help="JSON file with entries, as `entry show --output json` prints them."),
+]
+
+
+@app.command()
+def create(
+    spiffe_id: SpiffeIdFlag = "",
+    parent_id: ParentIdFlag = "",
+    selector: SelectorFlag = [],  # noqa: B006 (typer copies it)
+    x509_svid_ttl: X509TtlFlag = 0,
+    jwt_svid_ttl: JwtTtlFlag = 0,
+    federates_with: FederatesFlag = [],  # noqa: B006
+    dns: DnsFlag = [],  # noqa: B006
+    hint: HintFlag = "",
+    admin: AdminFlag = False,
+    downstream: DownstreamFlag = False,
+    store_svid: StoreFlag = False,
+    entry_expiry: ExpiryFlag = 0,
+    entry_id: EntryIdFlag = "",
+    node: NodeFlag = False,
+    data: DataFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Creates an entry, or all those of a file. An entry that exists already is shown and is an error."""
+    fields = EntryFields(
+        entry_id, spiffe_id, parent_id, tuple(selector), x509_svid_ttl, jwt_svid_ttl, tuple(federates_with),
+        tuple(dns), hint, admin, downstream, store_svid, entry_expiry, node,
+    )  # fmt: skip
+    entries = from_file(data) if data else [to_message(fields)]
+
+    async def work(server: Remote) -> list[Any]:
+        results: list[Any] = []
+        for start in range(0, len(entries), BATCH):
+            request = entry_pb2.BatchCreateEntryRequest(entries=entries[start : start + BATCH])
+            results.extend((await server.call(ENTRY, "BatchCreateEntry", request)).results)
+        return results
+
+    _show_results(with_server(work, data_dir=data_dir, output=output), "created", output)
+
+
+@app.command()
+def update(
+    entry_id: EntryIdFlag = "",
+    spiffe_id: SpiffeIdFlag = "",
+    parent_id: ParentIdFlag = "",
+    selector: SelectorFlag = [],  # noqa: B006
+    x509_svid_ttl: X509TtlFlag = 0,
+    jwt_svid_ttl: JwtTtlFlag = 0,
+    federates_with: FederatesFlag = [],  # noqa: B006
+    dns: DnsFlag = [],  # noqa: B006
+    hint: HintFlag = "",
+    admin: AdminFlag = False,
+    downstream: DownstreamFlag = False,
+    store_svid: StoreFlag = False,
+    entry_expiry: ExpiryFlag = 0,
+    data: DataFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Replaces an entry, named by --entry-id, as a whole: what is not given goes to its default."""
+    fields = EntryFields(
+        entry_id, spiffe_id, parent_id, tuple(selector), x509_svid_ttl, jwt_svid_ttl, tuple(federates_with),
+        tuple(dns), hint, admin, downstream, store_svid, entry_expiry, False,
+    )  # fmt: skip
+    entries = from_file(data) if data else [to_message(fields)]
+    for entry in entries:
+        if not entry.id:
+            raise typer.BadParameter("an update needs the ID of the entry", param_hint="--entry-id")
+
+    async def work(server: Remote) -> list[Any]:
+        request = entry_pb2.BatchUpdateEntryRequest(entries=entries)
+        return list((await server.call(ENTRY, "BatchUpdateEntry", request)).results)
+
+    _show_results(with_server(work, data_dir=data_dir, output=output), "updated", output)
+
+
+@app.command()
+def show(
+    entry_id: EntryIdFlag = "",
+    spiffe_id: SpiffeIdFlag = "",
+    parent_id: ParentIdFlag = "",
+    selector: SelectorFlag = [],  # noqa: B006
+    hint: HintFlag = "",
+    downstream: DownstreamFlag = False,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Shows entries: all, one by ID, or those that have all the given properties."""
+    wanted = _filter(spiffe_id, parent_id, selector, hint, downstream)
+
+    async def work(server: Remote) -> list[types_pb2.Entry]:
+        if entry_id:
+            return [await server.call(ENTRY, "GetEntry", entry_pb2.GetEntryRequest(id=entry_id))]
+        found: list[types_pb2.Entry] = []
+        token = ""
+        while True:
+            request = entry_pb2.ListEntriesRequest(filter=wanted, page_size=PAGE_SIZE, page_token=token)
+            reply = await server.call(ENTRY, "ListEntries", request)
+            found.extend(reply.entries)
+            token = reply.next_page_token
+            if not token:
+                return found
+
+    entries = [wire.entry_json(entry) for entry in with_server(work, data_dir=data_dir, output=output)]
+    printing.emit(output, {"entries": entries}, lambda: _print_entries(entries))
+
+
+@app.command()
+def count(data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN) -> None:
+    """Counts all entries."""
+
+    async def work(server: Remote) -> Any:
+        return await server.call(ENTRY, "CountEntries", entry_pb2.CountEntriesRequest())
+
+    number = with_server(work, data_dir=data_dir, output=output).count
+    printing.emit(output, {"count": number}, lambda: printing.line(str(number)))
+
+
+@app.command()
+def delete(
+    entry_id: Annotated[list[str], typer.Option("--entry-id", help="The entry's own ID; may be repeated.")],
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Deletes entries. Agents drop the identity at once; certificates already given live to their end."""
+
+    async def work(server: Remote) -> list[Any]:
+        request = entry_pb2.BatchDeleteEntryRequest(ids=entry_id)
+        return list((await server.call(ENTRY, "BatchDeleteEntry", request)).results)
+
+    results = with_server(work, data_dir=data_dir, output=output)
+    answer = [
+        {"id": each.id, "deleted": each.status.code == wire.OK, "error": each.status.message}
+        for each in results
+    ]
+
+    def human() -> None:
+        for each in answer:
+            printing.line(f"deleted {each['id']}" if each["deleted"] else f"{each['id']}: {each['error']}")
+
+    printing.emit(output, {"results": answer}, human)
+    if any(not each["deleted"] for each in answer):
+        missing = all(each.status.code in (wire.OK, NOT_FOUND) for each in results)
+        raise typer.Exit(Exit.NOT_FOUND if missing else Exit.FAILED)
+
+
+def _filter(
+    spiffe_id: str, parent_id: str, selector: list[str], hint: str, downstream: bool
+) -> entry_pb2.ListEntriesRequest.Filter:
+    """The server-side filter of `show`; selectors match entries that have at least these."""
+    wanted = entry_pb2.ListEntriesRequest.Filter()
+    if spiffe_id:
+        wanted.by_spiffe_id.CopyFrom(wire.spiffe_id(spiffe_id, "--spiffe-id"))
+    if parent_id:
+        wanted.by_parent_id.CopyFrom(wire.spiffe_id(parent_id, "--parent-id"))
+    if selector:
+        match = SelectorMatch(selectors=wire.selectors(selector), match=SelectorMatch.MATCH_SUPERSET)
+        wanted.by_selectors.CopyFrom(match)
+    if hint:
+        wanted.by_hint.CopyFrom(StringValue(value=hint))
+    if downstream:
+        wanted.by_downstream.CopyFrom(BoolValue(value=True))
+    return wanted
+
+
+def _show_results(results: list[Any], done: str, output: Output) -> None:
+    """Prints what became of each entry of a batch; fails if any was refused."""
+    answer = [
+        {
+            "status": done if each.status.code == wire.OK else "refused",
+            "error": each.status.message,
+            "entry": wire.entry_json(each.entry) if each.HasField("entry") else None,
+        }
+        for each in results
+    ]
+
+    def human() -> None:
+        for each in answer:
+            if each["error"]:
+                printing.note(f"gatehouse: {each['error']}")
+            if each["entry"]:
+                _print_entries([each["entry"]])
+
+    printing.emit(output, {"results": answer}, human)
+    if any(each.status.code != wire.OK for each in results):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _print_entries(entries: list[dict[str, Any]]) -> None:
+    """Entries one below the other; what is at its default is left out."""
+    if not entries:
+        printing.line("no entries")
+    for index, entry in enumerate(entries):
+        if index:
+            printing.line("")
+        shown = {
+            "entry": entry["id"],
+            "spiffe id": entry["spiffe_id"],
+            "parent id": entry["parent_id"],
+            "selectors": entry["selectors"],
+            "x509-svid ttl": printing.span(entry["x509_svid_ttl_seconds"])
+            if entry["x509_svid_ttl_seconds"]
+            else "",
+            "jwt-svid ttl": printing.span(entry["jwt_svid_ttl_seconds"])
+            if entry["jwt_svid_ttl_seconds"]
+            else "",
+            "federates with": entry["federates_with"],
+            "dns names": entry["dns_names"],
+            "hint": entry["hint"],
+            "flags": [name for name in ("admin", "downstream", "store_svid") if entry[name]],
+            "expires": printing.moment(entry["expires_at"]) if entry["expires_at"] else "",
+            "revision": entry["revision"],
+        }
+        printing.record({name: value for name, value in shown.items() if value not in ("", [])})

@@ -1,0 +1,120 @@
+"""An entry as flags or a file give it, and the wire message that it becomes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from control_plane.cli import wire
+from control_plane.core.spiffe_id import SpiffeId, server_id
+from control_plane.proto.spire.api.types.entry_pb2 import Entry
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+FILE_KEYS = frozenset(
+    (
+        *("id", "spiffe_id", "parent_id", "selectors", "x509_svid_ttl_seconds", "jwt_svid_ttl_seconds"),
+        *("federates_with", "dns_names", "hint", "admin", "downstream", "store_svid", "expires_at"),
+        *("created_at", "revision"),
+    )
+)
+"""What an entry in a file may have; `created_at` and `revision` are the server's and are not sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFields:
+    """The flags of `entry create` and `entry update`, as given."""
+
+    entry_id: str
+    spiffe_id: str
+    parent_id: str
+    selectors: tuple[str, ...]
+    x509_svid_ttl_seconds: int
+    jwt_svid_ttl_seconds: int
+    federates_with: tuple[str, ...]
+    dns_names: tuple[str, ...]
+    hint: str
+    admin: bool
+    downstream: bool
+    store_svid: bool
+    expires_at: int
+    node: bool
+
+
+def to_message(fields: EntryFields) -> Entry:
+    """The message of an entry. Raises typer's usage error for what is missing or malformed."""
+    if not fields.spiffe_id:
+        raise typer.BadParameter("an entry needs the SPIFFE ID that it gives", param_hint="--spiffe-id")
+    if not fields.selectors:
+        raise typer.BadParameter(
+            "an entry needs at least one selector, as unix:uid:1000", param_hint="--selector"
+        )
+    parent = fields.parent_id
+    if fields.node and not parent:
+        parent = str(server_id(SpiffeId.parse(fields.spiffe_id).trust_domain))
+    if not parent:
+        raise typer.BadParameter(
+            "an entry needs its parent: an agent's ID (see `gatehouse agent list`), or --node",
+            param_hint="--parent-id",
+        )
+    return Entry(
+        id=fields.entry_id,
+        spiffe_id=wire.spiffe_id(fields.spiffe_id, "--spiffe-id"),
+        parent_id=wire.spiffe_id(parent, "--parent-id"),
+        selectors=wire.selectors(fields.selectors),
+        x509_svid_ttl=fields.x509_svid_ttl_seconds,
+        jwt_svid_ttl=fields.jwt_svid_ttl_seconds,
+        federates_with=[wire.trust_domain(each, "--federates-with") for each in fields.federates_with],
+        dns_names=fields.dns_names,
+        hint=fields.hint,
+        admin=fields.admin,
+        downstream=fields.downstream,
+        store_svid=fields.store_svid,
+        expires_at=fields.expires_at,
+    )
+
+
+def from_file(path: Path) -> list[Entry]:
+    """Entries of a JSON file: `{"entries": […]}` or a list. Raises typer's usage error."""
+    flag = f"--data {path}"
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise typer.BadParameter(f"{size} bytes is over the limit of {MAX_FILE_BYTES}", param_hint=flag)
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint=flag) from error
+    listed = content.get("entries") if isinstance(content, dict) else content
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise typer.BadParameter('expected {"entries": [{…}, …]}', param_hint=flag)
+    return [_from_object(each, f"{flag}, entry {index + 1}") for index, each in enumerate(listed)]
+
+
+def _from_object(given: dict[str, Any], where: str) -> Entry:
+    """One entry of a file; a key that we do not know is an error, since it was meant to do something."""
+    unknown = sorted(set(given) - FILE_KEYS)
+    if unknown:
+        raise typer.BadParameter(f"unknown key {unknown[0]!r}", param_hint=where)
+    try:
+        fields = EntryFields(
+            entry_id=str(given.get("id", "")),
+            spiffe_id=str(given.get("spiffe_id", "")),
+            parent_id=str(given.get("parent_id", "")),
+            selectors=tuple(map(str, given.get("selectors", ()))),
+            x509_svid_ttl_seconds=int(given.get("x509_svid_ttl_seconds", 0)),
+            jwt_svid_ttl_seconds=int(given.get("jwt_svid_ttl_seconds", 0)),
+            federates_with=tuple(map(str, given.get("federates_with", ()))),
+            dns_names=tuple(map(str, given.get("dns_names", ()))),
+            hint=str(given.get("hint", "")),
+            admin=bool(given.get("admin", False)),
+            downstream=bool(given.get("downstream", False)),
+            store_svid=bool(given.get("store_svid", False)),
+            expires_at=int(given.get("expires_at", 0)),
+            node=False,
+        )
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint=where) from error
+    return to_message(fields)

@@ -1,0 +1,79 @@
+"""`gatehouse`: the root of all commands.
+
+Each group's module is imported when one of its commands runs, never for `--help`: a command line that answers
+at once is used. The one line that says what a group is for therefore stands here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+GROUPS: dict[str, tuple[str, str]] = {
+    "server": ("control_plane.cli.server", "Run the server."),
+    "token": ("control_plane.cli.token", "Join tokens, with which an agent attests once."),
+    "entry": ("control_plane.cli.entry", "Registration entries: which process gets which identity."),
+    "agent": ("control_plane.cli.agent", "Attested agents."),
+    "bundle": ("control_plane.cli.bundle", "Trust bundles, ours and those of federated trust domains."),
+    "authority": ("control_plane.cli.authority", "Signing authorities and their rotation."),
+    "svid": ("control_plane.cli.svid", "Mint SVIDs by hand."),
+    "ledger": ("control_plane.cli.ledger", "What was ever issued, and to whom."),
+    "policy": ("control_plane.cli.policy", "Rego policies: check, compile, prove, render."),
+    "check": ("control_plane.cli.check", "Check files before they are used."),
+    "healthcheck": ("control_plane.cli.healthcheck", "Ask the server whether it serves."),
+    "explain": (
+        "control_plane.cli.explain",
+        "Which identity would these selectors get, and why?",
+    ),
+}
+"""Command → (the module that has it as `app`, its line in `--help`)."""
+
+
+class LazyGroup(TyperGroup):
+    """A group that lists its commands from `GROUPS` and imports one only to run it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names in order, without those whose module this build does not have."""
+        return [name for name, (module, _) in GROUPS.items() if importlib.util.find_spec(module)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """A stand-in that has only the name and the one line; `resolve_command` swaps it."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        return TyperCommand(cmd_name, help=GROUPS[cmd_name][1])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is going to run, imported."""
+        self.commands = {name: TyperCommand(name) for name in self.list_commands(ctx)}  # for "did you mean"
+        name, _, rest = super().resolve_command(ctx, args)
+        if name is None:
+            return name, None, rest
+        return name, typer.main.get_command(importlib.import_module(GROUPS[name][0]).app), rest
+
+
+app = typer.Typer(
+    name="gatehouse",
+    cls=LazyGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback()
+def gatehouse() -> None:
+    """Gatehouse: SPIFFE identities for every workload.
+
+    Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 not found; 4 the server cannot be reached.
+    """
+
+
+def main() -> None:
+    """Runs the command line; the entry point of the script `gatehouse`."""
+    app(prog_name="gatehouse" if sys.argv[0].endswith("gatehouse") else None)

@@ -1,0 +1,203 @@
+"""How a command reaches the running server: gRPC over `server.sock`, REST over `api.sock`.
+
+Every error becomes one line on standard error that says what was being done, to whom, what came back and what
+to do next, and an exit code. With `--output json` the line is a JSON object. A traceback is shown only for
+what nobody foresaw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import http.client
+import json
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlencode
+
+import typer
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from control_plane.cli.options import DEFAULT_TIMEOUT_SECONDS, Output, data_dir_of
+from control_plane.core.errors import (
+    Code,
+    DeadlineExceeded,
+    GatehouseError,
+    NotFound,
+    PeerMisbehaved,
+    Unavailable,
+)
+from control_plane.runtime.transport import Channel
+
+Answer = TypeVar("Answer")
+
+MAX_REST_BYTES = 64 * 1024 * 1024
+"""An answer of our own server that is longer is refused rather than read to the end of memory."""
+
+
+class Exit(enum.IntEnum):
+    """Exit codes, also told by `gatehouse --help`."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 4
+
+
+class Remote:
+    """The admin socket of a running server, for the length of one command."""
+
+    def __init__(self, channel: Channel, path: Path, timeout_seconds: float) -> None:
+        self._channel = channel
+        self._path = path
+        self._timeout_seconds = timeout_seconds
+
+    async def call(self, service: ServiceDescriptor, method: str, request: Message) -> Any:
+        """One unary call; the reply is of the method's own type. Raises `GatehouseError`."""
+        reply_type = GetMessageClass(service.methods_by_name[method].output_type)
+        return await self._channel.unary(
+            f"/{service.full_name}/{method}", request, reply_type, timeout=self._timeout_seconds
+        )
+
+
+def with_server(
+    work: Callable[[Remote], Awaitable[Answer]],
+    *,
+    data_dir: Path | None,
+    output: Output,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+) -> Answer:
+    """Runs `work` against the admin socket; ends the program with one line if it fails."""
+    path = data_dir_of(data_dir) / "server.sock"
+
+    async def run() -> Answer:
+        _require_socket(path)
+        channel = Channel.unix(str(path))
+        try:
+            return await work(Remote(channel, path, timeout_seconds))
+        finally:
+            await _closed(channel)
+
+    with reported(output):
+        return asyncio.run(run())
+
+
+def rest(
+    method: str,
+    path: str,
+    *,
+    data_dir: Path | None,
+    output: Output,
+    query: dict[str, Any] | None = None,
+    body: dict[str, Any] | None = None,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+) -> Any:
+    """One REST call over `api.sock`; the decoded JSON answer. Ends the program with one line if it fails."""
+    endpoint = data_dir_of(data_dir) / "api.sock"
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    target = f"{path}?{urlencode(given)}" if given else path
+    with reported(output):
+        _require_socket(endpoint)
+        return _request(endpoint, method, target, body, timeout_seconds)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__("localhost", timeout=timeout_seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _request(
+    endpoint: Path, method: str, target: str, body: dict[str, Any] | None, timeout_seconds: float
+) -> Any:
+    """Sends one request and reads its bounded answer. Raises `GatehouseError`."""
+    connection = _UnixConnection(endpoint, timeout_seconds)
+    doing = f"{method} {target} at {endpoint}"
+    try:
+        encoded = None if body is None else json.dumps(body).encode()
+        connection.request(method, target, body=encoded, headers={"content-type": "application/json"})
+        response = connection.getresponse()
+        received = response.read(MAX_REST_BYTES + 1)
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            f"{doing}: no answer within {timeout_seconds:g} s", hint="try a longer --timeout"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(f"{doing}: {error or type(error).__name__}", hint=_START_HINT) from error
+    finally:
+        connection.close()
+    if len(received) > MAX_REST_BYTES:
+        raise PeerMisbehaved(f"{doing}: the answer is longer than {MAX_REST_BYTES} bytes")
+    try:
+        answer = json.loads(received) if received else None
+    except ValueError as error:
+        raise PeerMisbehaved(f"{doing}: status {response.status}, and the answer is not JSON") from error
+    if response.status >= 400:
+        raise _problem(response.status, answer, doing)
+    return answer
+
+
+class Refused(GatehouseError):
+    """The server answered with a problem (RFC 9457); its own words are passed on."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+def _problem(status: int, answer: object, doing: str) -> GatehouseError:
+    """A problem+json answer as an error with the server's own words."""
+    problem = answer if isinstance(answer, dict) else {}
+    message = str(problem.get("detail") or problem.get("title") or f"{doing}: status {status}")
+    hint = str(problem.get("hint") or "")
+    return NotFound(message, hint=hint) if status == 404 else Refused(message, hint=hint)
+
+
+_START_HINT = "start it with `gatehouse server run`, or name its folder with --data-dir"
+
+
+def _require_socket(path: Path) -> None:
+    """Says clearly that no server runs here, before a connection error would."""
+    if not path.exists():
+        raise Unavailable(f"no server is reachable: there is no socket {path}", hint=_START_HINT)
+
+
+async def _closed(channel: Channel) -> None:
+    """Closes a channel whose `close` may or may not need awaiting."""
+    closing = channel.close()
+    if closing is not None:
+        await closing
+
+
+@contextmanager
+def reported(output: Output) -> Iterator[None]:
+    """Turns expected errors into one line on standard error and an exit code."""
+    try:
+        yield
+    except GatehouseError as error:
+        fail(error, output)
+    except (ConnectionError, FileNotFoundError, PermissionError) as error:
+        fail(Unavailable(str(error), hint=_START_HINT), output)
+
+
+def fail(error: GatehouseError, output: Output) -> NoReturn:
+    """Prints an error and ends the program with its exit code."""
+    if output is Output.JSON:
+        told = {"error": error.kind, "code": error.code.name, "message": error.message, "hint": error.hint}
+        typer.echo(json.dumps(told, ensure_ascii=False), err=True)
+    else:
+        typer.echo(f"gatehouse: {error}", err=True)
+    if isinstance(error, NotFound):
+        raise typer.Exit(Exit.NOT_FOUND)
+    raise typer.Exit(Exit.UNREACHABLE if isinstance(error, Unavailable | DeadlineExceeded) else Exit.FAILED)
