@@ -16,8 +16,10 @@ EMPTY = f.Request.of({})
 @pytest.mark.parametrize("build", [
     lambda: f.equals(f.PATH, "/a"), lambda: f.one_of(f.PATH, ["/a", "/b"]),
     lambda: f.starts_with(f.PATH, ""),
-    lambda: f.ends_with(f.PATH, ""), lambda: f.contains(f.PATH, ""), lambda: f.matches_glob(f.PATH, "**"),
-    lambda: f.in_network(f.SOURCE_IP, "0.0.0.0/0"), lambda: f.between(f.PORT, 0, 65535), lambda: f.present(f.PATH),
+    lambda: f.ends_with(f.PATH, ""), lambda: f.contains(f.PATH, ""),
+    lambda: f.matches_glob(f.PATH, "**"),
+    lambda: f.in_network(f.SOURCE_IP, "0.0.0.0/0"), lambda: f.between(f.PORT, 0, 65535),
+    lambda: f.present(f.PATH),
     lambda: f.matches(f.PATH, ".*"), lambda: f.has_member(f.claim("g"), ["a"]),
 ])  # fmt: skip
 def test_an_atom_on_an_absent_attribute_is_false_and_its_negation_true(build) -> None:
