@@ -1,0 +1,24 @@
+"""How a process of ours starts its event loop: uvloop, and as many open files as it may have."""
+
+import asyncio
+import resource
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Runs `main` to its end on a new uvloop, as asyncio.run does."""
+    raise_file_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def raise_file_limit() -> None:
+    """Sets the soft limit of open files to the hard one: each connection is a file, and so is its pidfd."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

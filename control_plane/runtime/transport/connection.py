@@ -1,0 +1,392 @@
+"""HTTP/2 connections: grpclib's protocol classes, made lean, bounded and fit for graceful endings.
+
+The parts that both ends share. grpclib drives h2 and keeps streams; here are the frame gate in front of it,
+bounds on what is buffered, GOAWAY that lets open streams finish, and writes of a whole reply at once.
+Server and client build on it in `session` and `channel`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+from grpclib.protocol import AbstractHandler, Connection, EventsProcessor, H2Protocol, Stream
+from h2 import events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+
+from control_plane.core.errors import PeerMisbehaved, ResourceExhausted
+from control_plane.runtime.transport.frames import CLIENT_PREFACE_BYTES, FrameGate, goaway_frame
+from control_plane.runtime.transport.lean import ReceiveBuffer, Signal
+from control_plane.runtime.transport.limits import Limits
+
+Headers = list[tuple[str, str]]
+_HIGHEST_STREAM_ID = 2**31 - 1
+_INITIAL_WINDOW = 65_535
+
+
+def _configuration(*, client: bool) -> H2Configuration:
+    # h2's checks of headers cost more than the rest of a call; what a call needs of them is checked in
+    # `session`, and what we send is built by us.
+    return H2Configuration(
+        client_side=client,
+        header_encoding="ascii",
+        validate_inbound_headers=False,
+        validate_outbound_headers=False,
+        normalize_inbound_headers=False,
+        normalize_outbound_headers=False,
+    )
+
+
+_CLIENT_CONFIG = _configuration(client=True)
+_SERVER_CONFIG = _configuration(client=False)
+
+
+class StreamGone(Exception):
+    """The stream was reset or its connection lost; nothing can be sent on it any more."""
+
+
+class _Engine(H2Connection):
+    """h2 remembers 65,536 closed streams per connection; a few hundred answer late frames as well."""
+
+    MAX_CLOSED_STREAMS = 256
+
+
+_NEVER_WAITED = Signal(is_set=True)  # a server doesn't wait for response headers
+
+
+class LeanStream(Stream):
+    """A stream of grpclib without the events that it doesn't need until somebody waits."""
+
+    connection: "LeanConnection"
+    buffer: ReceiveBuffer  # type: ignore[assignment]
+    window_updated: Signal  # type: ignore[assignment]
+    headers_received: Signal  # type: ignore[assignment]
+    trailers_received: Signal  # type: ignore[assignment]
+    reset_reason: str | None = None
+
+    def __init__(
+        self,
+        connection: "LeanConnection",
+        h2_connection: H2Connection,
+        transport: asyncio.Transport,
+        *,
+        stream_id: int | None = None,
+        wrapper: Any = None,
+    ) -> None:
+        # The parent's initialiser is left out on purpose: it makes three events that carry a deque each.
+        self.connection = connection
+        self._h2_connection = h2_connection
+        self._transport = transport
+        self.wrapper = wrapper
+        self.headers: Headers | None = None
+        self.trailers: Headers | None = None
+        self.window_updated = Signal()
+        if stream_id is not None:
+            self.init_stream(stream_id, connection)
+        self.headers_received = _NEVER_WAITED if stream_id is not None else Signal()
+        self.trailers_received = _NEVER_WAITED if stream_id is not None else Signal()
+
+    def init_stream(self, stream_id: int, connection: Connection) -> None:
+        self.id = stream_id
+        self.buffer = ReceiveBuffer(self._acknowledge)
+
+    def _acknowledge(self, size: int) -> None:
+        if self.id is not None and not self.connection.is_closing():
+            self.connection.ack(self.id, size)
+
+    async def send(
+        self,
+        headers: Headers | None,
+        data: bytes,
+        trailers: Headers | None,
+        *,
+        timeout: float | None,
+        end: bool = False,
+    ) -> None:
+        """Writes headers, data and trailers, in as few writes as flow control allows.
+
+        `end` ends our side with the data, as a client does; trailers end it as a server does.
+
+        Raises:
+            StreamGone: the stream or the connection is no more.
+            TimeoutError: the peer didn't make room for the data within `timeout` seconds.
+        """
+        if not self.connection.write_ready.is_set():
+            async with asyncio.timeout(timeout):
+                await self.connection.write_ready.wait()
+        if not self.closable:
+            raise StreamGone
+        engine, stream_id = self._h2_connection, cast(int, self.id)
+        try:
+            if headers is not None:
+                engine.send_headers(stream_id, headers)
+            if data or end:
+                window = engine.local_flow_control_window(stream_id)
+                if len(data) <= min(window, engine.max_outbound_frame_size):
+                    engine.send_data(stream_id, data, end_stream=end)
+                else:
+                    await self._send_in_parts(data, timeout, end=end)
+            if trailers is not None:
+                engine.send_headers(stream_id, trailers, end_stream=True)
+        except (ProtocolError, KeyError) as error:
+            # KeyError: h2 forgets a closed stream when the next one opens.
+            raise StreamGone from error
+        self.connection.write_out()
+
+    async def _send_in_parts(self, data: bytes, timeout: float | None, *, end: bool) -> None:
+        engine, stream_id = self._h2_connection, cast(int, self.id)
+        view = memoryview(data)
+        while view:
+            window = engine.local_flow_control_window(stream_id)
+            if window <= 0 or not self.connection.write_ready.is_set():
+                self.connection.write_out()
+                self.window_updated.clear()
+                async with asyncio.timeout(timeout):
+                    await (self.connection.write_ready if window > 0 else self.window_updated).wait()
+                if not self.closable:
+                    raise StreamGone
+                continue
+            size = min(window, engine.max_outbound_frame_size, len(view))
+            engine.send_data(stream_id, bytes(view[:size]), end_stream=end and size == len(view))
+            view = view[size:]
+            self.connection.write_out()
+
+    async def received_headers(self) -> Headers | None:
+        """The response headers; None when the stream ended without."""
+        await self.headers_received.wait()
+        return self.headers
+
+    async def received_trailers(self) -> Headers | None:
+        """The trailers; None when the stream ended without."""
+        await self.trailers_received.wait()
+        return self.trailers
+
+    def __ended__(self) -> None:
+        """The peer has sent all it will: whoever waits finds that out."""
+        self.buffer.eof()
+        self.headers_received.set()
+        self.trailers_received.set()
+
+    def __terminated__(self, reason: str) -> None:
+        """The stream was reset or its connection is gone."""
+        self.reset_reason = self.reset_reason or reason
+        self.buffer.eof()
+        self.headers_received.set()
+        self.trailers_received.set()
+        self.window_updated.set()
+
+    def abandon(self, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
+        """Resets the stream if it is still open; never waits, never raises."""
+        if self.closable:
+            try:
+                self._h2_connection.reset_stream(cast(int, self.id), error_code=code)
+            except ProtocolError:
+                return
+            self.connection.write_out()
+
+
+class LeanConnection(Connection):
+    """A connection of grpclib that bounds what it holds for the peer and can say goodbye early."""
+
+    write_ready: Signal  # type: ignore[assignment]
+    stream_close_waiter: Signal  # type: ignore[assignment]
+
+    def __init__(
+        self, engine: H2Connection, transport: asyncio.Transport, limits: Limits, gate: FrameGate
+    ) -> None:
+        # Without the parent's initialiser: its two events carry a deque each.
+        self._connection = engine
+        self._transport = transport
+        self.write_ready = Signal(is_set=True)
+        self.stream_close_waiter = Signal()
+        self.limits = limits
+        self.gate = gate
+        self.greeted = False  # the peer's SETTINGS came, so it speaks HTTP/2
+        self.reserved_bytes = 0  # of messages larger than a window that are coming in
+
+    def create_stream(self, *, stream_id: int | None = None, wrapper: Any = None) -> LeanStream:
+        return LeanStream(self, self._connection, self._transport, stream_id=stream_id, wrapper=wrapper)
+
+    @contextmanager
+    def reserve(self, size: int) -> Iterator[None]:
+        """Room for a message of `size` bytes while it comes in; what fits in the window needs none.
+
+        Raises ResourceExhausted when the messages on their way into this connection are too many already.
+        """
+        if size <= self.limits.stream_window_bytes:
+            yield
+            return
+        if self.reserved_bytes + size > self.limits.max_buffered_bytes:
+            raise ResourceExhausted(
+                f"{self.reserved_bytes} bytes of large messages are coming in on this connection, "
+                f"{size} more are over its limit of {self.limits.max_buffered_bytes}",
+                hint="send large messages one after the other",
+            )
+        self.reserved_bytes += size
+        try:
+            yield
+        finally:
+            self.reserved_bytes -= size
+
+    def write_out(self) -> None:
+        """Hands what h2 has prepared to the socket; cuts a peer that lets it pile up."""
+        if self.is_closing():
+            return
+        data = self._connection.data_to_send()
+        if data:
+            self.gate.sent += 1
+            self._transport.write(data)
+            if self._transport.get_write_buffer_size() > self.limits.max_unsent_bytes:
+                self._transport.abort()
+
+    def flush(self) -> None:
+        self.write_out()
+
+    def close(self) -> None:
+        super().close()
+        self.write_ready.set()  # whoever waits to write finds the connection closed
+
+    @property
+    def highest_stream_id(self) -> int:
+        """The last stream that the peer has opened."""
+        return self._connection.highest_inbound_stream_id
+
+    def announce_end(self) -> None:
+        """First half of a graceful end (RFC 9113, section 6.8): open no streams from now on."""
+        self._write_goaway(_HIGHEST_STREAM_ID, ErrorCodes.NO_ERROR, "graceful_stop")
+
+    def fix_end(self) -> None:
+        """Second half: names the last stream that will be served."""
+        self._write_goaway(self.highest_stream_id, ErrorCodes.NO_ERROR, "graceful_stop")
+
+    def refuse(self, code: ErrorCodes, reason: str) -> None:
+        """Says why and closes at once."""
+        self._write_goaway(self.highest_stream_id, code, reason)
+        if not self.is_closing():
+            self._transport.close()
+
+    def _write_goaway(self, last_stream_id: int, code: ErrorCodes, reason: str) -> None:
+        if not self.is_closing():
+            self.write_out()
+            self._transport.write(goaway_frame(last_stream_id, int(code), reason))
+
+
+class LeanProcessor(EventsProcessor):
+    """Dispatches h2's events without a table per connection; what it doesn't know it ignores."""
+
+    connection: LeanConnection
+
+    def __init__(self, handler: AbstractHandler, connection: LeanConnection) -> None:
+        # Without the parent's initialiser, which binds thirteen methods per connection.
+        self.handler = handler
+        self.connection = connection
+        self.streams = {}
+
+    def process(self, event: events.Event) -> None:
+        process = _DISPATCH.get(event.__class__)
+        if process is not None:
+            process(self, event)
+
+    def process_remote_settings_changed(self, event: events.RemoteSettingsChanged) -> None:
+        self.connection.greeted = True
+        super().process_remote_settings_changed(event)
+
+    def process_data_received(self, event: events.DataReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        size = event.flow_controlled_length
+        if stream is not None:
+            stream.buffer.add(event.data, size)
+        elif not self.connection.is_closing():
+            self.connection.ack(event.stream_id, size)
+
+    def process_stream_ended(self, event: events.StreamEnded) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.__ended__()
+
+
+_DISPATCH: Final[dict[type[events.Event], Callable[[LeanProcessor, Any], None]]] = {
+    events.RequestReceived: lambda processor, event: processor.process_request_received(event),
+    events.ResponseReceived: lambda processor, event: processor.process_response_received(event),
+    events.TrailersReceived: lambda processor, event: processor.process_trailers_received(event),
+    events.RemoteSettingsChanged: lambda processor, event: processor.process_remote_settings_changed(event),
+    events.DataReceived: lambda processor, event: processor.process_data_received(event),
+    events.WindowUpdated: lambda processor, event: processor.process_window_updated(event),
+    events.StreamEnded: lambda processor, event: processor.process_stream_ended(event),
+    events.StreamReset: lambda processor, event: processor.process_stream_reset(event),
+    events.ConnectionTerminated: lambda processor, event: processor.process_connection_terminated(event),
+}
+
+
+class LeanProtocol(H2Protocol):
+    """The asyncio protocol of one connection, client or server."""
+
+    processor: LeanProcessor
+    connection: LeanConnection
+    limits: Limits
+    client: bool
+
+    def open(self, transport: asyncio.BaseTransport) -> LeanConnection:
+        """Starts HTTP/2 on a transport that is ready: our SETTINGS go out. Called by `connection_made`."""
+        engine = _engine(self.limits, client=self.client)
+        gate = FrameGate(self.limits.frames, skip_bytes=0 if self.client else CLIENT_PREFACE_BYTES)
+        self.connection = LeanConnection(engine, cast(asyncio.Transport, transport), self.limits, gate)
+        self.connection.write_out()
+        return self.connection
+
+    def data_received(self, data: bytes) -> None:
+        connection, processor = self.connection, self.processor
+        if connection.is_closing():
+            return
+        try:
+            allowed = connection.gate.feed(data, asyncio.get_running_loop().time())
+            received = connection.feed(allowed)
+        except ResourceExhausted as flood:
+            self._give_up(ErrorCodes.ENHANCE_YOUR_CALM, flood.message)
+        except PeerMisbehaved as error:
+            self._give_up(ErrorCodes.FRAME_SIZE_ERROR, error.message)
+        except (ProtocolError, UnicodeDecodeError) as error:
+            # h2 has prepared its own GOAWAY for a ProtocolError; a header that is no ASCII gets ours.
+            connection.write_out()
+            self._give_up(ErrorCodes.PROTOCOL_ERROR, type(error).__name__)
+        else:
+            connection.write_out()
+            for event in received:
+                processor.process(event)
+            connection.write_out()
+            if connection.gate.last_stream_id is not None:
+                self.peer_leaves(connection.gate.last_stream_id)
+
+    def peer_leaves(self, last_stream_id: int) -> None:
+        """The peer's GOAWAY came: it serves streams up to `last_stream_id` and no new ones."""
+
+    def gave_up(self, reason: str) -> None:
+        """The connection was closed because of what the peer sent."""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.processor.close(reason="connection lost")
+
+    def _give_up(self, code: ErrorCodes, reason: str) -> None:
+        self.connection.refuse(code, reason)
+        self.gave_up(reason)
+        self.processor.close(reason=reason)
+
+
+def _engine(limits: Limits, *, client: bool) -> H2Connection:
+    """An h2 connection whose bounds hold from the first frame on, with its preface prepared."""
+    engine = _Engine(config=_CLIENT_CONFIG if client else _SERVER_CONFIG)
+    values = {
+        SettingCodes.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
+        SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,
+        SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+    }
+    engine.local_settings = Settings(client=client, initial_values=values)
+    engine.decoder.max_header_list_size = limits.max_header_bytes
+    engine.initiate_connection()
+    if limits.connection_window_bytes > _INITIAL_WINDOW:
+        engine.increment_flow_control_window(limits.connection_window_bytes - _INITIAL_WINDOW)
+    return engine

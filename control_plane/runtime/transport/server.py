@@ -1,0 +1,329 @@
+"""A gRPC server on TCP with TLS and on unix sockets: listeners, admission of connections, and the end.
+
+It accepts by itself instead of through asyncio's servers: the peer of a unix socket is asked for before
+anything is read, connections are counted before TLS costs anything, and each connection gets the TLS context
+of its moment. `session` does the rest.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import random
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from control_plane.core.errors import FailedPrecondition, GatehouseError, InvalidInput, Unavailable, shown
+from control_plane.runtime.log import Log, get_logger
+from control_plane.runtime.tls import TlsServerSource
+from control_plane.runtime.transport.limits import Limits
+from control_plane.runtime.transport.peer import Peer, UnixPeer, read_unix_peer
+from control_plane.runtime.transport.service import Interceptor, Method, Service
+from control_plane.runtime.transport.session import Admit, Dispatch, ServerProtocol, Session
+
+BACKLOG = 4096
+_ACCEPTS_AT_ONCE = 64
+_PAUSE_SECONDS = 0.2
+_TICK_SECONDS = 1.0
+_TICKS_AT_ONCE = 256
+_LONGEST_PATH_BYTES = 107  # sun_path with its terminating zero is 108 (unix(7))
+
+
+class Server:
+    """Serves `services`; `interceptors` run in order before each handler and refuse by raising.
+
+    `admit` is asked once per connection, before its first call is served; what it raises is what the calls of
+    that connection get, and the connection is closed.
+    """
+
+    def __init__(
+        self,
+        services: Iterable[Service],
+        *,
+        interceptors: Sequence[Interceptor] = (),
+        limits: Limits | None = None,
+        admit: Admit | None = None,
+        log: Log | None = None,
+    ) -> None:
+        methods: dict[str, Method] = {}
+        for service in services:
+            methods.update(service.methods)
+        self._limits = limits or Limits()
+        self._log = log or get_logger("transport")
+        self._dispatch = Dispatch(methods, tuple(interceptors), self._limits, admit, self._log)
+        self._listeners: list[_Listener] = []
+        self._sessions: set[Session] = set()
+        self._per_source: Counter[str] = Counter()
+        self._connections = 0
+        self._adoptions: set[asyncio.Task[None]] = set()
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def listen_tcp(
+        self, host: str, port: int, tls: TlsServerSource, *, reuse_port: bool = False
+    ) -> int:
+        """Listens on an address; port 0 takes a free one. Returns the port.
+
+        Raises:
+            Unavailable: the address can't be bound.
+        """
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind((host, port))
+        except OSError as error:
+            listener.close()
+            raise Unavailable(f"listening on {host}:{port}: {error.strerror or error}") from error
+        self._serve(listener, tls, path=None)
+        return int(listener.getsockname()[1])
+
+    async def listen_unix(self, path: str | Path, mode: int = 0o600) -> None:
+        """Listens on a unix socket with the permissions `mode`.
+
+        The socket is bound under another name and renamed, so nobody sees it with wrong permissions and one
+        left by an earlier process is replaced.
+
+        Raises:
+            InvalidInput: the path is longer than the kernel takes.
+            Unavailable: it can't be bound.
+        """
+        target = Path(path)
+        name = f"{target}.{_suffix()}"
+        if len(os.fsencode(name)) > _LONGEST_PATH_BYTES:
+            raise InvalidInput(
+                f"unix socket {shown(str(target))}: the path takes more than "
+                f"{_LONGEST_PATH_BYTES - len(name) + len(str(target))} bytes",
+                hint="choose a shorter data directory",
+            )
+        self._serve(_bind_unix(name, target, mode), None, path=target)
+
+    async def close(self, grace_seconds: float = 10.0) -> None:
+        """Takes no new connections, lets calls finish within the grace, then ends them with UNAVAILABLE."""
+        self._closed = True
+        for listener in self._listeners:
+            listener.close()
+        for adoption in self._adoptions:
+            adoption.cancel()
+        for session in list(self._sessions):
+            session.drain(grace_seconds)
+        await self._until_empty(grace_seconds)
+        for session in list(self._sessions):
+            session.end(Unavailable("the server is shutting down", hint="connect again"))
+        await self._until_empty(1.0)
+        for session in list(self._sessions):
+            session.cut()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeping
+
+    def close_connections(
+        self, predicate: Callable[[Peer], bool], error: GatehouseError | None = None
+    ) -> int:
+        """Ends the connections whose peer fits, with GOAWAY and `error` for their calls; returns how many."""
+        error = error or Unavailable("the server closed this connection", hint="connect again")
+        chosen = [session for session in self._sessions if predicate(session.peer)]
+        for session in chosen:
+            session.end(error)
+        return len(chosen)
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open or in their TLS handshake."""
+        return self._connections
+
+    # Listening.
+
+    def _serve(self, listener: socket.socket, tls: TlsServerSource | None, path: Path | None) -> None:
+        if self._closed:
+            listener.close()
+            raise FailedPrecondition("listening: this server has been closed")
+        listener.setblocking(False)
+        listener.listen(BACKLOG)
+        self._listeners.append(_Listener(listener, tls, path, self._accepted, self._log))
+        if self._housekeeping is None:
+            self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
+
+    def _accepted(self, connection: socket.socket, address: object, tls: TlsServerSource | None) -> None:
+        """Counts a new connection and starts it, or closes it when there are too many."""
+        try:
+            unix = read_unix_peer(connection) if tls is None else None
+        except OSError:
+            connection.close()
+            return
+        source, name = _describe(address, unix)
+        if (
+            self._connections >= self._limits.max_connections
+            or self._per_source[source] >= self._limits.max_connections_per_source
+        ):
+            self._log.warning("connection_limit_reached", peer=name, connections=self._connections)
+            if unix is not None and unix.pidfd is not None:
+                os.close(unix.pidfd)
+            connection.close()
+            return
+        self._connections += 1
+        self._per_source[source] += 1
+        adoption = asyncio.get_running_loop().create_task(self._adopt(connection, name, unix, tls, source))
+        self._adoptions.add(adoption)
+        adoption.add_done_callback(self._adoptions.discard)
+
+    async def _adopt(
+        self,
+        connection: socket.socket,
+        name: str,
+        unix: UnixPeer | None,
+        tls: TlsServerSource | None,
+        source: str,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        age = self._limits.max_connection_age_seconds if tls is not None else 0.0
+        if age:
+            age *= random.uniform(0.9, 1.1)  # noqa: S311 -- spreads reconnects, decides nothing
+        protocol = ServerProtocol(
+            self._dispatch, name, unix, self._sessions, age, partial(self._forget, source)
+        )
+        connection.setblocking(False)
+        context: ssl.SSLContext | None = None
+        if tls is not None:
+            context = tls.context()
+            tune_tcp(connection)
+        try:
+            await loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=self._limits.handshake_timeout_seconds if context else None,
+            )
+        except OSError as error:  # ssl.SSLError and TimeoutError are among them
+            self._log.info("tls_handshake_failed", peer=name, reason=str(error) or type(error).__name__)
+        finally:
+            if not protocol.opened:
+                connection.close()
+                protocol.connection_lost(None)
+
+    def _forget(self, source: str) -> None:
+        self._connections -= 1
+        self._per_source[source] -= 1
+        if not self._per_source[source]:
+            del self._per_source[source]
+
+    # Time.
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            for number, session in enumerate(list(self._sessions)):
+                session.tick(asyncio.get_running_loop().time())
+                if number % _TICKS_AT_ONCE == _TICKS_AT_ONCE - 1:
+                    await asyncio.sleep(0)
+
+    async def _until_empty(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self._sessions and loop.time() < deadline:  # noqa: ASYNC110 -- once in a server's life
+            await asyncio.sleep(0.02)
+
+
+class _Listener:
+    """One listening socket: accepts in batches, pauses when the process runs out of descriptors."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        tls: TlsServerSource | None,
+        path: Path | None,
+        accepted: Callable[[socket.socket, object, TlsServerSource | None], None],
+        log: Log,
+    ) -> None:
+        self._socket = listener
+        self._tls = tls
+        self._path = path
+        self._inode = path.stat().st_ino if path is not None else 0
+        self._accepted = accepted
+        self._log = log
+        self._closed = False
+        self._listen()
+
+    def _listen(self) -> None:
+        if not self._closed:
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                connection, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: others must give back first
+                self._log.error("accept_failed", reason=str(error), hint="raise the limit of open files")
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(self._socket.fileno())
+                loop.call_later(_PAUSE_SECONDS, self._listen)
+                return
+            self._accepted(connection, address, self._tls)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+        if self._path is not None:
+            # Another process may have put its own socket there since; that one stays.
+            with contextlib.suppress(OSError):
+                if self._path.lstat().st_ino == self._inode:
+                    self._path.unlink()
+
+
+def _bind_unix(name: str, target: Path, mode: int) -> socket.socket:
+    """A socket bound to `target` by way of `name`."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        previous = os.umask(0o177)
+        try:
+            listener.bind(name)
+        finally:
+            os.umask(previous)
+        os.chmod(name, mode)  # noqa: PTH101 -- two renames of one text
+        os.rename(name, target)  # noqa: PTH104
+    except OSError as error:
+        listener.close()
+        with contextlib.suppress(OSError):
+            os.unlink(name)  # noqa: PTH108
+        raise Unavailable(f"listening on unix socket {target}: {error.strerror or error}") from error
+    return listener
+
+
+def _suffix() -> str:
+    """A short name for the socket while it is being made."""
+    return os.urandom(3).hex()
+
+
+def _describe(address: object, unix: UnixPeer | None) -> tuple[str, str]:
+    """The source that a connection counts for, and the name of its peer in logs."""
+    if unix is not None:
+        return f"uid:{unix.uid}", f"unix:{unix.pid}"
+    assert isinstance(address, tuple)
+    host, port = str(address[0]), address[1]
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is None:
+        source = str(ipaddress.ip_network((ip, 64), strict=False))
+        return source, f"[{host}]:{port}"
+    return host, f"{host}:{port}"
+
+
+def tune_tcp(connection: socket.socket) -> None:
+    """Lets the kernel find out that a peer is gone, within about a minute."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)

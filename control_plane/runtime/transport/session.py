@@ -1,0 +1,459 @@
+"""One connection as the server sees it: admission, its calls, and how it ends.
+
+A call is one task. Whatever happens in it ends as trailers here: a GatehouseError as its status, a deadline
+as DEADLINE_EXCEEDED, an exception that nobody meant as INTERNAL with an id whose story is in the log. The
+session doesn't know sockets and listeners; `server` owns those and calls `tick` about once a second.
+"""
+
+import asyncio
+import os
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+from google.protobuf.message import DecodeError, Message
+from grpclib.protocol import AbstractHandler, Stream
+from h2.errors import ErrorCodes
+
+from control_plane.core.errors import (
+    Bug,
+    DeadlineExceeded,
+    GatehouseError,
+    InvalidInput,
+    Unavailable,
+    Unimplemented,
+    shown,
+)
+from control_plane.runtime.log import Log
+from control_plane.runtime.tls import ALPN, peer_chain
+from control_plane.runtime.transport import messages
+from control_plane.runtime.transport.call import Call
+from control_plane.runtime.transport.connection import (
+    Headers,
+    LeanConnection,
+    LeanProcessor,
+    LeanProtocol,
+    LeanStream,
+    StreamGone,
+)
+from control_plane.runtime.transport.limits import Limits
+from control_plane.runtime.transport.peer import Peer, UnixPeer
+from control_plane.runtime.transport.service import Interceptor, Method, Response
+from control_plane.runtime.transport.status import OK_TRAILERS, to_trailers
+
+Admit = Callable[[Peer], Coroutine[None, None, None]]
+_REPLY_HEADERS: Headers = [(":status", "200"), ("content-type", messages.CONTENT_TYPE)]
+_LONGEST_DEADLINE_SECONDS = 30 * 86_400.0  # more is no deadline, and timers have a range
+_ON_THE_WAY_SECONDS = 0.25
+_CLOSE_SECONDS = 5.0  # for what was written to leave, before a closing connection is cut
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """What all connections of a server share."""
+
+    methods: Mapping[str, Method]
+    interceptors: Sequence[Interceptor]
+    limits: Limits
+    admit: Admit | None
+    log: Log
+
+
+class _Refusal(Exception):
+    """The request is no gRPC request; it gets an HTTP status and no gRPC status."""
+
+    def __init__(self, http_status: str) -> None:
+        self.http_status = http_status
+
+
+class StreamRequests:
+    """Reads the messages of one call."""
+
+    __slots__ = ("_limits", "_request_class", "_stream")
+
+    def __init__(self, stream: LeanStream, request_class: type[Message], limits: Limits) -> None:
+        self._stream = stream
+        self._request_class = request_class
+        self._limits = limits
+
+    async def one(self) -> Message:
+        seconds = self._limits.request_timeout_seconds
+        try:
+            # What has come in whole can't block, and a timer costs more than reading it.
+            async with nullcontext() if self._stream.buffer.ended() else asyncio.timeout(seconds):
+                message = await self._next()
+        except TimeoutError:
+            raise DeadlineExceeded(f"the request didn't come in whole within {seconds:g} s") from None
+        if message is None:
+            raise InvalidInput("the call ended without a request; this method takes exactly one")
+        return message
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        message = await self._next()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    async def _next(self) -> Message | None:
+        buffer = self._stream.buffer
+        prefix = await buffer.read(messages.PREFIX_BYTES)
+        if not prefix:
+            return None
+        if len(prefix) < messages.PREFIX_BYTES:
+            raise InvalidInput("the call ended within the prefix of a message")
+        length = messages.payload_length(prefix, self._limits.max_message_bytes)
+        with self._stream.connection.reserve(length):
+            payload = await buffer.read(length) if length else b""
+        if len(payload) < length:
+            raise InvalidInput(f"the call ended after {len(payload)} of the {length} bytes of a message")
+        try:
+            return self._request_class.FromString(payload)
+        except DecodeError as error:
+            name = self._request_class.DESCRIPTOR.full_name
+            raise InvalidInput(f"the request of {length} bytes can't be read as {name}") from error
+
+
+class StreamReply:
+    """Writes the messages and the end of one call."""
+
+    __slots__ = ("_call", "_started", "_stream", "_timeout", "finished")
+
+    def __init__(self, stream: LeanStream, timeout_seconds: float) -> None:
+        self._stream = stream
+        self._timeout = timeout_seconds
+        self._started = False
+        self._call: Call | None = None
+        self.finished = False
+
+    def opened(self, call: Call) -> None:
+        """From here on the metadata that handlers set for `call` goes out with the reply."""
+        self._call = call
+
+    async def send(self, response: Response) -> None:
+        await self._write(response, None)
+
+    async def send_last(self, response: Response) -> None:
+        await self._write(response, OK_TRAILERS)
+
+    async def finish(self, trailers: Headers) -> None:
+        """Ends the call with `trailers`, unless it has ended."""
+        if not self.finished:
+            await self._write(None, trailers)
+        # A caller that is still sending is told to stop; NO_ERROR keeps the status valid (RFC 9113, 8.1).
+        self._stream.abandon(ErrorCodes.NO_ERROR)
+
+    async def _write(self, response: Response | None, trailers: Headers | None) -> None:
+        call = self._call
+        headers: Headers | None = None
+        if not self._started:
+            headers = _REPLY_HEADERS if call is None else _REPLY_HEADERS + call.initial_metadata
+        if trailers is not None and call is not None and call.trailing_metadata:
+            trailers = trailers + call.trailing_metadata
+        data = b""
+        if response is not None:
+            data = messages.frame(response if isinstance(response, bytes) else response.SerializeToString())
+        elif headers is not None and trailers is not None:
+            trailers = headers + trailers  # the short form that the specification calls trailers-only
+            headers = None
+        self._started = True
+        self.finished = trailers is not None
+        try:
+            await self._stream.send(headers, data, trailers, timeout=self._timeout)
+        except TimeoutError:
+            self._stream.abandon()
+            raise StreamGone from None
+
+
+class Session(AbstractHandler):
+    """The calls of one connection."""
+
+    def __init__(
+        self, dispatch: Dispatch, peer: Peer, connection: LeanConnection, transport: asyncio.Transport
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.peer = peer
+        self._dispatch = dispatch
+        self._connection = connection
+        self._transport = transport
+        self._calls: dict[LeanStream, asyncio.Task[None]] = {}
+        self._admission: asyncio.Task[None] | None = None
+        self._ending: GatehouseError | None = None
+        self._refusing = False
+        self._quiet_since = self._opened_at = loop.time()
+        self._drain_deadline: float | None = None
+        self._cut_at: float | None = None
+        self._expires_at: float | None = None
+
+    # What the protocol tells.
+
+    def admit(self) -> None:
+        """Starts the check of who is there; calls wait for its end."""
+        if self._dispatch.admit is not None:
+            self._admission = asyncio.get_running_loop().create_task(self._dispatch.admit(self.peer))
+            self._admission.add_done_callback(self._admitted)
+
+    def accept(self, stream: Stream, headers: Headers, release_stream: Callable[[], None]) -> None:
+        assert isinstance(stream, LeanStream)
+        if self._refusing:
+            stream.abandon(ErrorCodes.REFUSED_STREAM)
+            release_stream()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(stream, headers))
+        self._calls[stream] = task
+        task.add_done_callback(partial(self._done, stream, release_stream))
+
+    def cancel(self, stream: Stream) -> None:
+        assert isinstance(stream, LeanStream)
+        task = self._calls.get(stream)
+        if task is not None:
+            task.cancel()
+
+    def close(self) -> None:
+        """The connection is closing: nobody can be answered any more."""
+        self._refusing = True
+        if self._cut_at is None:
+            self._cut_at = asyncio.get_running_loop().time() + _CLOSE_SECONDS
+        for task in self._calls.values():
+            task.cancel()
+
+    def connection_lost(self) -> None:
+        """The connection is gone."""
+        self.close()
+        if self._admission is not None:
+            self._admission.cancel()
+        self.peer.close()
+
+    # What the server asks for.
+
+    def drain(self, grace_seconds: float) -> None:
+        """Announces the end; calls that are open may finish within `grace_seconds`."""
+        if self._drain_deadline is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._drain_deadline = loop.time() + grace_seconds
+        self._connection.announce_end()
+        # Calls that were on their way when the announcement went out are still served.
+        loop.call_later(_ON_THE_WAY_SECONDS, self._stop_accepting)
+
+    def end(self, error: GatehouseError) -> None:
+        """Ends all calls with `error` and closes the connection."""
+        self._ending = error
+        self._drain_deadline = asyncio.get_running_loop().time()
+        for task in self._calls.values():
+            task.cancel()
+        self._stop_accepting()
+
+    def _stop_accepting(self) -> None:
+        if not self._refusing:
+            self._refusing = True
+            self._connection.fix_end()
+        if not self._calls:
+            self._hang_up()
+
+    def expire_after(self, seconds: float) -> None:
+        """The connection is drained at that age."""
+        self._expires_at = self._opened_at + seconds
+
+    def tick(self, now: float) -> None:
+        """Notices what time has done to the connection; `now` is the loop's time."""
+        limits = self._dispatch.limits
+        if self._cut_at is not None:
+            if now >= self._cut_at:
+                self._transport.abort()
+        elif self._drain_deadline is not None:
+            if now >= self._drain_deadline and self._ending is None:
+                self.end(Unavailable("the server ends this connection", hint="connect again"))
+            elif now >= self._drain_deadline + _CLOSE_SECONDS:
+                self._transport.abort()
+        elif not self._connection.greeted and now - self._opened_at > limits.handshake_timeout_seconds:
+            self._hang_up()
+        elif self._expires_at is not None and now >= self._expires_at:
+            self.drain(limits.age_grace_seconds)
+        elif not self._calls and 0 < limits.idle_timeout_seconds < now - self._quiet_since:
+            self.drain(0.0)
+
+    # One call.
+
+    async def _serve(self, stream: LeanStream, headers: Headers) -> None:
+        reply = StreamReply(stream, self._dispatch.limits.send_timeout_seconds)
+        try:
+            trailers = await self._answer(stream, headers, reply)
+            await reply.finish(trailers)
+        except _Refusal as refusal:
+            await stream.send([(":status", refusal.http_status)], b"", [], timeout=1.0)
+        except StreamGone:
+            return
+
+    async def _answer(self, stream: LeanStream, headers: Headers, reply: StreamReply) -> Headers:
+        """Runs a call and returns the trailers that it ends with."""
+        path = ""
+        try:
+            call, method = self._open(headers)
+            path = call.method
+            reply.opened(call)
+            if call.deadline is None:
+                await self._run(call, method, stream, reply)
+            else:
+                async with asyncio.timeout_at(call.deadline):
+                    await self._run(call, method, stream, reply)
+        except GatehouseError as error:
+            return to_trailers(error)
+        except TimeoutError:
+            if call.deadline is None or call.remaining_seconds():
+                return to_trailers(self._bug(path))
+            return to_trailers(DeadlineExceeded(f"{path}: the caller's deadline passed"))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._ending is None or task is None:
+                raise
+            task.uncancel()
+            return to_trailers(self._ending)
+        except (_Refusal, StreamGone):
+            raise
+        except Exception:
+            # The border: whatever a handler didn't foresee must become a status and a story in the log.
+            return to_trailers(self._bug(path))
+        return OK_TRAILERS
+
+    async def _run(self, call: Call, method: Method, stream: LeanStream, reply: StreamReply) -> None:
+        if self._admission is not None:
+            await asyncio.shield(self._admission)
+        for interceptor in self._dispatch.interceptors:
+            await interceptor(call)
+        await method.serve(call, StreamRequests(stream, method.request_class, self._dispatch.limits), reply)
+
+    def _open(self, headers: Headers) -> tuple[Call, Method]:
+        """Checks the headers of a request as grpc/doc/PROTOCOL-HTTP2.md has them."""
+        named = dict(headers)
+        if named.get(":method") != "POST":
+            raise _Refusal("405")
+        content_type = named.get("content-type", "")
+        if content_type != messages.CONTENT_TYPE and content_type != messages.CONTENT_TYPE + "+proto":
+            raise _Refusal("415")
+        path = named.get(":path", "")
+        method = self._dispatch.methods.get(path)
+        if method is None:
+            raise Unimplemented(f"{shown(path)} is not served here")
+        loop = asyncio.get_running_loop()
+        deadline = None
+        timeout = named.get("grpc-timeout")
+        if timeout is not None:
+            seconds = messages.parse_timeout(timeout)
+            deadline = loop.time() + seconds if seconds < _LONGEST_DEADLINE_SECONDS else None
+        return Call(self.peer, path, messages.read_metadata(headers), deadline, loop.time), method
+
+    def _bug(self, path: str) -> Bug:
+        error_id = secrets.token_hex(8)
+        self._dispatch.log.exception("call_failed", method=path, peer=self.peer.address, error_id=error_id)
+        return Bug(f"internal error {error_id}", hint="the server's log has it under this id")
+
+    # Ends.
+
+    def _done(
+        self, stream: LeanStream, release_stream: Callable[[], None], task: "asyncio.Task[None]"
+    ) -> None:
+        self._calls.pop(stream, None)
+        release_stream()
+        self._quiet_since = asyncio.get_running_loop().time()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._dispatch.log.error("call_task_failed", peer=self.peer.address, exc_info=error)
+        if self._refusing and not self._calls:
+            self._hang_up()
+
+    def _admitted(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._admission = None
+            return
+        if isinstance(error, GatehouseError):
+            self._dispatch.log.info("connection_not_admitted", peer=self.peer.address, reason=str(error))
+        else:
+            self._dispatch.log.error("admission_failed", peer=self.peer.address, exc_info=error)
+        # The task stays where it is: calls that are on the way fail with its error, then the connection ends.
+        self._expires_at = asyncio.get_running_loop().time()
+
+    def cut(self) -> None:
+        """Closes the connection without waiting for what is written to leave."""
+        self._transport.abort()
+
+    def _hang_up(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.close()
+        if self._cut_at is None:
+            self._cut_at = asyncio.get_running_loop().time() + _CLOSE_SECONDS
+
+
+class ServerProtocol(LeanProtocol):
+    """The asyncio protocol of one accepted connection; its session begins when TLS has been negotiated."""
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        address: str,
+        unix: UnixPeer | None,
+        sessions: set[Session],
+        age_seconds: float,
+        lost: Callable[[], None],
+    ) -> None:
+        self.limits = dispatch.limits
+        self.client = False
+        self._dispatch = dispatch
+        self._address = address
+        self._unix = unix
+        self._sessions = sessions
+        self._age_seconds = age_seconds
+        self._lost = lost
+        self._session: Session | None = None
+        self.opened = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.opened = True
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if tls is not None and (tls.selected_alpn_protocol() != ALPN or tls.session_reused):
+            # A resumed session would bring a certificate that nobody checked on this connection.
+            self.gave_up("ALPN h2 wasn't negotiated" if not tls.session_reused else "TLS session resumed")
+            cast(asyncio.Transport, transport).abort()
+            return
+        peer = Peer(
+            "unix" if self._unix is not None else "tls",
+            self._address,
+            chain=() if tls is None else peer_chain(tls),
+            unix=self._unix,
+        )
+        connection = self.open(transport)
+        session = Session(self._dispatch, peer, connection, cast(asyncio.Transport, transport))
+        self._session = session
+        self.processor = LeanProcessor(session, connection)
+        self._sessions.add(session)
+        if self._age_seconds:
+            session.expire_after(self._age_seconds)
+        session.admit()
+
+    def data_received(self, data: bytes) -> None:
+        if self._session is not None:
+            super().data_received(data)
+
+    def gave_up(self, reason: str) -> None:
+        self._dispatch.log.warning("connection_refused", peer=self._address, reason=reason)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        session = self._session
+        if session is not None:
+            super().connection_lost(exc)
+            self._sessions.discard(session)
+            session.connection_lost()
+        elif self._unix is not None and self._unix.pidfd is not None:
+            os.close(self._unix.pidfd)
+        self._lost()
+
+
+__all__ = ["Admit", "Dispatch", "ServerProtocol", "Session"]
