@@ -1,0 +1,90 @@
+"""The tables. Migrations make them; this is what queries are written against (a test holds both together).
+
+Lists inside a row (selectors, DNS names …) are JSON text: they are read whole, never searched by SQL, since
+questions are answered by the index in memory. Serial numbers are hex text: they exceed 64 bits.
+"""
+
+from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+
+metadata = MetaData()
+
+# One row: the number of the last change. Incremented inside each write transaction, hence gapless.
+change_head = Table(
+    "change_head",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sequence", Integer, nullable=False),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),  # entry, agent, bundle, authority
+    Column("key", Text, nullable=False),
+    Index("changes_by_key", "kind", "key"),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("key_digest", LargeBinary, nullable=False, unique=True),  # SHA-256 of ID, parent and selectors
+    Column("spiffe_id", Text, nullable=False),
+    Column("parent_id", Text, nullable=False),
+    Column("selectors", Text, nullable=False),
+    Column("x509_svid_ttl_seconds", Integer, nullable=False),
+    Column("jwt_svid_ttl_seconds", Integer, nullable=False),
+    Column("federates_with", Text, nullable=False),
+    Column("hint", Text, nullable=False),
+    Column("dns_names", Text, nullable=False),
+    Column("admin", Boolean, nullable=False),
+    Column("downstream", Boolean, nullable=False),
+    Column("store_svid", Boolean, nullable=False),
+    Column("expires_at", Integer, nullable=False, index=True),
+    Column("priority", Integer, nullable=False),
+    Column("disable_x509_svid_prefetch", Boolean, nullable=False),
+    Column("jwt_svid_include_jti", Boolean, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("created_at", Integer, nullable=False),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("attestation_type", Text, nullable=False),
+    Column("selectors", Text, nullable=False),
+    Column("serial", Text, nullable=False),
+    Column("expires_at", Integer, nullable=False),
+    Column("new_serial", Text, nullable=False),
+    Column("new_expires_at", Integer, nullable=False),
+    Column("banned", Boolean, nullable=False),
+    Column("can_reattest", Boolean, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("attested_at", Integer, nullable=False),
+    Column("bundle_sequence", Integer, nullable=False),
+)
+
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # SHA-256; the token itself is never stored
+    Column("expires_at", Integer, nullable=False),
+)
+
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("trust_domain", Text, primary_key=True),  # our own name holds the additions to our own bundle
+    Column("document", Text, nullable=False),
+    Column("sequence", Integer, nullable=False),
+)
+
+authority_state = Table(
+    "authority_state",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+)
