@@ -1,0 +1,204 @@
+"""The authority that signs with keys of its own: root and issuing CA in the state, keys in a key manager.
+
+What signs is an immutable snapshot; `reload` makes a new one from a new state, tests it, and swaps it in at
+once. Who holds the old snapshot may finish with it: its root stays in the bundle.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from control_plane.authority.ports import Active, KeyManager, Signer
+from control_plane.authority.state import AuthorityState, JwtSlot, X509Slot, bundle_of
+from control_plane.core.certificate import Certificate, read_certificate
+from control_plane.core.errors import Bug, InvalidInput, Unauthenticated, Unavailable
+from control_plane.core.jwk import load_public_key
+from control_plane.core.jwt_svid import JwtRequest, encode_jwt, finish, parse_and_verify, signing_input
+from control_plane.core.lifetime import BACKDATE_SECONDS, Window
+from control_plane.core.profile import SigningRequest, check_leaf, leaf_tbs
+from control_plane.core.spiffe_id import server_id
+from control_plane.core.svid import JwtSvid, X509Svid, verify_x509
+from control_plane.core.tbs import assemble
+from control_plane.core.template import LeafTemplate
+
+SIGNATURES_PER_TURN: Final = 32  # of 25 µs each: under a millisecond of the event loop
+
+_SELF_TEST_SERIAL: Final = 1 << 128
+
+
+class EmbeddedX509Signer:
+    """See `ports.X509Signer`."""
+
+    def __init__(self, slot: X509Slot, signer: Signer) -> None:
+        issuer = read_certificate(slot.issuing.certificate)
+        if signer.public_key != issuer.spki:
+            raise Bug(f"key {signer.key_id}: isn't the key of the issuing CA {issuer.title}")
+        self._slot = slot
+        self._signer = signer
+        self._issuer = issuer
+        p256 = isinstance(issuer.public_key, ec.EllipticCurvePublicKey) and issuer.public_key.key_size == 256
+        self._template = LeafTemplate(issuer) if p256 else None
+
+    @property
+    def authority_id(self) -> str:
+        """The root's key identifier in hex."""
+        return self._slot.authority_id
+
+    @property
+    def issuer(self) -> Certificate:
+        """The CA certificate that leaves are signed by."""
+        return self._issuer
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """The issuing CA; the root is in the bundle."""
+        return (self._slot.issuing.certificate,)
+
+    def tbs(self, request: SigningRequest) -> bytes:
+        """From the template where it fits, else by the builder."""
+        if self._template is not None and self._template.fits(request):
+            return self._template.tbs(request)
+        return leaf_tbs(request, self._issuer)
+
+    async def sign(self, tbs: Sequence[bytes]) -> list[bytes]:
+        """See `ports.X509Signer`."""
+        key = self._issuer.public_key
+        certificates = []
+        for count, one in enumerate(tbs, 1):
+            certificates.append(assemble(one, key, self._signer.sign(one)))
+            if count % SIGNATURES_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return certificates
+
+
+class EmbeddedJwtSigner:
+    """See `ports.JwtSigner`."""
+
+    def __init__(self, slot: JwtSlot, signer: Signer) -> None:
+        if signer.public_key != slot.public_key:
+            raise Bug(f"key {signer.key_id}: isn't the key of JWT authority {slot.authority_id}")
+        self._slot = slot
+        self._signer = signer
+        self._public_key = load_public_key(slot.public_key)
+
+    @property
+    def authority_id(self) -> str:
+        """The key ID (`kid`)."""
+        return self._slot.authority_id
+
+    @property
+    def not_after(self) -> int:
+        """No token may end later."""
+        return self._slot.not_after
+
+    async def sign(self, requests: Sequence[JwtRequest]) -> list[JwtSvid]:
+        """See `ports.JwtSigner`."""
+        tokens = []
+        for count, request in enumerate(requests, 1):
+            signed = signing_input(request, self._slot.authority_id, self._public_key)
+            tokens.append(finish(request, signed, self._public_key, self._signer.sign(signed)))
+            if count % SIGNATURES_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return tokens
+
+
+class EmbeddedAuthority:
+    """See `ports.Authority`."""
+
+    def __init__(self, keys: KeyManager, state: AuthorityState | None = None) -> None:
+        self._keys = keys
+        self._active: Active | None = None
+        if state is not None:
+            self.reload(state)
+
+    def reload(self, state: AuthorityState) -> None:
+        """Signs by what is active in `state` from now on.
+
+        Raises NotFound, Corrupt or FailedPrecondition if a key can't be had, Bug if the self-test fails;
+        what signed before goes on then.
+        """
+        x509, jwt = state.active_x509, state.active_jwt
+        if x509 is None or jwt is None:
+            self._active = None
+            return
+        before = self._active
+        if before is not None and _unchanged(before, x509, jwt):
+            return
+        active = Active(
+            EmbeddedX509Signer(x509, self._keys.get(x509.issuing.key_id)),
+            EmbeddedJwtSigner(jwt, self._keys.get(jwt.key_id)),
+        )
+        _self_test(state, active, self._keys.get(x509.issuing.key_id), self._keys.get(jwt.key_id))
+        self._active = active
+
+    def active(self) -> Active:
+        """What signs now. Raises Unavailable while there is nothing."""
+        if self._active is None:
+            raise Unavailable(
+                "signing: no authority is active yet",
+                hint="the management process makes the first one when it starts",
+                retry_after_seconds=1,
+            )
+        return self._active
+
+    async def sign_x509(self, requests: Sequence[SigningRequest]) -> list[X509Svid]:
+        """See `ports.Authority`."""
+        signer = self.active().x509
+        certificates = await signer.sign([signer.tbs(request) for request in requests])
+        return [
+            x509_svid(request, certificate, signer.chain, signer.authority_id)
+            for request, certificate in zip(requests, certificates, strict=True)
+        ]
+
+    async def sign_jwt(self, requests: Sequence[JwtRequest]) -> list[JwtSvid]:
+        """See `ports.Authority`."""
+        return await self.active().jwt.sign(requests)
+
+
+def x509_svid(
+    request: SigningRequest, certificate: bytes, chain: tuple[bytes, ...], authority_id: str
+) -> X509Svid:
+    """The SVID that a signed request has become."""
+    return X509Svid(
+        request.spiffe_id,
+        (certificate, *chain),
+        request.serial,
+        request.window.not_before,
+        request.window.not_after,
+        authority_id,
+    )
+
+
+def _unchanged(active: Active, x509: X509Slot, jwt: JwtSlot) -> bool:
+    return (
+        active.x509.authority_id == x509.authority_id
+        and active.x509.chain == (x509.issuing.certificate,)
+        and active.jwt.authority_id == jwt.authority_id
+    )
+
+
+def _self_test(state: AuthorityState, active: Active, x509_key: Signer, jwt_key: Signer) -> None:
+    """Signs one leaf and one token that never leave, and verifies both as a peer would.
+
+    The moment of the test is the middle of the validity, so that a wrong clock isn't taken for a wrong key.
+    """
+    bundle = bundle_of(state)
+    issuer = active.x509.issuer
+    middle = (issuer.not_before + issuer.not_after) // 2
+    subject = server_id(state.trust_domain)
+    request = SigningRequest(
+        subject, x509_key.public_key, _SELF_TEST_SERIAL, Window(middle - BACKDATE_SECONDS, middle + 60)
+    )
+    tbs = active.x509.tbs(request)
+    certificate = assemble(tbs, issuer.public_key, x509_key.sign(tbs))
+    try:
+        check_leaf(certificate, request, issuer)
+        verify_x509([certificate, *active.x509.chain], bundle, middle)
+        jwt_request = JwtRequest(subject, ("self-test",), middle, middle + 60)
+        key = load_public_key(jwt_key.public_key)
+        token = encode_jwt(jwt_request, active.jwt.authority_id, key, jwt_key.sign).token
+        parse_and_verify(token, "self-test", {state.trust_domain: bundle}, middle)
+    except (Unauthenticated, InvalidInput) as error:
+        raise Bug(f"self-test of authority {active.x509.authority_id}: {error}") from error

@@ -1,0 +1,164 @@
+"""The life cycle of the authorities: what `schedule` says is due, done; and the operator's commands.
+
+One of these runs in a cluster's management process; issuers only read the state. Every step is: load,
+make what is needed, compute the next state, save it if nobody else was faster, tell who wants to know. A
+crash between any two of these leaves at most keys that nothing refers to, which are swept an hour later.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from control_plane.authority import state as steps
+from control_plane.authority.make import Maker
+from control_plane.authority.ports import AuthorityStore, KeyManager, KeyPurpose
+from control_plane.authority.schedule import Activate, Decision, Lifetimes, Prepare, Prune, RenewIssuing, due
+from control_plane.authority.state import AuthorityState, Kind, Slot, Status, X509Slot
+from control_plane.core.errors import Bug, GatehouseError
+from control_plane.runtime.clock import Clock
+from control_plane.runtime.log import get_logger
+
+TICK_SECONDS: Final = 10
+MAX_STEPS_PER_TICK: Final = 16
+ORPHAN_SECONDS: Final = 3600
+
+Confirmed = Callable[[int], Awaitable[bool]]
+Changed = Callable[[AuthorityState], Awaitable[None]]
+
+_log = get_logger("authority")
+
+
+class AuthorityLifecycle:
+    """A service: `run` keeps the authorities fresh until it is stopped.
+
+    `confirmed(sequence)` says whether every live agent holds our bundle of that sequence or a later one.
+    `changed(state)` is awaited after each stored change, so that this process signs and publishes by it.
+    """
+
+    def __init__(
+        self,
+        store: AuthorityStore,
+        keys: KeyManager,
+        maker: Maker,
+        lifetimes: Lifetimes,
+        clock: Clock,
+        *,
+        confirmed: Confirmed,
+        changed: Changed | None = None,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._maker = maker
+        self._lifetimes = lifetimes
+        self._clock = clock
+        self._confirmed = confirmed
+        self._changed = changed
+        self._turn = asyncio.Lock()
+        self._orphans: dict[str, float] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Looks every ten seconds, by the wall clock, so that a suspended machine catches up at once."""
+        while not stop.is_set():
+            try:
+                await self.tick()
+            except GatehouseError as error:
+                # The store is busy or a disk is full: the next look may succeed, and until then what is
+                # active signs on.
+                _log.error("authority_step_failed", error=str(error), kind=error.kind)
+            try:
+                await asyncio.wait_for(stop.wait(), TICK_SECONDS)
+            except TimeoutError:
+                continue
+
+    async def tick(self) -> list[Decision]:
+        """Does all that is due now; gives what was done. The first call makes the first authorities."""
+        done: list[Decision] = []
+        async with self._turn:
+            while len(done) < MAX_STEPS_PER_TICK:
+                version, state = await self._store.load()
+                decision = await self._next(state)
+                if decision is None:
+                    self._sweep(state)
+                    return done
+                await self._save(version, self._applied(state, decision))
+                _log.info("authority_step", step=type(decision).__name__, detail=str(decision))
+                done.append(decision)
+        raise Bug(f"authorities: {len(done)} steps were due at once, the last was {done[-1]}")
+
+    async def prepare(self, kind: Kind) -> Slot:
+        """Makes and publishes the next authority now. Raises FailedPrecondition if one is prepared."""
+        async with self._turn:
+            version, state = await self._store.load()
+            slot = self._made(kind)
+            state = await self._save(version, steps.prepare(state, slot, self._clock.unix()))
+            return state.find(kind, slot.authority_id)
+
+    async def activate(self, kind: Kind, authority_id: str) -> Slot:
+        """Lets a prepared authority sign now, on the operator's word instead of the agents' confirmation."""
+        return await self._command(
+            kind, authority_id, lambda state: steps.activate(state, kind, authority_id, self._clock.unix())
+        )
+
+    async def taint(self, kind: Kind, authority_id: str) -> Slot:
+        """Makes agents replace what an old authority signed."""
+        return await self._command(kind, authority_id, lambda state: steps.taint(state, kind, authority_id))
+
+    async def revoke(self, kind: Kind, authority_id: str) -> Slot:
+        """Takes an authority out of the bundle: what it signed is refused from then on."""
+        return await self._command(kind, authority_id, lambda state: steps.revoke(state, kind, authority_id))
+
+    async def _command(
+        self, kind: Kind, authority_id: str, step: Callable[[AuthorityState], AuthorityState]
+    ) -> Slot:
+        async with self._turn:
+            version, state = await self._store.load()
+            state = await self._save(version, step(state))
+            return state.find(kind, authority_id)
+
+    async def _next(self, state: AuthorityState) -> Decision | None:
+        # The rules are pure, the confirmation is a question to the database: ask it first, once, and only
+        # if there is something to confirm.
+        waiting = [slot for kind in Kind if (slot := state.with_status(kind, Status.PREPARED)) is not None]
+        answers = {s.published_sequence: await self._confirmed(s.published_sequence) for s in waiting}
+        return due(state, self._clock.unix(), self._lifetimes, lambda sequence: answers[sequence])
+
+    def _applied(self, state: AuthorityState, decision: Decision) -> AuthorityState:
+        now = self._clock.unix()
+        match decision:
+            case Prepare(kind=kind):
+                return steps.prepare(state, self._made(kind), now)
+            case Activate(kind=kind, authority_id=authority_id):
+                return steps.activate(state, kind, authority_id, now)
+            case RenewIssuing(authority_id=authority_id):
+                slot = state.find(Kind.X509, authority_id)
+                assert isinstance(slot, X509Slot)
+                return steps.replace_issuing(state, authority_id, self._maker.issuing(slot, now))
+            case Prune(kind=kind, authority_ids=authority_ids):
+                return steps.prune(state, kind, authority_ids)
+
+    def _made(self, kind: Kind) -> Slot:
+        now = self._clock.unix()
+        return self._maker.x509(now) if kind is Kind.X509 else self._maker.jwt(now)
+
+    async def _save(self, version: int, state: AuthorityState) -> AuthorityState:
+        await self._store.save(version, state)
+        if self._changed is not None:
+            await self._changed(state)
+        return state
+
+    def _sweep(self, state: AuthorityState) -> None:
+        """Deletes keys that nothing has referred to for an hour: of replaced issuing CAs, of forgotten
+        authorities, of steps that a crash cut off. An hour, because other issuers may not have reloaded."""
+        now = self._clock.monotonic()
+        referred = state.key_ids
+        unreferred = {
+            key_id
+            for purpose in (KeyPurpose.X509, KeyPurpose.JWT)
+            for key_id in self._keys.key_ids(purpose)
+            if key_id not in referred
+        }
+        self._orphans = {key_id: self._orphans.get(key_id, now) for key_id in unreferred}
+        for key_id, since in self._orphans.items():
+            if now - since >= ORPHAN_SECONDS:
+                self._keys.delete(key_id)
+                _log.info("key_deleted", key_id=key_id)

@@ -1,0 +1,197 @@
+"""When authorities are prepared, activated, renewed and forgotten: a pure function of state and time.
+
+The arithmetic for X.509. A root of life R keeps signing issuing CAs of life I until the next root takes
+over, and no issuing CA may outlive its root; so the next root is prepared when I + R/6 are left and takes
+over when I + R/12 are left. An issuing CA is replaced at half of its life; I is at least six leaf lives, so
+a leaf is never cut short, even when nothing is replaced for I/2 - leaf more. A JWT key of life K is followed
+by one that is prepared when K/2 is left and takes over when K/6 is left.
+
+Between preparing and taking over, every live agent must have confirmed the new bundle, and several refresh
+hints must have passed; the operator's limit ends the wait for agents that are gone, and the last moment at
+which a leaf could be cut short ends every wait: refused handshakes by a few stale agents are better than
+none being served at all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from control_plane.authority.state import (
+    REFRESH_HINT_SECONDS,
+    AuthorityState,
+    Kind,
+    Slot,
+    Status,
+    X509Slot,
+)
+from control_plane.core.errors import InvalidInput
+from control_plane.core.lifetime import (
+    DEFAULT_JWT_TTL_SECONDS,
+    DEFAULT_LEAF_TTL_SECONDS,
+    check_ca_ttl,
+)
+
+CA_BACKDATE_SECONDS: Final = 3600  # survives a clock that is set back by ten minutes after the first start
+PUBLISHED_SECONDS: Final = 3 * REFRESH_HINT_SECONDS  # SPIFFE_Federation.md: three to five refresh hints
+PRUNE_GRACE_SECONDS: Final = 3600
+MIN_ROOT_FACTOR: Final = 4
+JWT_KEY_FACTOR: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long authorities live, in seconds. The constructor refuses what can't work, with the arithmetic."""
+
+    root_ttl_seconds: int = 365 * 24 * 3600
+    issuing_ttl_seconds: int = 7 * 24 * 3600
+    leaf_ttl_seconds: int = DEFAULT_LEAF_TTL_SECONDS
+    jwt_key_ttl_seconds: int = 7 * 24 * 3600
+    jwt_ttl_seconds: int = DEFAULT_JWT_TTL_SECONDS
+    confirmation_limit_seconds: int = 24 * 3600
+
+    def __post_init__(self) -> None:
+        check_ca_ttl(self.issuing_ttl_seconds, self.leaf_ttl_seconds)
+        if self.root_ttl_seconds < MIN_ROOT_FACTOR * self.issuing_ttl_seconds:
+            raise InvalidInput(
+                f"root TTL of {self.root_ttl_seconds} s is too short for issuing CAs of "
+                f"{self.issuing_ttl_seconds} s: {MIN_ROOT_FACTOR} × {self.issuing_ttl_seconds} = "
+                f"{MIN_ROOT_FACTOR * self.issuing_ttl_seconds} s are needed"
+            )
+        if self.jwt_key_ttl_seconds < JWT_KEY_FACTOR * self.jwt_ttl_seconds:
+            raise InvalidInput(
+                f"JWT key TTL of {self.jwt_key_ttl_seconds} s is too short for tokens of "
+                f"{self.jwt_ttl_seconds} s: {JWT_KEY_FACTOR} × {self.jwt_ttl_seconds} = "
+                f"{JWT_KEY_FACTOR * self.jwt_ttl_seconds} s are needed"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Make and publish the next authority."""
+
+    kind: Kind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """Let the prepared authority sign."""
+
+    kind: Kind
+    authority_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenewIssuing:
+    """Put a fresh issuing CA below a root."""
+
+    authority_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Forget authorities that no valid SVID depends on."""
+
+    kind: Kind
+    authority_ids: frozenset[str]
+
+
+Decision: TypeAlias = Prepare | Activate | RenewIssuing | Prune
+
+
+def due(
+    state: AuthorityState, now: int, lifetimes: Lifetimes, confirmed: Callable[[int], bool]
+) -> Decision | None:
+    """The next step, or None. Ask again after each step: the next one follows from the new state.
+
+    `now` in Unix seconds; `confirmed(sequence)` says whether every live agent holds that bundle or a later
+    one, and is asked only where the answer matters.
+    """
+    for kind in Kind:
+        decision = _due(state, kind, now, lifetimes, confirmed)
+        if decision is not None:
+            return decision
+    return None
+
+
+def _due(
+    state: AuthorityState, kind: Kind, now: int, lifetimes: Lifetimes, confirmed: Callable[[int], bool]
+) -> Decision | None:
+    active = state.with_status(kind, Status.ACTIVE)
+    prepared = state.with_status(kind, Status.PREPARED)
+    spent = frozenset(
+        slot.authority_id
+        for slot in state.slots(kind)
+        if slot.status is not Status.ACTIVE and now > _of_no_use(slot) + PRUNE_GRACE_SECONDS
+    )
+    if spent:
+        return Prune(kind, spent)
+    if prepared is None and (active is None or _left(active, now) <= _prepare_margin(active, lifetimes)):
+        return Prepare(kind, "there is none" if active is None else f"{_left(active, now)} s are left")
+    for slot in (active, prepared):
+        if isinstance(slot, X509Slot) and _issuing_is_due(slot, now, lifetimes):
+            left = slot.issuing.not_after - now
+            return RenewIssuing(slot.authority_id, f"the issuing CA has {left} s left")
+    if prepared is not None:
+        reason = _may_take_over(active, prepared, now, lifetimes, confirmed)
+        if reason:
+            return Activate(kind, prepared.authority_id, reason)
+    return None
+
+
+def _may_take_over(
+    active: Slot | None, prepared: Slot, now: int, lifetimes: Lifetimes, confirmed: Callable[[int], bool]
+) -> str:
+    """Why the prepared authority should sign now; empty if it shouldn't."""
+    if not prepared.not_before <= now < prepared.last_valid:
+        return ""
+    if active is None:
+        return "nothing is active"
+    left = _left(active, now)
+    if left > _takeover_margin(active, lifetimes):
+        return ""
+    if left <= _last_moment(active, lifetimes):
+        return f"only {left} s are left"
+    waited = now - prepared.prepared_at
+    if waited < PUBLISHED_SECONDS:
+        return ""
+    if waited >= lifetimes.confirmation_limit_seconds:
+        return f"published for {waited} s, the limit is {lifetimes.confirmation_limit_seconds} s"
+    return "every live agent has confirmed it" if confirmed(prepared.published_sequence) else ""
+
+
+def _of_no_use(slot: Slot) -> int:
+    """After this moment nothing depends on an authority that isn't active. A prepared one whose issuing CA
+    has run out still matters: its root is published, and the issuing CA is replaced."""
+    return slot.not_after if slot.status is Status.PREPARED else slot.last_valid
+
+
+def _issuing_is_due(slot: X509Slot, now: int, lifetimes: Lifetimes) -> bool:
+    ttl = lifetimes.issuing_ttl_seconds
+    fits = slot.not_after >= now + ttl
+    return fits and slot.issuing.not_after - now <= ttl // 2
+
+
+def _left(slot: Slot, now: int) -> int:
+    return slot.not_after - now
+
+
+def _prepare_margin(slot: Slot, lifetimes: Lifetimes) -> int:
+    if isinstance(slot, X509Slot):
+        return lifetimes.issuing_ttl_seconds + lifetimes.root_ttl_seconds // 6
+    return lifetimes.jwt_key_ttl_seconds // 2
+
+
+def _takeover_margin(slot: Slot, lifetimes: Lifetimes) -> int:
+    if isinstance(slot, X509Slot):
+        return lifetimes.issuing_ttl_seconds + lifetimes.root_ttl_seconds // 12
+    return lifetimes.jwt_key_ttl_seconds // 6
+
+
+def _last_moment(slot: Slot, lifetimes: Lifetimes) -> int:
+    """With less than this left, the active authority could soon not sign a whole SVID any more."""
+    if isinstance(slot, X509Slot):
+        return lifetimes.issuing_ttl_seconds
+    return 2 * lifetimes.jwt_ttl_seconds
