@@ -1,0 +1,113 @@
+"""How a process lives: its services run together, a signal or a failure ends them together.
+
+A service runs until `stop` is set and then returns soon; it releases what it holds in `finally`. Expected
+errors it handles itself. One that gets out ends the whole process, loudly: half a process helps nobody.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from control_plane.core.errors import Bug, GatehouseError
+from control_plane.runtime.log import Log, get_logger
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Service(Protocol):
+    """Something that runs as long as its process."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Returns soon after `stop` is set. Returning before is fine when the work is done."""
+
+
+async def run_services(
+    services: Mapping[str, Service],
+    *,
+    stop: asyncio.Event | None = None,
+    started: Callable[[], None] | None = None,
+    grace_seconds: float = 30.0,
+    log: Log | None = None,
+) -> None:
+    """Runs all services until a signal, `stop` or the first failure; then gives them time to end.
+
+    `started` is called once all run. A second signal doesn't wait for the grace.
+
+    Raises:
+        GatehouseError: the failure of a service, the first of several.
+        Bug: a service failed with an exception that nobody meant, or didn't end in time.
+    """
+    log = log or get_logger("lifecycle")
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    failures: list[tuple[str, BaseException]] = []
+    tasks = {loop.create_task(_run(name, each, stop, failures, log)): name for name, each in services.items()}
+
+    def on_signal() -> None:
+        if stop.is_set():
+            for task in tasks:
+                task.cancel()
+        stop.set()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        notify("READY=1")
+        if started is not None:
+            started()
+        stopping = loop.create_task(stop.wait())
+        everything = asyncio.gather(*tasks, return_exceptions=True)
+        first: list[asyncio.Future[Any]] = [stopping, everything]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        notify("STOPPING=1")
+        _, late = await asyncio.wait(tasks, timeout=grace_seconds) if tasks else (set(), set())
+        for task in late:
+            log.error("service_did_not_stop", service=tasks[task], grace_seconds=grace_seconds)
+            failures.append(
+                (tasks[task], TimeoutError(f"still running {grace_seconds:g} s after the signal"))
+            )
+            task.cancel()
+        await everything
+    finally:
+        for task in tasks:
+            task.cancel()
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+    if failures:
+        name, error = failures[0]
+        if isinstance(error, GatehouseError):
+            raise error
+        raise Bug(f"service {name} failed: {type(error).__name__}: {error}") from error
+
+
+async def _run(
+    name: str, service: Service, stop: asyncio.Event, failures: list[tuple[str, BaseException]], log: Log
+) -> None:
+    try:
+        await service.run(stop)
+    except GatehouseError as error:
+        log.error("service_failed", service=name, kind=error.kind, reason=str(error))
+        failures.append((name, error))
+        stop.set()
+    except Exception as error:  # the border of a process: whatever it is, it must end loudly
+        log.exception("service_failed", service=name)
+        failures.append((name, error))
+        stop.set()
+
+
+def notify(state: str) -> None:
+    """Tells systemd (sd_notify(3)), if it started us and wants to know; never fails, never blocks."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as out:
+        try:
+            out.sendto(state.encode(), address)
+        except OSError as error:
+            get_logger("lifecycle").warning("sd_notify_failed", reason=str(error))
