@@ -114,7 +114,7 @@ class Set(frozenset["Value"]):
             return self._members
 
 
-Value: TypeAlias = Union[Boolean, int, Real, str, tuple["Value", ...], "Object", "Set", None]  # noqa: UP007
+Value: TypeAlias = Union[Boolean, int, Real, str, tuple["Value", ...], "Object", "Set", None]
 
 EMPTY_OBJECT: Final = Object()
 EMPTY_SET: Final = Set()

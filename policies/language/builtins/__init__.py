@@ -1,7 +1,34 @@
-"""The built-in functions of Rego: one module a family, `registry.BUILTINS` for all of them."""
+"""The built-in functions of Rego: one module a family, `registry.BUILTINS` for all of them.
+
+A family has `FUNCTIONS` (name to function) and, where functions need the state of the evaluation, `CONTEXTUAL`.
+"""
 
 from __future__ import annotations
 
 from types import ModuleType
 
-FAMILIES: tuple[ModuleType, ...] = ()
+from policies.language.builtins import (
+    aggregates,
+    collections,
+    formatting,
+    glob_intersection,
+    globs,
+    json_paths,
+    numeric,
+    operators,
+    regular,
+    strings,
+)
+
+FAMILIES: tuple[ModuleType, ...] = (
+    aggregates,
+    collections,
+    formatting,
+    glob_intersection,
+    globs,
+    json_paths,
+    numeric,
+    operators,
+    regular,
+    strings,
+)
