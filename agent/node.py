@@ -1,0 +1,313 @@
+"""The agent's own identity: how it gets it, keeps it, and what it does when the server refuses it.
+
+The life of the credential:
+- cached from the last run, else obtained by attestation;
+- renewed at the instant drawn for it: by RenewAgent, or by attesting anew where the method allows that
+  (the server then refuses RenewAgent). A new certificate is on disk before it is first used, since its first
+  use makes the server refuse the old one;
+- refused by the server: attested anew if the method allows it, else reported, and what is still valid goes
+  on being served. Only a banned agent stops serving.
+
+`Node` doesn't know entries or workloads. Others get the connection by `session()` and report denials back.
+"""
+
+import asyncio
+import enum
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from agent.backoff import ATTESTATION, RENEWAL, Backoff
+from agent.cache_content import AgentCredential
+from agent.holdings import HeldSvid, compromised
+from agent.keys import FreshKey
+from agent.node_attestors import NodeAttestor
+from agent.ports import Dial, ServerApi
+from control_plane.core.bundle import Bundle
+from control_plane.core.errors import (
+    DenialReason,
+    FailedPrecondition,
+    GatehouseError,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+)
+from control_plane.core.lifetime import renewal_instant
+from control_plane.core.spiffe_id import TrustDomain, is_agent_id
+from control_plane.core.svid import X509Svid
+from control_plane.runtime.clock import Clock
+from control_plane.runtime.log import get_logger
+
+TICK_SECONDS: Final = 1.0
+OLD_CONNECTION_SECONDS: Final = 15.0  # calls on the previous certificate may finish
+
+_log = get_logger(__name__)
+
+
+class Standing(enum.StrEnum):
+    """How the agent stands with the server."""
+
+    STARTING = "starting"
+    ATTESTED = "attested"
+    REFUSED = "refused"  # the server knows us no more, and we can't attest again by ourselves
+    BANNED = "banned"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSession:
+    """A connection and the certificate that it was made with."""
+
+    api: ServerApi
+    serial: int
+
+
+class Node:
+    """Keeps credential and connection. `save` makes credential and bundle durable before it returns."""
+
+    def __init__(
+        self,
+        trust_domain: TrustDomain,
+        *,
+        attestor: NodeAttestor | None,
+        dial: Dial,
+        bundle: Bundle,
+        credential: AgentCredential | None,
+        save: Callable[[AgentCredential | None, Bundle], None],
+        clock: Clock,
+    ) -> None:
+        self.trust_domain = trust_domain
+        self.bundle = bundle
+        self.credential = credential
+        self.standing = Standing.STARTING if credential is None else Standing.ATTESTED
+        self.error = ""
+        self.changed = asyncio.Event()  # set when `session()` would answer differently
+        self._attestor = attestor
+        self._dial = dial
+        self._save = save
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._session: ServerSession | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._attempts = 0
+        self._attempted_at = 0.0
+        self._retry_at = 0.0
+        self._renew_now = False
+        self._attest_again = credential is None or self._has_new_token()
+
+    # ------------------------------------------------------------------ for the others
+
+    def session(self) -> ServerSession | None:
+        """The connection as this agent; None while there is no valid credential."""
+        if self.credential is None or self.standing in (Standing.REFUSED, Standing.BANNED):
+            return None
+        if self.credential.held.svid.not_after <= self._clock.unix():
+            return None
+        if self._session is None:
+            api = self._dial(self.credential, lambda: self.bundle)
+            self._session = ServerSession(api, self.credential.held.svid.serial)
+        return self._session
+
+    def denied(self, session: ServerSession, error: PermissionDenied) -> None:
+        """A call of `session` was refused. Refusals of an earlier certificate mean nothing any more."""
+        if self.credential is None or session.serial != self.credential.held.svid.serial:
+            return
+        if error.reason is DenialReason.UNKNOWN:
+            return  # the call was refused, not the agent
+        self.error = f"the server refuses this agent ({error.reason.name}): {error}"
+        if error.reason is DenialReason.AGENT_BANNED:
+            self.standing = Standing.BANNED
+            _log.error("agent_banned", agent_id=str(self.credential.spiffe_id))
+        elif self._may_attest():
+            self._attest_again = True
+            _log.warning("agent_refused", reason=error.reason.name, next="attesting again")
+        else:
+            if self.standing is not Standing.REFUSED:
+                _log.error("agent_refused", reason=error.reason.name, next="serving what is still valid")
+            self.standing = Standing.REFUSED
+        self._drop_session()
+        self._wake.set()
+
+    async def take_bundle(self, bundle: Bundle) -> None:
+        """The server's bundle as it is now. An authority that was tainted or withdrawn takes our own
+        certificate with it."""
+        if bundle == self.bundle:
+            return
+        bad = compromised(self.bundle, bundle)
+        self.bundle = bundle
+        if self.credential is not None and self.credential.held.svid.authority_id in bad:
+            self._renew_now = True
+            self._wake.set()
+        await self._store()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Obtains and renews the credential until `stop`. Raises FailedPrecondition when the agent has
+        nothing to serve and no way left to attest."""
+        try:
+            while not stop.is_set() and self.standing is not Standing.BANNED:
+                await self._step()
+                self._wake.clear()
+                waits = [asyncio.create_task(event.wait()) for event in (stop, self._wake)]
+                try:
+                    await asyncio.wait(waits, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for task in waits:
+                        task.cancel()
+        finally:
+            self._drop_session()
+            await asyncio.gather(*self._closing, return_exceptions=True)
+
+    # ------------------------------------------------------------------ inside
+
+    async def _step(self) -> None:
+        now = self._clock.unix()
+        if self._attempts and self._attempted_at <= now < self._retry_at:
+            return
+        if self._attest_again or self.credential is None:
+            await self._attempt("attesting this node", ATTESTATION, self._attest)
+        elif self.credential.held.svid.not_after <= now:
+            if self._may_attest():
+                self._attest_again = True
+            else:
+                self.standing = Standing.REFUSED
+                self.error = "the agent's certificate has expired, and its attestation can't be repeated"
+        elif self.standing is Standing.ATTESTED and (self._renew_now or self.credential.held.renew_at <= now):
+            await self._attempt("renewing the agent's certificate", RENEWAL, self._renew)
+
+    async def _attempt(self, what: str, backoff: Backoff, work: Callable[[], object]) -> None:
+        try:
+            await work()  # type: ignore[misc]  # both are coroutine functions
+        except GatehouseError as error:
+            self._attempts += 1
+            self._attempted_at = self._clock.unix()
+            delay = backoff.delay(self._attempts, f"{self.trust_domain}/{self._evidence()}")
+            self._retry_at = self._attempted_at + delay
+            self.error = f"{what}: {error}"
+            _log.warning(
+                "agent_credential_failed", doing=what, error=str(error), retry_seconds=round(delay, 1)
+            )
+            if isinstance(error, PermissionDenied) and self._session is not None:
+                self.denied(self._session, error)
+            self._give_up_if_hopeless(error)
+        else:
+            self._attempts = 0
+            self.error = ""
+
+    def _give_up_if_hopeless(self, error: GatehouseError) -> None:
+        """A join token that was refused once is refused for ever: asking again would only fill the logs."""
+        final = isinstance(error, InvalidInput | NotFound | PermissionDenied | FailedPrecondition)
+        if not self._attest_again or not final:
+            return
+        if self._attestor is not None and not self._attestor.single_use:
+            return
+        if self.credential is None:
+            raise FailedPrecondition(
+                f"attesting this node: {error.message}",
+                hint="a join token works once and for a limited time; make another on the server with: "
+                "gatehouse token generate",
+            ) from error
+        self._attestor = None
+        self._attest_again = False
+        self._attempts = 0
+        _log.warning("join_token_refused", next="going on with the certificate that is there")
+
+    async def _attest(self) -> None:
+        attestor = self._attestor
+        if attestor is None:
+            raise FailedPrecondition(
+                "attesting this node: no method is configured",
+                hint="give --join-token, or node attestation by x509pop in the configuration",
+            )
+        key = FreshKey()
+        api = self._dial(None, lambda: self.bundle)
+        try:
+            attested = await api.attest(attestor, key.csr)
+            bundle = await api.bundle()
+        finally:
+            await api.close()
+        svid = self._accept(key, attested.chain)
+        self.bundle = bundle
+        await self._adopt(
+            AgentCredential(_held(key, svid), attested.reattestable, attestor.type, attestor.evidence)
+        )
+        self._attest_again = False
+        _log.info(
+            "agent_attested", agent_id=str(svid.spiffe_id), method=attestor.type, expires_at=svid.not_after
+        )
+
+    async def _renew(self) -> None:
+        credential = self.credential
+        session = self.session()
+        if credential is None or session is None:
+            return
+        if credential.reattestable and self._may_attest():
+            await self._attest()
+            return
+        key = FreshKey()
+        svid = self._accept(key, await session.api.renew(key.csr))
+        await self._adopt(
+            AgentCredential(
+                _held(key, svid), credential.reattestable, credential.attestation_type, credential.evidence
+            )
+        )
+        _log.info("agent_renewed", agent_id=str(svid.spiffe_id), expires_at=svid.not_after)
+
+    def _accept(self, key: FreshKey, chain: tuple[bytes, ...]) -> X509Svid:
+        svid = key.accept(chain, None, self._clock.unix())
+        if svid.spiffe_id.trust_domain != self.trust_domain or not is_agent_id(svid.spiffe_id):
+            raise PermissionDenied(
+                f"the server calls this agent {svid.spiffe_id}, which is no agent of {self.trust_domain}"
+            )
+        return svid
+
+    async def _adopt(self, credential: AgentCredential) -> None:
+        self.credential = credential
+        # A crash before this line leaves the old certificate in force on both sides; after it, the new one.
+        await self._store()
+        self.standing = Standing.ATTESTED
+        self._renew_now = False
+        self._drop_session()
+        self.changed.set()
+
+    async def _store(self) -> None:
+        try:
+            await asyncio.to_thread(self._save, self.credential, self.bundle)
+        except GatehouseError as error:
+            # A full disk must not cost us the identity that we have: it lives on in memory.
+            self.error = str(error)
+            _log.error("agent_cache_not_written", error=str(error))
+
+    def _may_attest(self) -> bool:
+        if self._attestor is None:
+            return False
+        return not self._attestor.single_use or self._has_new_token()
+
+    def _has_new_token(self) -> bool:
+        """A single-use proof that this credential was not obtained with."""
+        attestor, credential = self._attestor, self.credential
+        if attestor is None or not attestor.single_use:
+            return False
+        return credential is None or credential.evidence != attestor.evidence
+
+    def _evidence(self) -> str:
+        return hashlib.sha256(self._attestor.evidence.encode()).hexdigest() if self._attestor else ""
+
+    def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            task = asyncio.get_running_loop().create_task(_close_later(session.api))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        self.changed.set()
+
+
+async def _close_later(api: ServerApi) -> None:
+    try:
+        await asyncio.sleep(OLD_CONNECTION_SECONDS)
+    finally:
+        await api.close()
+
+
+def _held(key: FreshKey, svid: X509Svid) -> HeldSvid:
+    instant = renewal_instant(svid.spiffe_id, svid.serial, svid.not_before, svid.not_after)
+    return HeldSvid(svid, key.pkcs8(), instant)
