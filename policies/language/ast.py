@@ -25,7 +25,7 @@ How the surface syntax is represented (parsed tree; `compiled` describes what is
     input.a["b"][c]   Ref(Var input, (String a, String b, Var c))
     f(x).y, [1][0]    Ref(Call …, (String y,)), Ref(Array …, (Number 0,))
     _                 Var("_"), every occurrence another variable
-    $"a{x}b"          TemplateString(("a", x, "b"))
+    $"a{x}b"          TemplateString(("a", Expr(Var x), "b"))
 
 A call operator is always a Ref; `Call.name` gives its dotted text ("eq", "internal.member_2",
 "data.a.f", "startswith").
@@ -36,7 +36,6 @@ from enum import Enum
 from typing import TypeAlias
 
 from policies.language.source import NOWHERE, Source, Span
-
 
 # --- terms ---------------------------------------------------------------------------------------------
 
@@ -75,9 +74,9 @@ class String:
 
 @dataclass(frozen=True, slots=True)
 class TemplateString:
-    """`$"…{term}…"`. `parts` alternate freely between decoded text and terms."""
+    """`$"…{expression}…"`. `parts` mix decoded text and expressions (whose node is a term)."""
 
-    parts: tuple["str | Term", ...]
+    parts: tuple["str | Expr", ...]
     span: Span = field(default=NOWHERE, compare=False, repr=False)
     raw: bool = field(default=False, compare=False, repr=False)
 
