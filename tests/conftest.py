@@ -25,11 +25,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _load_peers() -> ModuleType:
-    """`tests/interop/peers.py` as a module; tests have no packages to import it from."""
-    name = "gatehouse_interop_peers"
+def _load(path: str) -> ModuleType:
+    """A file below `tests/` as a module; tests have no packages to import it from."""
+    name = "gatehouse_tests_" + path.removesuffix(".py").replace("/", "_")
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "interop" / "peers.py")
+        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
@@ -40,7 +40,7 @@ def _load_peers() -> ModuleType:
 @pytest.fixture(scope="session")
 def peer() -> Callable[[str], Path]:
     """Finds a real counterpart's binary by name, or skips (fails where peers are required)."""
-    peers = _load_peers()
+    peers = _load("interop/peers.py")
 
     def find(name: str) -> Path:
         found: Path | None = peers.find(name)
@@ -52,6 +52,12 @@ def peer() -> Callable[[str], Path]:
         pytest.skip(reason)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def running() -> ModuleType:
+    """Our server and agent, and SPIRE's, as processes: see `tests/fakes/running.py`."""
+    return _load("fakes/running.py")
 
 
 @pytest.fixture

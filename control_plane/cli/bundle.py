@@ -128,8 +128,7 @@ def delete(
 ) -> None:
     """Deletes the bundle of a federated trust domain."""
     name = wire.trust_domain(trust_domain, "--id")
-    wire_mode = bundle_pb2.BatchDeleteFederatedBundleRequest.Mode.Value(mode.name)
-    request = bundle_pb2.BatchDeleteFederatedBundleRequest(trust_domains=[name], mode=wire_mode)
+    request = bundle_pb2.BatchDeleteFederatedBundleRequest(trust_domains=[name], mode=mode.name)
 
     async def work(server: Remote) -> Any:
         return (await server.call(BUNDLE, "BatchDeleteFederatedBundle", request)).results[0]

@@ -53,9 +53,8 @@ class Exit(enum.IntEnum):
 class Remote:
     """The admin socket of a running server, for the length of one command."""
 
-    def __init__(self, channel: Channel, path: Path, timeout_seconds: float) -> None:
+    def __init__(self, channel: Channel, timeout_seconds: float) -> None:
         self._channel = channel
-        self._path = path
         self._timeout_seconds = timeout_seconds
 
     async def call(self, service: ServiceDescriptor, method: str, request: Message) -> Any:
@@ -78,11 +77,8 @@ def with_server(
 
     async def run() -> Answer:
         _require_socket(path)
-        channel = Channel.unix(str(path))
-        try:
-            return await work(Remote(channel, path, timeout_seconds))
-        finally:
-            await _closed(channel)
+        async with Channel.unix(path) as channel:
+            return await work(Remote(channel, timeout_seconds))
 
     with reported(output):
         return asyncio.run(run())
@@ -136,7 +132,7 @@ def _request(
             f"{doing}: no answer within {timeout_seconds:g} s", hint="try a longer --timeout"
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"{doing}: {error or type(error).__name__}", hint=_START_HINT) from error
+        raise Unavailable(f"{doing}: {str(error) or type(error).__name__}", hint=_START_HINT) from error
     finally:
         connection.close()
     if len(received) > MAX_REST_BYTES:
@@ -171,13 +167,6 @@ def _require_socket(path: Path) -> None:
     """Says clearly that no server runs here, before a connection error would."""
     if not path.exists():
         raise Unavailable(f"no server is reachable: there is no socket {path}", hint=_START_HINT)
-
-
-async def _closed(channel: Channel) -> None:
-    """Closes a channel whose `close` may or may not need awaiting."""
-    closing = channel.close()
-    if closing is not None:
-        await closing
 
 
 @contextmanager

@@ -66,12 +66,9 @@ func prepare(ctx context.Context, attested *node, batch int) ([]*svidv1.BatchNew
 		return nil, err
 	}
 	defer connection.Close()
-	reply, err := entryv1.NewEntryClient(connection).GetAuthorizedEntries(ctx, &entryv1.GetAuthorizedEntriesRequest{})
+	reply, err := authorized(ctx, entryv1.NewEntryClient(connection))
 	if err != nil {
-		return nil, fmt.Errorf("authorized entries: %w", err)
-	}
-	if len(reply.Entries) == 0 {
-		return nil, errors.New("the agent is authorised for no entry")
+		return nil, err
 	}
 	var requests []*svidv1.BatchNewX509SVIDRequest
 	for made, count := 0, max(16, 800/batch); len(requests) < count; {
@@ -89,6 +86,21 @@ func prepare(ctx context.Context, attested *node, batch int) ([]*svidv1.BatchNew
 		requests = append(requests, request)
 	}
 	return requests, nil
+}
+
+// authorized waits until the server's cache, which may be reloaded only every few seconds, has the entries.
+func authorized(ctx context.Context, client entryv1.EntryClient) (*entryv1.GetAuthorizedEntriesResponse, error) {
+	for range 40 {
+		reply, err := client.GetAuthorizedEntries(ctx, &entryv1.GetAuthorizedEntriesRequest{})
+		if err != nil {
+			return nil, fmt.Errorf("authorized entries: %w", err)
+		}
+		if len(reply.Entries) > 0 {
+			return reply, nil
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	return nil, errors.New("the agent is authorised for no entry")
 }
 
 type worker struct {

@@ -1,0 +1,406 @@
+"""Servers and agents as processes: ours, and SPIRE's own, side by side on loopback.
+
+Each is started with what it needs and nothing else, in a short folder of its own (socket paths are bounded),
+waits until it serves, and is ended by its id. When a wait runs out, the end of the log is in the message.
+Loaded by `tests/conftest.py`, which hands the classes out as the fixture `running`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+TRUST_DOMAIN = "interop.test"
+DEADLINE_SECONDS = 40.0
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    """A loopback port that nobody has at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(
+    condition: Callable[[], Any], what: str, *, seconds: float = DEADLINE_SECONDS, log: Path | None = None
+) -> Any:
+    """Waits until `condition` gives something true, and gives it back."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            told = "" if log is None else f"; the end of {log}:\n{tail(log)}"
+            raise AssertionError(f"waited {seconds:g} s for {what}{told}")
+        time.sleep(0.05)
+
+
+def tail(log: Path, lines: int = 25) -> str:
+    """The end of a log."""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def run(command: Sequence[str | Path], *, timeout: float = DEADLINE_SECONDS, check: bool = True) -> str:
+    """Runs a program to its end and gives its standard output; what it said on error is in the assertion."""
+    finished = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=timeout
+    )
+    if check:
+        assert finished.returncode == 0, (
+            f"{command} ended with {finished.returncode}: {finished.stdout}{finished.stderr}"
+        )
+    return finished.stdout
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    """JSON lines."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+class Process:
+    """A program that runs until it is stopped."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.log = folder / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, command: Sequence[str | Path], **environment: str) -> None:
+        """Starts it; the log is appended to."""
+        with self.log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The id of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def await_serving(self, serves: Callable[[], bool], what: str) -> None:
+        """Waits until it serves; fails at once when it ends instead."""
+
+        def condition() -> bool:
+            assert self.is_alive, f"{what} ended instead of serving:\n{tail(self.log)}"
+            return serves()
+
+        until(condition, f"{what} to serve", log=self.log)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL if that does not end it."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def family(self) -> list[int]:
+        """Its id and those of all its descendants."""
+        parents: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+                    parents.setdefault(int(fields[1]), []).append(int(entry.name))
+        found = [self.pid]
+        for each in found:
+            found.extend(parents.get(each, []))
+        return found
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the whole family so far, user and system."""
+        ticks = 0
+        for pid in self.family():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def resident_mib(self) -> float:
+        """Resident memory of the whole family, in MiB."""
+        pages = 0
+        for pid in self.family():
+            with contextlib.suppress(OSError):
+                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class GatehouseServer(Process):
+    """`gatehouse server run`, with its command line as `cli`."""
+
+    def __init__(self, folder: Path, *, trust_domain: str = TRUST_DOMAIN, extra: Sequence[str] = ()) -> None:
+        super().__init__(folder, "server")
+        self.trust_domain = trust_domain
+        self.data = folder / "s"
+        self.port = free_port()
+        self.extra = list(extra)
+
+    @property
+    def socket(self) -> Path:
+        """The admin socket."""
+        return self.data / "server.sock"
+
+    def run(self) -> GatehouseServer:
+        """Starts and waits until it serves."""
+        flags = [
+            "--data-dir",
+            self.data,
+            "--trust-domain",
+            self.trust_domain,
+            "--bind",
+            f"127.0.0.1:{self.port}",
+        ]
+        self.start([BIN / "gatehouse", "server", "run", *flags, *self.extra])
+        check = [BIN / "gatehouse", "healthcheck", "--data-dir", self.data, "--timeout", "3"]
+        self.await_serving(lambda: subprocess.run(check, capture_output=True).returncode == 0, "the server")
+        return self
+
+    def cli(self, *arguments: str, check: bool = True) -> Any:
+        """The JSON answer of one command."""
+        command = [BIN / "gatehouse", *arguments, "--data-dir", self.data, "--output", "json"]
+        return json.loads(run(command, check=check))
+
+    def bundle_file(self) -> Path:
+        """The trust bundle as a PEM file."""
+        path = self.folder / "bundle.pem"
+        path.write_text(self.cli("bundle", "show")["pem"])
+        return path
+
+    def token(self) -> str:
+        """A join token."""
+        return str(self.cli("token", "generate")["token"])
+
+    def register(self, name: str, parent: str, *selectors: str, **flags: str) -> str:
+        """An entry for `spiffe://trust-domain/name`; gives its ID."""
+        given = [part for each in selectors for part in ("--selector", each)]
+        given += [part for key, value in flags.items() for part in (f"--{key.replace('_', '-')}", value)]
+        identity = f"spiffe://{self.trust_domain}/{name}"
+        answer = self.cli("entry", "create", "--spiffe-id", identity, "--parent-id", parent, *given)
+        return str(answer["results"][0]["entry"]["id"])
+
+    def register_all(self, parent: str, selectors: dict[str, str]) -> None:
+        """An entry for each name, with one selector, in one command."""
+        entries = [
+            {"spiffe_id": f"spiffe://{self.trust_domain}/{name}", "parent_id": parent, "selectors": [selector]}
+            for name, selector in selectors.items()
+        ]
+        path = self.folder / "entries.json"
+        path.write_text(json.dumps(entries))
+        self.cli("entry", "create", "--data", str(path))
+
+
+class GatehouseAgent(Process):
+    """`gatehouse-agent run`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "agent")
+        self.data = folder / "a"
+
+    @property
+    def api(self) -> str:
+        """Address of the Workload API."""
+        return f"unix://{self.data / 'agent.sock'}"
+
+    def run(
+        self, server: str, trust_domain: str, bundle: Path, token: str = "", extra: Sequence[str] = ()
+    ) -> GatehouseAgent:
+        """Starts and waits until it serves."""
+        flags: list[str | Path] = [
+            "--data-dir",
+            self.data,
+            "--trust-domain",
+            trust_domain,
+            "--server",
+            server,
+        ]
+        flags += ["--trust-bundle", bundle, *(["--join-token", token] if token else []), *extra]
+        self.start([BIN / "gatehouse-agent", "run", *flags])
+        check = [BIN / "gatehouse-agent", "healthcheck", "--data-dir", self.data]
+        self.await_serving(lambda: subprocess.run(check, capture_output=True).returncode == 0, "the agent")
+        return self
+
+
+class SpireServer(Process):
+    """The real spire-server, limits off."""
+
+    def __init__(self, folder: Path, binary: Path, *, trust_domain: str = TRUST_DOMAIN) -> None:
+        super().__init__(folder, "spire-server")
+        self.binary = binary
+        self.trust_domain = trust_domain
+        self.port = free_port()
+        self.socket = folder / "spire-server.sock"
+
+    def run(self) -> SpireServer:
+        """Writes its configuration, starts it and waits until it serves."""
+        configuration = self.folder / "server.conf"
+        configuration.write_text(f"""
+server {{
+    bind_address = "127.0.0.1"
+    bind_port = "{self.port}"
+    socket_path = "{self.socket}"
+    trust_domain = "{self.trust_domain}"
+    data_dir = "{self.folder}"
+    log_level = "WARN"
+    ca_ttl = "168h"
+    default_x509_svid_ttl = "24h"
+    ratelimit {{
+        attestation = false
+        signing = false
+    }}
+}}
+plugins {{
+    DataStore "sql" {{
+        plugin_data {{
+            database_type = "sqlite3"
+            connection_string = "{self.folder}/datastore.sqlite3"
+        }}
+    }}
+    KeyManager "memory" {{
+        plugin_data {{}}
+    }}
+    NodeAttestor "join_token" {{
+        plugin_data {{}}
+    }}
+}}
+""")
+        self.start([self.binary, "run", "-config", configuration])
+        check = [str(self.binary), "healthcheck", "-socketPath", str(self.socket)]
+        self.await_serving(lambda: subprocess.run(check, capture_output=True).returncode == 0, "spire-server")
+        return self
+
+    def cli(self, *arguments: str) -> Any:
+        """The JSON answer of one command."""
+        return json.loads(run([self.binary, *arguments, "-socketPath", self.socket, "-output", "json"]))
+
+    def bundle_file(self) -> Path:
+        """The trust bundle as a PEM file."""
+        path = self.folder / "bundle.pem"
+        path.write_text(run([self.binary, "bundle", "show", "-socketPath", self.socket]))
+        return path
+
+    def token(self) -> str:
+        """A join token."""
+        return str(self.cli("token", "generate")["value"])
+
+    def register(self, name: str, parent: str, *selectors: str) -> str:
+        """An entry for `spiffe://trust-domain/name`; gives its ID."""
+        given = [part for each in selectors for part in ("-selector", each)]
+        identity = f"spiffe://{self.trust_domain}/{name}"
+        answer = self.cli("entry", "create", "-spiffeID", identity, "-parentID", parent, *given)
+        return str(answer["results"][0]["entry"]["id"])
+
+    def register_all(self, parent: str, selectors: dict[str, str]) -> None:
+        """An entry for each name, with one selector, in one command."""
+        entries = [
+            {
+                "spiffe_id": f"spiffe://{self.trust_domain}/{name}",
+                "parent_id": parent,
+                "selectors": [dict(zip(("type", "value"), selector.split(":", 1), strict=True))],
+            }
+            for name, selector in selectors.items()
+        ]
+        path = self.folder / "entries.json"
+        path.write_text(json.dumps({"entries": entries}))
+        self.cli("entry", "create", "-data", str(path))
+
+
+class SpireAgent(Process):
+    """The real spire-agent."""
+
+    def __init__(self, folder: Path, binary: Path) -> None:
+        super().__init__(folder, "spire-agent")
+        self.binary = binary
+        self.socket = folder / "spire-agent.sock"
+
+    @property
+    def api(self) -> str:
+        """Address of the Workload API."""
+        return f"unix://{self.socket}"
+
+    def run(self, port: int, trust_domain: str, bundle: Path, *, attestor: str) -> SpireAgent:
+        """Starts it with one node attestor (its block of configuration) and waits until it serves."""
+        configuration = self.folder / "agent.conf"
+        data = self.folder / "spire-agent"
+        data.mkdir(exist_ok=True)
+        token = f'join_token = "{attestor}"' if "{" not in attestor else ""
+        block = attestor if "{" in attestor else 'NodeAttestor "join_token" { plugin_data {} }'
+        configuration.write_text(f"""
+agent {{
+    data_dir = "{data}"
+    log_level = "DEBUG"
+    server_address = "127.0.0.1"
+    server_port = "{port}"
+    socket_path = "{self.socket}"
+    trust_domain = "{trust_domain}"
+    trust_bundle_path = "{bundle}"
+    {token}
+}}
+plugins {{
+    {block}
+    KeyManager "memory" {{
+        plugin_data {{}}
+    }}
+    WorkloadAttestor "unix" {{
+        plugin_data {{
+            discover_workload_path = true
+        }}
+    }}
+}}
+""")
+        self.start([self.binary, "run", "-config", configuration])
+        check = [str(self.binary), "healthcheck", "-socketPath", str(self.socket)]
+        self.await_serving(lambda: subprocess.run(check, capture_output=True).returncode == 0, "spire-agent")
+        return self
+
+
+@contextlib.contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder with a short path, removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="gh"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def stopping(*processes: Process) -> Iterator[None]:
+    """Stops processes at the end, the last one first."""
+    try:
+        yield
+    finally:
+        for each in reversed(processes):
+            each.stop()
