@@ -1,0 +1,301 @@
+"""Issuing SVIDs: check, intend, sign, check again, record, answer. In this order, whatever happens.
+
+For each X.509-SVID: the CSR is checked, the validity is drawn, the intent (hash of the bytes to be signed)
+becomes durable, the authority signs, the finished certificate is held against the profile, its record
+becomes durable, and only then it is given out. A crash at any point leaves at most an intent without a
+certificate, or a record of a certificate that nobody got; never a certificate without a record. Tokens have
+a record, no intent: what isn't recorded hasn't left either.
+
+Who may have which identity isn't decided here: callers come with the registry's answer. Issuing reads no
+database and needs no other process.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from control_plane.authority.ports import Authority, X509Signer
+from control_plane.core.csr import check_csr
+from control_plane.core.errors import Bug, FailedPrecondition, GatehouseError, InvalidInput, shown
+from control_plane.core.jwk import load_public_key, spki_of
+from control_plane.core.jwt_svid import JwtRequest
+from control_plane.core.lifetime import (
+    DEFAULT_JWT_TTL_SECONDS,
+    DEFAULT_LEAF_TTL_SECONDS,
+    leaf_window,
+)
+from control_plane.core.profile import SigningRequest, check_leaf, check_signature
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.core.svid import JwtSvid, X509Svid
+from control_plane.core.tbs import new_serial
+from control_plane.identity.journal import Journal
+from control_plane.identity.ledger import JwtRecord, Record, X509Intent, X509Record
+from control_plane.runtime.clock import Clock
+from control_plane.runtime.log import get_logger
+
+CHECKS_PER_TURN: Final = 10  # CSR checks of 80 µs each: about a millisecond of the event loop
+MAX_BATCH: Final = 1000
+SIGNATURE_SAMPLE: Final = 256  # every so manieth signature is verified, to notice a broken key or memory
+
+_log = get_logger("issuance")
+
+
+@dataclass(frozen=True, slots=True)
+class IssuanceSettings:
+    """What this issuer gives out. TTLs in seconds; longer ones are refused, never cut silently."""
+
+    trust_domain: TrustDomain
+    default_x509_ttl_seconds: int = DEFAULT_LEAF_TTL_SECONDS
+    max_x509_ttl_seconds: int = DEFAULT_LEAF_TTL_SECONDS
+    default_jwt_ttl_seconds: int = DEFAULT_JWT_TTL_SECONDS
+    max_jwt_ttl_seconds: int = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class X509Issue:
+    """One X.509-SVID to be issued. A TTL of 0 means the default; `requested_by` is None for local calls."""
+
+    spiffe_id: SpiffeId
+    csr: bytes = field(repr=False)
+    ttl_seconds: int = 0
+    dns_names: tuple[str, ...] = ()
+    entry_id: str = ""
+    requested_by: SpiffeId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtIssue:
+    """One JWT-SVID to be issued. `include_jti` gives it a random ID."""
+
+    spiffe_id: SpiffeId
+    audience: tuple[str, ...]
+    ttl_seconds: int = 0
+    entry_id: str = ""
+    requested_by: SpiffeId | None = None
+    include_jti: bool = False
+
+
+class Issuer:
+    """Issues for one process, recording into its journal."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        journal: Journal,
+        settings: IssuanceSettings,
+        clock: Clock,
+        *,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._authority = authority
+        self._journal = journal
+        self._settings = settings
+        self._clock = clock
+        self._random_bytes = random_bytes
+
+    async def issue_x509(self, items: Sequence[X509Issue]) -> list[X509Svid | GatehouseError]:
+        """Issues a batch: for each item, in order, the SVID or why there is none.
+
+        Raises what concerns the whole batch: Unavailable (no active authority, journal out of order),
+        ResourceExhausted (disk full). Nothing was given out then.
+        """
+        _check_batch(len(items))
+        signer = self._authority.active().x509
+        now = self._clock.unix()
+        prepared: list[_Leaf | GatehouseError] = []
+        for count, item in enumerate(items, 1):
+            try:
+                spki = check_csr(item.csr).spki
+                prepared.append(self._leaf(item, spki, signer, now))
+            except GatehouseError as error:
+                prepared.append(error)
+            if count % CHECKS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return await self._sign(prepared, signer, now)
+
+    async def mint_x509(
+        self, csr: bytes, *, ttl_seconds: int = 0, requested_by: SpiffeId | None = None
+    ) -> X509Svid:
+        """Issues for the ID and DNS names that the CSR itself asks for; only for callers who may name any.
+
+        Raises InvalidInput, or what `issue_x509` raises.
+        """
+        request = check_csr(csr, require_uri=True)
+        if request.uri is None:
+            raise Bug("CSR check: gave no URI although one was required")
+        item = X509Issue(
+            spiffe_id=request.uri,
+            csr=csr,
+            ttl_seconds=ttl_seconds,
+            dns_names=request.dns_names,
+            requested_by=requested_by,
+        )
+        return await self._issue_one(item, request.spki)
+
+    async def issue_for_key(
+        self, spiffe_id: SpiffeId, spki: bytes, *, ttl_seconds: int = 0, dns_names: tuple[str, ...] = ()
+    ) -> X509Svid:
+        """Issues for a key that this process made itself (its own SVID): there is no CSR to prove anything.
+
+        `spki` is SubjectPublicKeyInfo, DER. Raises as `mint_x509`.
+        """
+        canonical = spki_of(load_public_key(spki))
+        item = X509Issue(spiffe_id=spiffe_id, csr=b"", ttl_seconds=ttl_seconds, dns_names=dns_names)
+        return await self._issue_one(item, canonical)
+
+    async def issue_jwt(self, items: Sequence[JwtIssue]) -> list[JwtSvid | GatehouseError]:
+        """Issues a batch of tokens; answers and raises as `issue_x509`."""
+        _check_batch(len(items))
+        signer = self._authority.active().jwt
+        now = self._clock.unix()
+        outcomes: list[JwtRequest | GatehouseError] = []
+        for item in items:
+            try:
+                outcomes.append(self._token(item, now, signer.not_after))
+            except GatehouseError as error:
+                outcomes.append(error)
+        tokens = iter(await signer.sign([o for o in outcomes if isinstance(o, JwtRequest)]))
+        results: list[JwtSvid | GatehouseError] = []
+        records: list[Record] = []
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, GatehouseError):
+                results.append(outcome)
+                continue
+            token = next(tokens)
+            results.append(token)
+            records.append(_jwt_record(item, outcome, token, signer.authority_id, now))
+        await self._journal.append(records)
+        return results
+
+    async def _issue_one(self, item: X509Issue, spki: bytes) -> X509Svid:
+        signer = self._authority.active().x509
+        now = self._clock.unix()
+        (outcome,) = await self._sign([self._leaf(item, spki, signer, now)], signer, now)
+        if isinstance(outcome, GatehouseError):
+            raise outcome
+        return outcome
+
+    def _leaf(self, item: X509Issue, spki: bytes, signer: X509Signer, now: int) -> "_Leaf":
+        spiffe_id = item.spiffe_id
+        self._check_member(spiffe_id)
+        ttl = item.ttl_seconds or self._settings.default_x509_ttl_seconds
+        if ttl > self._settings.max_x509_ttl_seconds:
+            raise FailedPrecondition(
+                f"X.509-SVID {spiffe_id}: TTL of {ttl} s, at most {self._settings.max_x509_ttl_seconds} s "
+                "fit into the life of a CA",
+                hint="shorten the entry's TTL, or lengthen the life of the CAs",
+            )
+        serial = new_serial(self._random_bytes)
+        window = leaf_window(spiffe_id, serial, now, ttl, issuer_not_after=signer.issuer.not_after)
+        request = SigningRequest(spiffe_id, spki, serial, window, item.dns_names)
+        return _Leaf(item, request, signer.tbs(request))
+
+    def _token(self, item: JwtIssue, now: int, not_after: int) -> JwtRequest:
+        self._check_member(item.spiffe_id)
+        ttl = item.ttl_seconds or self._settings.default_jwt_ttl_seconds
+        if not 0 < ttl <= self._settings.max_jwt_ttl_seconds or now + ttl > not_after:
+            raise FailedPrecondition(
+                f"JWT-SVID {item.spiffe_id}: TTL of {ttl} s, at most "
+                f"{min(self._settings.max_jwt_ttl_seconds, not_after - now)} s are possible",
+                hint="shorten the entry's JWT TTL",
+            )
+        token_id = self._random_bytes(16).hex() if item.include_jti else ""
+        return JwtRequest(item.spiffe_id, item.audience, now, now + ttl, token_id)
+
+    def _check_member(self, spiffe_id: SpiffeId) -> None:
+        if spiffe_id.trust_domain != self._settings.trust_domain:
+            raise InvalidInput(
+                f"SVID {spiffe_id}: isn't in the trust domain {self._settings.trust_domain} of this server"
+            )
+
+    async def _sign(
+        self, prepared: "Sequence[_Leaf | GatehouseError]", signer: X509Signer, now: int
+    ) -> list[X509Svid | GatehouseError]:
+        leaves = [one for one in prepared if isinstance(one, _Leaf)]
+        await self._journal.append([leaf.intent(signer.authority_id, now) for leaf in leaves])
+        # A crash here leaves intents: what is about to be signed is known, and nobody has it.
+        signed = iter(await signer.sign([leaf.tbs for leaf in leaves]))
+        results: list[X509Svid | GatehouseError] = []
+        records: list[Record] = []
+        for count, one in enumerate(prepared, 1):
+            if isinstance(one, GatehouseError):
+                results.append(one)
+                continue
+            certificate = next(signed)
+            try:
+                _check(certificate, one.request, signer)
+            except Bug as error:
+                _log.error("certificate_withheld", spiffe_id=str(one.request.spiffe_id), error=str(error))
+                results.append(error)
+                continue
+            results.append(one.svid(certificate, signer))
+            records.append(one.record(certificate, signer.authority_id, now))
+            if count % CHECKS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        # A crash here leaves signed certificates in this process's memory, which are gone with it.
+        await self._journal.append(records)
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    item: X509Issue
+    request: SigningRequest
+    tbs: bytes
+
+    def intent(self, authority_id: str, now: int) -> X509Intent:
+        digest = hashlib.sha256(self.tbs).digest()
+        return X509Intent(now, self.request.spiffe_id, self.request.serial, digest, authority_id)
+
+    def record(self, certificate: bytes, authority_id: str, now: int) -> X509Record:
+        return X509Record(
+            at=now,
+            spiffe_id=self.request.spiffe_id,
+            serial=self.request.serial,
+            not_after=self.request.window.not_after,
+            authority_id=authority_id,
+            entry_id=self.item.entry_id,
+            requested_by=str(self.item.requested_by or ""),
+            mark="",
+            certificate=certificate,
+        )
+
+    def svid(self, certificate: bytes, signer: X509Signer) -> X509Svid:
+        return X509Svid(
+            self.request.spiffe_id,
+            (certificate, *signer.chain),
+            self.request.serial,
+            self.request.window.not_before,
+            self.request.window.not_after,
+            signer.authority_id,
+        )
+
+
+def _check(certificate: bytes, request: SigningRequest, signer: X509Signer) -> None:
+    check_leaf(certificate, request, signer.issuer)
+    if request.serial % SIGNATURE_SAMPLE == 0:
+        check_signature(certificate, signer.issuer)
+
+
+def _check_batch(count: int) -> None:
+    if count > MAX_BATCH:
+        raise InvalidInput(f"batch of {shown(count)} SVIDs: {MAX_BATCH} allowed at once")
+
+
+def _jwt_record(
+    item: JwtIssue, request: JwtRequest, token: JwtSvid, authority_id: str, now: int
+) -> JwtRecord:
+    return JwtRecord(
+        at=now,
+        spiffe_id=item.spiffe_id,
+        audience=item.audience,
+        expires_at=request.expires_at,
+        authority_id=authority_id,
+        token_id=request.token_id,
+        entry_id=item.entry_id,
+        requested_by=str(item.requested_by or ""),
+        mark="",
+        digest=hashlib.sha256(token.token.encode("ascii")).digest(),
+    )
