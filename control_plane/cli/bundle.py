@@ -150,7 +150,7 @@ def count(data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN) -> No
 def _print(bundle: Bundle, bundle_format: Format) -> None:
     """The bundle itself, as a file would hold it."""
     text = bundle.to_pem() if bundle_format is Format.PEM else bundle.to_json()
-    printing.line(text.rstrip("\n"))
+    printing.document(text)
 
 
 def _read(trust_domain: str, path: Path | None, bundle_format: Format) -> Bundle:

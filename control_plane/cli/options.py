@@ -6,20 +6,24 @@ exists (so that commands in a clone reach what `make up` started), else `$XDG_ST
 
 from __future__ import annotations
 
-import enum
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from control_plane.runtime.output import Form as Output
 
-class Output(enum.StrEnum):
-    """How an answer is printed."""
-
-    HUMAN = "human"
-    JSON = "json"
-
+__all__ = [
+    "DEFAULT_TIMEOUT_SECONDS",
+    "DataDirFlag",
+    "Output",
+    "OutputFlag",
+    "TimeoutFlag",
+    "command",
+    "data_dir_of",
+    "group",
+]
 
 DataDirFlag = Annotated[
     Path | None,

@@ -12,15 +12,15 @@ from typing import Any
 
 import typer
 
-from control_plane.cli.options import Output
 from control_plane.runtime.clock import SystemClock
+from control_plane.runtime.output import Form, Output, escaped
 
 Human = Callable[[], None]
 
 
-def emit(output: Output, answer: Any, human: Human) -> None:
+def emit(output: Form, answer: Any, human: Human) -> None:
     """Prints `answer` as JSON, or lets `human` print it."""
-    if output is Output.JSON:
+    if output is Form.JSON:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         human()
@@ -28,35 +28,27 @@ def emit(output: Output, answer: Any, human: Human) -> None:
 
 def line(text: str) -> None:
     """One line for people."""
-    typer.echo(text)
+    typer.echo(escaped(text))
+
+
+def document(text: str) -> None:
+    """A result of several lines that is printed as it is, such as PEM."""
+    Output().text(text)
 
 
 def note(text: str) -> None:
     """A remark for people, on standard error so that what is piped on stays clean."""
-    typer.echo(text, err=True)
+    Output().remark(text)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """Columns aligned by spaces, as wide as their contents; `empty` is said when there is no row.
-
-    Plain text rather than boxes: it can be cut, searched and pasted, and a SPIFFE ID is never folded.
-    """
-    if not rows:
-        line(empty)
-        return
-    cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(name), *(len(row[index]) for row in cells)) for index, name in enumerate(columns)]
-    for row in [[name.upper() for name in columns], *cells]:
-        line("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    """Several things for people, one a row; `empty` is said when there is none."""
+    Output().table(columns, [dict(zip(columns, row, strict=True)) for row in rows], empty=empty)
 
 
 def record(fields: Mapping[str, object]) -> None:
-    """One thing as `name: value` lines, names aligned; a sequence takes a line an element."""
-    width = max(len(name) for name in fields) + 1
-    for name, value in fields.items():
-        values = [_cell(each) for each in value] if isinstance(value, list | tuple) else [_cell(value)]
-        for index, text in enumerate(values or ["-"]):
-            line(f"{(name + ':') if index == 0 else '':<{width}} {text}".rstrip())
+    """One thing for people, a field a line."""
+    Output().record(fields)
 
 
 def moment(unix_seconds: int, *, never: str = "never") -> str:
@@ -75,12 +67,3 @@ def span(seconds: int) -> str:
         if seconds >= length:
             return f"{seconds // {'d': 86_400, 'h': 3_600, 'm': 60}[unit]}{unit}"
     return f"{seconds}s"
-
-
-def _cell(value: object) -> str:
-    """One value as text in one line; what is empty is a dash."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    text = "" if value is None else str(value)
-    printable = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
-    return printable or "-"

@@ -68,7 +68,7 @@ def mint_x509(
     def human() -> None:
         printing.note(f"{answer['spiffe_id']}, valid until {printing.moment(svid.expires_at)}")
         for text in answer.get("written") or (chain_pem, key_pem):
-            printing.line(text.rstrip("\n"))
+            printing.document(text)
 
     printing.emit(output, answer, human)
 
