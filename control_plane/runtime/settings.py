@@ -98,13 +98,18 @@ def _read(file: Path, problems: list[str]) -> dict[str, Any]:
         return {}
 
 
+def _is_table(kind: Any) -> bool:
+    """A nested dataclass, unless it has a text form of its own."""
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind) and not hasattr(kind, "parse")
+
+
 def _paths(schema: type, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
     """All leaves of the schema with their types."""
     found: list[tuple[tuple[str, ...], Any]] = []
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         kind = hints[field.name]
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if _is_table(kind):
             found += _paths(kind, (*path, field.name))
         else:
             found.append(((*path, field.name), kind))
@@ -128,7 +133,7 @@ def _from_table(
             problems.append(
                 f"{source}: " + _unknown("key", ".".join(where), (".".join((*path, n)) for n in names))
             )
-        elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        elif _is_table(kind):
             if isinstance(value, dict):
                 _from_table(value, kind, where, source, given, problems)
             else:
@@ -167,7 +172,7 @@ def _build(
     whole = True
     for field in dataclasses.fields(schema):
         kind, where = hints[field.name], (*path, field.name)
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if _is_table(kind):
             values[field.name] = nested = _build(kind, where, given, problems)
             whole &= nested is not None
         elif where in given:

@@ -26,6 +26,8 @@ from control_plane.runtime.transport.limits import Limits
 Headers = list[tuple[str, str]]
 _HIGHEST_STREAM_ID = 2**31 - 1
 _INITIAL_WINDOW = 65_535
+# gRPC's C core takes frames of 4 MiB; back-pressure is felt only between frames, so ours stay small.
+_LARGEST_WRITE = 65_536
 
 
 def _configuration(*, client: bool) -> H2Configuration:
@@ -126,7 +128,7 @@ class LeanStream(Stream):
                 engine.send_headers(stream_id, headers)
             if data or end:
                 window = engine.local_flow_control_window(stream_id)
-                if len(data) <= min(window, engine.max_outbound_frame_size):
+                if len(data) <= min(window, engine.max_outbound_frame_size, _LARGEST_WRITE):
                     engine.send_data(stream_id, data, end_stream=end)
                 else:
                     await self._send_in_parts(data, timeout, end=end)
@@ -150,7 +152,7 @@ class LeanStream(Stream):
                 if not self.closable:
                     raise StreamGone
                 continue
-            size = min(window, engine.max_outbound_frame_size, len(view))
+            size = min(window, engine.max_outbound_frame_size, _LARGEST_WRITE, len(view))
             engine.send_data(stream_id, bytes(view[:size]), end_stream=end and size == len(view))
             view = view[size:]
             self.connection.write_out()
