@@ -16,8 +16,9 @@ from control_plane.core.certificate import Certificate, read_certificate
 from control_plane.core.errors import Bug, InvalidInput, Unauthenticated, Unavailable
 from control_plane.core.jwk import load_public_key
 from control_plane.core.jwt_svid import JwtRequest, encode_jwt, finish, parse_and_verify, signing_input
+from control_plane.core.leaf_check import check_leaf
 from control_plane.core.lifetime import BACKDATE_SECONDS, Window
-from control_plane.core.profile import SigningRequest, check_leaf, leaf_tbs
+from control_plane.core.profile import SigningRequest, leaf_tbs
 from control_plane.core.spiffe_id import server_id
 from control_plane.core.svid import JwtSvid, X509Svid, verify_x509
 from control_plane.core.tbs import assemble

@@ -21,12 +21,13 @@ from control_plane.core.csr import check_csr
 from control_plane.core.errors import Bug, FailedPrecondition, GatehouseError, InvalidInput, shown
 from control_plane.core.jwk import load_public_key, spki_of
 from control_plane.core.jwt_svid import JwtRequest
+from control_plane.core.leaf_check import check_leaf, check_signature
 from control_plane.core.lifetime import (
     DEFAULT_JWT_TTL_SECONDS,
     DEFAULT_LEAF_TTL_SECONDS,
     leaf_window,
 )
-from control_plane.core.profile import SigningRequest, check_leaf, check_signature
+from control_plane.core.profile import SigningRequest
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.core.svid import JwtSvid, X509Svid
 from control_plane.core.tbs import new_serial
