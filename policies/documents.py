@@ -30,6 +30,9 @@ _AMBIGUOUS: Final = re.compile(
     r"(?i:y|n|yes|no|on|off|true|false|null)|[-+]?[0-9][0-9_,:.eExXoOa-fA-F+-]*|[-+]?\.[0-9inf].*|\.nan",
     re.DOTALL,
 )
+_CORE_NUMBER: Final = re.compile(
+    r"[-+]?(?:0o[0-7]+|0x[0-9a-fA-F]+|(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
+)
 _PLAIN: Final = re.compile(r"[A-Za-z_/][A-Za-z0-9_./\-]*")
 
 
@@ -133,6 +136,14 @@ def _quoted(text: str) -> str:
     return '"' + "".join(parts).replace("\x7f", "\\x7f") + '"'
 
 
+def _read_differently(text: str) -> bool:
+    """Whether a plain word is a number, date or truth value to some YAML reader."""
+    if _CORE_NUMBER.fullmatch(text) or text in ("y", "Y", "n", "N"):
+        return True
+    resolvers = yaml.SafeLoader.yaml_implicit_resolvers.get(text[0], [])
+    return any(pattern.match(text) for _, pattern in resolvers)
+
+
 class _Reader:
     """Builds plain values from parser events, so that every refusal knows its place."""
 
@@ -189,7 +200,7 @@ class _Reader:
             return int(text)
         if _FLOAT.fullmatch(text):
             return float(text)
-        if _AMBIGUOUS.fullmatch(text):
+        if _read_differently(text):
             raise InvalidInput(
                 f"{self._at(event)}: YAML 1.1 and 1.2 read {shown(text)} differently", hint="quote it"
             )

@@ -53,6 +53,9 @@ _DOMAINS: Final[dict[str, Domain]] = {
     "connection.sni": Domain.TEXT,
     "connection.mtls": Domain.FLAG,
 }
+SCHEMA_NAMES: Final = frozenset(_DOMAINS)
+"""Every name that an attribute may have."""
+
 _KEYED: Final = frozenset({"source.labels", "destination.labels", "request.headers"})
 
 SOURCE_IDENTITY: Final = frozenset(

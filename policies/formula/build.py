@@ -118,7 +118,31 @@ def matches(attribute: Attribute, expression: str) -> Formula:
     if all(_PLAIN.fullmatch(choice) for choice in choices):
         build = equals if head and tail else starts_with if head else ends_with if tail else contains
         return any_of(*(build(attribute, re.sub(r"\\(.)", r"\1", choice)) for choice in choices))
-    return literal(Regex(attribute, f"(?s:.*)(?:{expression})(?s:.*)"))
+    if _splits(expression):
+        return literal(Regex(attribute, f"(?s:.*)(?:{expression})(?s:.*)"))
+    return literal(
+        Regex(attribute, ("" if head else "(?s:.*)") + f"(?:{body})" + ("" if tail else "(?s:.*)"))
+    )
+
+
+def _splits(expression: str) -> bool:
+    """Whether `|` stands outside all groups and classes, where an anchor belongs to one branch only."""
+    depth, bracket, index = 0, False, 0
+    while index < len(expression):
+        character = expression[index]
+        if character == "\\":
+            index += 1
+        elif bracket:
+            bracket = character != "]"
+        elif character == "[":
+            bracket = True
+            index += expression[index + 1 : index + 2] == "]"
+        elif character in "()":
+            depth += 1 if character == "(" else -1
+        elif character == "|" and not depth:
+            return True
+        index += 1
+    return False
 
 
 def opaque(digest: str, span: str, reason: str, reads: Iterable[Attribute] = ()) -> Formula:

@@ -1,0 +1,76 @@
+"""The dimensions of a request as a proxy sees it, in the order in which they are cut.
+
+Port and identity first: they split a policy into small rests. The path last: its patterns are the most
+costly. Strict dimensions hold only what can occur under the input schema (a SPIFFE ID, a path without query,
+a host in lower case); free ones hold any text and serve to compare one proxy model with another.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from policies.proof.partition import Dimension, Matches, Probe
+
+FREE: Final = "(?s:.)*"
+IDENTITY_DOMAIN: Final = "spiffe://[a-z0-9._-]+(?:/[A-Za-z0-9._-]+)+"
+METHOD_DOMAIN: Final = "[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+PATH_DOMAIN: Final = r"/[^?#\s]*"
+HOST_DOMAIN: Final = r"[^A-Z\s/?#]+"
+HEADER_DOMAIN: Final = "[^\r\n]*"
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """The fixed dimensions, and makers for the keyed ones."""
+
+    identity: Dimension
+    port: Dimension
+    source_ip: Dimension
+    remote_ip: Dimension
+    destination_ip: Dimension
+    method: Dimension
+    host: Dimension
+    path: Dimension
+    sni: Dimension
+    header_domain: str
+
+    @staticmethod
+    def of(strict: bool) -> "Dimensions":
+        """Strict for proofs about workloads, free for models against each other."""
+
+        def text(rank: int, name: str, domain: str, head: str = "") -> Dimension:
+            return Dimension(rank, name, "text", (), domain if strict else FREE, head if strict else "")
+
+        return Dimensions(
+            identity=text(2, "identity", IDENTITY_DOMAIN, "spiffe://"),
+            port=Dimension(1, "port", "port", always=True),
+            source_ip=Dimension(3, "source_ip", "address"),
+            remote_ip=Dimension(4, "remote_ip", "address"),
+            destination_ip=Dimension(5, "destination_ip", "address"),
+            method=text(6, "method", METHOD_DOMAIN),
+            host=text(11, "host", HOST_DOMAIN),
+            path=text(12, "path", PATH_DOMAIN, "/"),
+            sni=text(7, "sni", HOST_DOMAIN),
+            header_domain=HEADER_DOMAIN if strict else FREE,
+        )
+
+    def header(self, name: str) -> Dimension:
+        """A request header, name in lower case."""
+        return Dimension(8, "header", "text", (name.lower(),), self.header_domain)
+
+    def claim(self, *path: str) -> Dimension:
+        """A claim of the validated token."""
+        return Dimension(9, "claim", "claim", path)
+
+    def metadata(self, *path: str) -> Dimension:
+        """Some other filter's dynamic metadata, texts only."""
+        return Dimension(9, "metadata", "text", path)
+
+    def opaque(self, digest: str) -> Dimension:
+        """A condition that only the evaluator of the policy decides."""
+        return Dimension(10, "opaque", "flag", (digest,))
+
+
+def non_empty(dimension: Dimension) -> Probe:
+    """`.+` on a text: presence, where the dimension holds no empty text and no line break anyway."""
+    strict = dimension.kind == "text" and dimension.domain not in (FREE, HEADER_DOMAIN)
+    return Probe(dimension) if strict else Matches(dimension, ".+")

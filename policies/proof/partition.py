@@ -1,0 +1,344 @@
+"""Dimensions, tests, and how a set of tests cuts a dimension into classes with a shortest value each.
+
+Texts: values that tests name exactly are classes by themselves; for prefixes and suffixes the classes have a
+closed form; anything else walks small automata. Ports and addresses: intervals between the ends that tests
+name. Claims: absent, a text, a list (any combination of elements), or something else. Flags: true or false.
+
+Every class carries the tests that hold there and one value; classes are complete: every value of the
+dimension satisfies exactly the tests of some class.
+"""
+
+import functools
+import ipaddress
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from control_plane.core.errors import ResourceExhausted
+from policies.proof.language import Language, expression_language, fresh_character, shortest
+
+MAX_LIST_CLASSES: Final = 4096
+
+
+class _Absent:
+    """The value of a dimension that isn't there."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT: Final = _Absent()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Dimension:
+    """One thing that can be looked at. `rank` orders the cuts: few classes and sharp tests first.
+
+    `domain` is an RE2 expression of the texts that can occur, `head` a text that all of them start with;
+    `always` says that the dimension is never absent.
+    """
+
+    rank: int
+    name: str
+    kind: str
+    key: tuple[str, ...] = ()
+    domain: str = "(?s:.)*"
+    head: str = ""
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question about one dimension; false where the dimension is absent."""
+
+    dimension: Dimension
+
+    def holds(self, value: object) -> bool:
+        """Presence itself."""
+        return value is not ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class Within(Probe):
+    """The text is one of these."""
+
+    values: frozenset[str]
+
+    def holds(self, value: object) -> bool:
+        """Exact membership."""
+        return value in self.values if isinstance(value, str) else False
+
+
+@dataclass(frozen=True, slots=True)
+class Starts(Probe):
+    """The text starts so."""
+
+    text: str
+
+    def holds(self, value: object) -> bool:
+        """Prefix."""
+        return isinstance(value, str) and value.startswith(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends(Probe):
+    """The text ends so."""
+
+    text: str
+
+    def holds(self, value: object) -> bool:
+        """Suffix."""
+        return isinstance(value, str) and value.endswith(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Matches(Probe):
+    """The text belongs to a language, given as an RE2 expression under full match."""
+
+    expression: str
+
+    def holds(self, value: object) -> bool:
+        """Membership."""
+        return isinstance(value, str) and expression_language(self.expression).has(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Element(Probe):
+    """The value is a list with an element that passes `inner`."""
+
+    inner: Probe
+
+    def holds(self, value: object) -> bool:
+        """Some element."""
+        return isinstance(value, tuple) and any(self.inner.holds(one) for one in value)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(Probe):
+    """The claim is this number or truth value, written as JSON."""
+
+    json: str
+
+    def holds(self, value: object) -> bool:
+        """Equality with the constant."""
+        return isinstance(value, Other) and value.json == self.json
+
+
+@dataclass(frozen=True, slots=True)
+class Interval(Probe):
+    """The number lies in one of these closed intervals (ports, or addresses as numbers)."""
+
+    spans: tuple[tuple[int, int], ...]
+
+    def holds(self, value: object) -> bool:
+        """Membership; addresses given as text count as their number."""
+        if isinstance(value, str):
+            value = address_number(value)
+        return type(value) is int and any(low <= value <= high for low, high in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A claim that is neither text nor list of texts, as JSON."""
+
+    json: str
+
+    def __repr__(self) -> str:
+        return self.json
+
+
+@dataclass(frozen=True, slots=True)
+class ValueClass:
+    """Values that no test tells apart: the tests that hold, the cost and the value shown."""
+
+    cost: int
+    value: object
+    holds: frozenset[Probe]
+
+
+_V6: Final = 1 << 32  # addresses are one line of numbers: IPv4 first, IPv6 above
+_MAPPED: Final = (0xFFFF << 32) + _V6
+
+
+def address_number(text: str) -> int:
+    """The place of an address on the line; -1 for a text that is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return -1
+    if isinstance(address, ipaddress.IPv6Address):
+        mapped = address.ipv4_mapped
+        return int(mapped) if mapped is not None else int(address) + _V6
+    return int(address)
+
+
+def network_span(text: str) -> tuple[int, int]:
+    """First and last place of a network (a bare address is one place). Raises ValueError where it is none."""
+    network = ipaddress.ip_network(text, strict=False)
+    shift = _V6 if network.version == 6 else 0
+    return int(network.network_address) + shift, int(network.broadcast_address) + shift
+
+
+def partition(dimension: Dimension, tests: frozenset[Probe]) -> list[ValueClass]:
+    """The classes, cheapest first; absence is one where the dimension can be absent."""
+    if dimension.kind == "text":
+        classes = _texts(dimension, tests)
+    elif dimension.kind == "claim":
+        classes = _claims(dimension, tests)
+    elif dimension.kind in ("port", "address"):
+        classes = _numbers(dimension, tests)
+    else:
+        classes = [ValueClass(0, True, tests)]
+    if not dimension.always:
+        classes.append(ValueClass(0, ABSENT, frozenset()))
+    return sorted(classes, key=lambda one: (one.cost, str(one.value)))
+
+
+def _cheapest(found: Iterable[ValueClass]) -> list[ValueClass]:
+    best: dict[frozenset[Probe], ValueClass] = {}
+    for one in found:
+        known = best.get(one.holds)
+        if known is None or (one.cost, str(one.value)) < (known.cost, str(known.value)):
+            best[one.holds] = one
+    return list(best.values())
+
+
+def _numbers(dimension: Dimension, tests: frozenset[Probe]) -> list[ValueClass]:
+    last = 65535 if dimension.kind == "port" else _V6 + (1 << 128) - 1
+    starts = {0 if dimension.kind == "port" else 1, _V6 + 1}
+    for test in tests:
+        if isinstance(test, Interval):
+            starts.update(edge for low, high in test.spans for edge in (low, high + 1))
+    classes = []
+    for start in sorted(starts):
+        if not 0 <= start <= last or (
+            dimension.kind == "address" and _MAPPED <= start <= _MAPPED + 0xFFFFFFFF
+        ):
+            continue
+        holds = frozenset(test for test in tests if type(test) is Probe or test.holds(start))
+        shown: object = start
+        if dimension.kind == "address":
+            shown = str(ipaddress.IPv6Address(start - _V6) if start >= _V6 else ipaddress.IPv4Address(start))
+        classes.append(ValueClass(1, shown, holds))
+    return _cheapest(classes)
+
+
+def _texts(dimension: Dimension, tests: frozenset[Probe]) -> list[ValueClass]:
+    domain = expression_language(dimension.domain)
+    always = frozenset(test for test in tests if type(test) is Probe)
+    named: dict[str, set[Probe]] = {}
+    patterns: list[Probe] = []
+    for test in tests:
+        if isinstance(test, Within):
+            for value in test.values:
+                named.setdefault(value, set()).add(test)
+        elif type(test) is not Probe:
+            patterns.append(test)
+    found = []
+    for value, holding in named.items():
+        if _plausible(dimension, domain, value):
+            matching = frozenset(test for test in patterns if test.holds(value))
+            found.append(ValueClass(1 + len(value), value, always | frozenset(holding) | matching))
+    others = _closed_form(dimension, domain, patterns, named.keys())
+    if others is None:
+        languages = [_language(test) for test in patterns]
+        words = shortest(domain, languages, frozenset(named))
+        others = [(word, frozenset(patterns[index] for index in held)) for held, word in words.items()]
+    found += [ValueClass(1 + len(word), word, always | held) for word, held in others]
+    return _cheapest(found)
+
+
+@functools.lru_cache(maxsize=65536)
+def _plausible(dimension: Dimension, domain: Language, value: str) -> bool:
+    return dimension.domain == "(?s:.)*" or domain.has(value)
+
+
+def _closed_form(
+    dimension: Dimension, domain: Language, patterns: list[Probe], named: Iterable[str]
+) -> list[tuple[str, frozenset[Probe]]] | None:
+    """Words beyond the named ones for prefixes and suffixes only; None where that isn't enough.
+
+    With p the longest prefix and s the longest suffix that a word matches, p + fresh + s matches the same
+    tests, fresh being a character that no test names. So trying all pairs is complete, provided that some
+    filler keeps each pair inside the domain.
+    """
+    if not all(isinstance(test, Starts | Ends) for test in patterns):
+        return None
+    named = frozenset(named)
+    starts = {test.text for test in patterns if isinstance(test, Starts)} | {""}
+    ends = {test.text for test in patterns if isinstance(test, Ends)} | {""}
+    fresh = fresh_character([*starts, *ends, *named, dimension.head])
+    found: dict[frozenset[Probe], str] = {}
+    for start, end in itertools.product(sorted(starts), sorted(ends)):
+        head = dimension.head if dimension.head.startswith(start) else start
+        complete = False
+        for filler in (fresh, f"{fresh}/{fresh}"):
+            word = head + filler + end
+            if domain.has(word):
+                complete = True
+                _offer(found, patterns, word, named)
+                break
+        if not complete:
+            return None
+        for size in range(min(len(head), len(end)), -1, -1):
+            word = head + end[size:]
+            if head.endswith(end[:size]) and domain.has(word):
+                _offer(found, patterns, word, named)
+    return [(word, held) for held, word in found.items()]
+
+
+def _offer(
+    found: dict[frozenset[Probe], str], patterns: list[Probe], word: str, named: frozenset[str]
+) -> None:
+    if word in named:
+        return
+    held = frozenset(test for test in patterns if test.holds(word))
+    known = found.get(held)
+    if known is None or (len(word), word) < (len(known), known):
+        found[held] = word
+
+
+def _language(test: Probe) -> Language:
+    if isinstance(test, Matches):
+        return expression_language(test.expression)
+    assert isinstance(test, Starts | Ends)
+    return _affix_language(type(test) is Starts, test.text)
+
+
+@functools.lru_cache(maxsize=8192)
+def _affix_language(is_prefix: bool, literal: str) -> Language:
+    quoted = quote(literal)
+    return expression_language(f"{quoted}(?s:.)*" if is_prefix else f"(?s:.)*{quoted}")
+
+
+def quote(literal: str) -> str:
+    """A text as an expression that matches just it."""
+    return "".join(f"\\{one}" if one in "\\.+*?()|[]{}^$" else one for one in literal)
+
+
+def _claims(dimension: Dimension, tests: frozenset[Probe]) -> list[ValueClass]:
+    always = frozenset(test for test in tests if type(test) is Probe)
+    on_texts = frozenset(test for test in tests if not isinstance(test, Element | Constant))
+    on_elements: Mapping[Probe, Probe] = {test.inner: test for test in tests if isinstance(test, Element)}
+    classes = _texts(dimension, on_texts)
+    classes += [
+        ValueClass(1 + len(one.json), Other(one.json), always | {one})
+        for one in tests
+        if isinstance(one, Constant)
+    ]
+    classes.append(ValueClass(2, Other("{}"), always))
+    lists: dict[frozenset[Probe], tuple[str, ...]] = {frozenset(): ()}
+    if on_elements:
+        for element in _texts(dimension, frozenset(on_elements)):
+            held = frozenset(on_elements[test] for test in element.holds)
+            for known, values in list(lists.items()):
+                if known | held not in lists:
+                    lists[known | held] = (*values, str(element.value))
+            if len(lists) > MAX_LIST_CLASSES:
+                raise ResourceExhausted(f"cutting {dimension.key} into classes: more than {MAX_LIST_CLASSES}")
+    classes += [
+        ValueClass(1 + sum(map(len, values)) + len(values), values, always | held)
+        for held, values in lists.items()
+    ]
+    return _cheapest(classes)
