@@ -2,8 +2,8 @@
 
 `agent.cache` holds the agent's own key and SVID, what it attested with, and the bundles: small, and written
 before a new certificate is first used, since from then on the server refuses the old one.
-`agent-workloads.cache` holds entries and SVIDs with their keys: larger, written soon after changes; losing the last
-seconds of it costs signatures, not identity.
+`agent-workloads.cache` holds entries and SVIDs with their keys: larger, written soon after changes; losing
+the last seconds of it costs signatures, not identity.
 
 Both are AES-256-GCM under the key of `cache_key` (which says what that protects against), with the file's
 name and format as associated data, so that neither can be passed off as the other. They are replaced

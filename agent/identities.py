@@ -275,6 +275,7 @@ class Identities:
             if record.held is None:
                 self._wanted[entry_id] = None
         elif record.held is not None:
+            self._prefetch.pop(entry_id, None)
             self._idle.setdefault(entry_id)
         elif not record.in_flight:
             self._wanted.pop(entry_id, None)

@@ -155,6 +155,11 @@ class Node:
                         task.cancel()
         finally:
             self._drop_session()
+            await asyncio.sleep(0)  # a task that is cancelled before its first step closes nothing
+            for closing in self._closing:
+                closing.cancel()
+            if self.standing is Standing.BANNED:
+                stop.set()
             await asyncio.gather(*self._closing, return_exceptions=True)
 
     # ------------------------------------------------------------------ inside
@@ -222,11 +227,14 @@ class Node:
         api = self._dial(None, lambda: self.bundle)
         try:
             attested = await api.attest(attestor, key.csr)
-            bundle = await api.bundle()
+            svid = self._accept(key, attested.chain)
+            try:
+                self.bundle = await api.bundle()
+            except GatehouseError as error:
+                # The token is spent: what it bought is kept, and the bundle comes with the first sync.
+                _log.info("bundle_not_fetched", error=str(error))
         finally:
             await api.close()
-        svid = self._accept(key, attested.chain)
-        self.bundle = bundle
         await self._adopt(
             AgentCredential(_held(key, svid), attested.reattestable, attestor.type, attestor.evidence)
         )

@@ -6,6 +6,7 @@ environment, the environment over the file. Unknown keys are an error that names
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -64,9 +65,10 @@ class AgentSettings:
     log_json: bool
 
     @classmethod
-    def parse(cls, written: WrittenSettings) -> "AgentSettings":
-        """Checks what was written. Raises InvalidInput with the setting, what came, and what was expected."""
-        if not written.data_dir:
+    def parse(cls, written: WrittenSettings, default_dir: Path | None = None) -> "AgentSettings":
+        """Checks what was written; `default_dir` stands in for a missing data_dir. Raises InvalidInput with
+        the setting, what came, and what was expected."""
+        if not written.data_dir and default_dir is None:
             raise InvalidInput("settings: data_dir is missing", hint="give --data-dir")
         if not written.trust_domain:
             raise InvalidInput("settings: trust_domain is missing", hint="give --trust-domain")
@@ -86,7 +88,7 @@ class AgentSettings:
             )
         if written.svid_cache_size < 1 or written.executable_size_limit_bytes < 0:
             raise InvalidInput("settings: svid_cache_size and executable_size_limit_bytes can't be negative")
-        data_dir = Path(written.data_dir).expanduser().absolute()
+        data_dir = Path(written.data_dir or default_dir or "").expanduser().absolute()
         host, port = parse_server(written.server)
         return cls(
             data_dir=data_dir,
@@ -107,6 +109,16 @@ class AgentSettings:
             log_level=written.log_level,
             log_json=written.log_format == "json",
         )
+
+
+def default_data_dir(environment: Mapping[str, str]) -> Path:
+    """`.gatehouse` in the current folder where that exists (a clone in which `make up` ran), else the XDG
+    state folder; the same rule as the server's command line."""
+    here = Path(".gatehouse")
+    if here.is_dir():
+        return here
+    state = environment.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "gatehouse"
 
 
 def parse_server(text: str) -> tuple[str, int]:

@@ -6,6 +6,7 @@ can't be written costs the agent its memory, not its service: it is said again w
 """
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,6 @@ from agent.cache_key import CacheKey
 from agent.identities import Identities
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import Corrupt, GatehouseError
-from control_plane.core.spiffe_id import TrustDomain
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
 
@@ -35,9 +35,10 @@ _log = get_logger(__name__)
 class Storage:
     """Both cache files of one agent. `dirty` is set by whoever changed something worth keeping."""
 
-    def __init__(self, data_dir: Path, trust_domain: TrustDomain, key: CacheKey, clock: Clock) -> None:
+    def __init__(self, data_dir: Path, identities: Identities, key: CacheKey, clock: Clock) -> None:
         self.dirty = asyncio.Event()
-        self._trust_domain = trust_domain
+        self._identities = identities
+        self._trust_domain = identities.trust_domain
         self._agent = CacheFile(data_dir / AGENT_FILE, key)
         self._workloads = CacheFile(data_dir / WORKLOADS_FILE, key)
         self._clock = clock
@@ -75,7 +76,7 @@ class Storage:
         self._agent.delete()
         self._workloads.delete()
 
-    async def run(self, stop: asyncio.Event, identities: Identities) -> None:
+    async def run(self, stop: asyncio.Event) -> None:
         """Writes changes down until `stop`, and once more then."""
         while not stop.is_set():
             waits = [asyncio.ensure_future(event.wait()) for event in (stop, self.dirty)]
@@ -85,16 +86,15 @@ class Storage:
                 for task in waits:
                     task.cancel()
             if not stop.is_set():
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), SETTLE_SECONDS)
-                except TimeoutError:
-                    pass
             if self.dirty.is_set():
                 self.dirty.clear()
-                await self.save_workloads(identities)
+                await self.save_workloads()
 
-    async def save_workloads(self, identities: Identities) -> None:
+    async def save_workloads(self) -> None:
         """Writes entries, SVIDs and bundles; a failure is logged."""
+        identities = self._identities
         bundles = (identities.bundle, *identities.federated.values())
         content = WorkloadsContent(
             self._trust_domain,

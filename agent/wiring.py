@@ -7,8 +7,7 @@ the server. The end is the reverse: sockets first, so that no workload is served
 
 import asyncio
 import os
-import signal
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.admin import Admin, Debug
@@ -37,6 +36,7 @@ from control_plane.proto.gatehouse.agent.v1 import admin_pb2
 from control_plane.proto.spire.api.agent.debug.v1 import debug_pb2
 from control_plane.runtime import log
 from control_plane.runtime.clock import Clock, SystemClock
+from control_plane.runtime.lifecycle import Service, run_services
 from control_plane.runtime.transport import Limits, Server, health, reflection, service
 
 WORKLOAD_SOCKET_MODE = 0o777  # who may have what is decided by attestation, not by the file's mode
@@ -79,8 +79,8 @@ async def run_agent(
 ) -> None:
     """Runs the agent until `stop`.
 
-    Raises FailedPrecondition if it can't start, or has nothing to serve and no way to attest; PermissionDenied
-    if the server has banned it.
+    Raises FailedPrecondition if it can't start, or has nothing to serve and no way to attest;
+    PermissionDenied if the server has banned it.
     """
     clock = SystemClock()
     lock = lock_data_dir(settings.data_dir)
@@ -102,23 +102,17 @@ async def run_agent(
 
 
 async def serve(agent: Agent, stop: asyncio.Event) -> None:
-    """Runs all services until `stop` or until the agent is banned; closes everything."""
+    """Runs all services until a signal, `stop`, or the agent's ban; closes everything."""
 
-    async def ends_all(work: Awaitable[None]) -> None:
-        try:
-            await work
-        finally:
-            stop.set()
-
+    services: dict[str, Service] = {
+        "node": agent.node,
+        "sync": agent.sync,
+        "keeper": agent.keeper,
+        "sessions": agent.sessions,
+        "storage": agent.storage,
+    }
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(ends_all(agent.node.run(stop)))
-            group.create_task(agent.sync.run(stop))
-            group.create_task(agent.keeper.run(stop))
-            group.create_task(agent.sessions.run(stop))
-            group.create_task(agent.storage.run(stop, agent.identities))
-    except BaseExceptionGroup as errors:
-        raise _first(errors) from errors
+        await run_services(services, stop=stop)
     finally:
         if agent.node.standing is Standing.BANNED:
             agent.identities.withdraw_everything()
@@ -133,9 +127,9 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
     """All parts, connected, nothing started. Reads the cache and the trust bundle."""
     key = locate_key(settings.data_dir, settings.cache_key_file, environment)
     _log.info("cache_key", source=key.source, survives_reboot=key.survives_reboot)
-    storage = Storage(settings.data_dir, settings.trust_domain, key, clock)
-    known = storage.load_agent()
     identities = Identities(settings.trust_domain, soft_cap=settings.svid_cache_size)
+    storage = Storage(settings.data_dir, identities, key, clock)
+    known = storage.load_agent()
     node = Node(
         settings.trust_domain,
         attestor=_node_attestor(settings),
@@ -186,13 +180,6 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
     )
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """SIGTERM and SIGINT end the agent in order."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
-
 def _node_attestor(settings: AgentSettings) -> NodeAttestor | None:
     if settings.join_token is not None:
         return JoinToken(settings.join_token)
@@ -215,10 +202,3 @@ async def _first_bundle(settings: AgentSettings, clock: Clock) -> Bundle:
         "starting the agent: it doesn't know whom to trust",
         hint="give --trust-bundle (on the server: gatehouse bundle show > bundle.pem)",
     )
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
