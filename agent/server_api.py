@@ -66,6 +66,7 @@ class GrpcServerApi:
                     raise PeerMisbehaved("attesting this node: the server ended the call without a result")
                 if response.WhichOneof("step") == "result":
                     await call.end()
+                    await call.expect_end()
                     return Attested(tuple(response.result.svid.cert_chain), response.result.reattestable)
                 answer = attestor.respond(response.challenge)
                 await call.send(agent_pb2.AttestAgentRequest(challenge_response=answer))
@@ -144,6 +145,7 @@ class GrpcServerApi:
                 await call.send(entry_pb2.SyncAuthorizedEntriesRequest(ids=share))
                 current.update(await _entries(call, len(share)))
             await call.end()
+            await call.expect_end()
             return current
 
     @asynccontextmanager
