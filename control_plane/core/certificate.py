@@ -16,6 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAlgorithmOID
 
+from control_plane.core.der import BIT_STRING, encode
 from control_plane.core.errors import InvalidInput
 from control_plane.core.jwk import PublicKey, load_public_key, spki_of
 
@@ -122,24 +123,32 @@ def read_certificate(der: bytes) -> Certificate:
     if len(der) > MAX_CERTIFICATE_BYTES:
         raise InvalidInput(f"certificate of {len(der)} bytes: {MAX_CERTIFICATE_BYTES} allowed")
     try:
-        parsed = x509.load_der_x509_certificate(der)
-        extensions = parsed.extensions
-        hash_algorithm = parsed.signature_hash_algorithm
-        public_key = parsed.public_key()
-        version, serial = parsed.version, parsed.serial_number
+        return _read(der)
     except _UNREADABLE as error:
+        # cryptography parses lazily, so any access may be the one that finds a fault.
         raise InvalidInput(f"certificate of {len(der)} bytes: not readable as DER X.509") from error
-    if version is not x509.Version.v3:
+
+
+def _read(der: bytes) -> Certificate:
+    parsed = x509.load_der_x509_certificate(der)
+    extensions = parsed.extensions
+    serial = parsed.serial_number
+    if serial <= 0:
+        raise InvalidInput("certificate: its serial number isn't positive (RFC 5280 section 4.1.2.2)")
+    if not der.endswith(encode(BIT_STRING, b"\x00" + parsed.signature)):
+        # The library ignores the count of unused bits, which would give one certificate two encodings.
+        raise InvalidInput(f"certificate serial {serial:x}: its signature isn't in canonical form")
+    if parsed.version is not x509.Version.v3:
         raise InvalidInput(f"certificate serial {serial:x}: version 1, expected version 3")
     if not (
-        isinstance(hash_algorithm, _STRONG_HASHES)
+        isinstance(parsed.signature_hash_algorithm, _STRONG_HASHES)
         or parsed.signature_algorithm_oid == SignatureAlgorithmOID.ED25519
     ):
         raise InvalidInput(
             f"certificate serial {serial:x}: signed by {parsed.signature_algorithm_oid.dotted_string}, "
             "expected SHA-256 or better, or Ed25519"
         )
-    spki = spki_of(public_key)  # type: ignore[arg-type]  # any key has an SPKI; the next line judges the type
+    spki = spki_of(parsed.public_key())  # type: ignore[arg-type]  # the loader judges the type
     basic = _value(extensions, x509.BasicConstraints)
     usages = _value(extensions, x509.ExtendedKeyUsage)
     key_id = _value(extensions, x509.SubjectKeyIdentifier)
