@@ -28,7 +28,7 @@ OPERATORS = {
     "%": "rem",
 }
 
-SIGNATURES = """
+SIGNATURES = """\
 and: set[any] set[any] -> set[any]
 assign: any any -> boolean
 div: number number -> number
@@ -174,8 +174,8 @@ json.unmarshal: string -> any
 json.verify_schema: string|object[any:any] -> tuple[boolean,null|string]
 
 net.cidr_contains: string string -> boolean
-net.cidr_contains_matches:
-string|array[string|array[any]]|object[string:string|array[any]]|set[string|array[any]] \
+net.cidr_contains_matches: \
+    string|array[string|array[any]]|object[string:string|array[any]]|set[string|array[any]] \
     string|array[string|array[any]]|object[string:string|array[any]]|set[string|array[any]] \
     -> set[tuple[any,any]]
 net.cidr_expand: string -> set[string]

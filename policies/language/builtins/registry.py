@@ -7,7 +7,6 @@ silently undefined.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -101,11 +100,11 @@ def _load() -> dict[str, Builtin]:
         contextual.update(getattr(family, "CONTEXTUAL", ()))
     symbols = {name: symbol for symbol, name in OPERATORS.items()}
     loaded = {}
-    for line in re.sub(r"\\\n\s*", "", SIGNATURES).split("\n"):
+    for line in SIGNATURES.split("\n"):
         if not line:
             continue
         name, _, text = line.partition(": ")
-        signature = parse_signature(text)
+        signature = parse_signature(text)  # a long line is continued with blanks, which are no matter
         function = functions.pop(name, None)
         loaded[name] = Builtin(
             name=name,

@@ -1,0 +1,123 @@
+"""What an evaluation sees: input, data, replaced functions, and what has been worked out about them.
+
+A `World` is a set of documents together with the results that hold for them. `with` makes another world, and
+leaving the expression goes back to the old one with everything it already knew. The counters of `Run` are shared by
+all worlds of one evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from policies.language.compiled import CompiledRule
+from policies.language.evaluate_errors import LimitExceededError
+from policies.language.source import Span
+from policies.language.values import EMPTY_OBJECT, Object, Value
+
+
+class Undefined:
+    """The absence of a value. Only UNDEFINED exists; compare with `is`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "undefined"
+
+
+UNDEFINED: Final = Undefined()
+Result = Value | Undefined
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one evaluation; there is no clock in here, so time is bounded by steps."""
+
+    steps: int = 5_000_000
+    """Elements visited, rules entered and results collected, together. A step takes about a microsecond."""
+    text_characters: int = 16_000_000
+    """Longest string that a built-in may return."""
+    elements: int = 2_000_000
+    """Most elements of an array, object or set that a built-in may return."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Called while evaluating, for coverage and explanations."""
+
+    on_expression: Callable[[Span, Any], None] | None = None
+    """The place of an expression that held."""
+    on_rule: Callable[[CompiledRule, Value], None] | None = None
+    """A rule and the value it produced."""
+
+
+class Run:
+    """Counters and settings shared by all worlds of one evaluation."""
+
+    __slots__ = ("limits", "now_ns", "observer", "steps", "strict")
+
+    def __init__(self, limits: Limits, *, strict: bool, now_ns: int | None, observer: Observer | None) -> None:
+        self.limits = limits
+        self.steps = limits.steps
+        self.strict = strict
+        self.now_ns = now_ns
+        self.observer = observer
+
+    def exhausted(self) -> LimitExceededError:
+        return LimitExceededError(
+            "steps",
+            f"evaluation took more than {self.limits.steps} steps; the policy joins or collects too much",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mock:
+    """What replaces a function: a value, or the name of another function."""
+
+    value: Result = UNDEFINED
+    function: str = ""
+
+
+class World:
+    """Documents, replaced functions and the results known for them."""
+
+    __slots__ = ("cache", "data", "hidden", "input", "mocks", "run")
+
+    def __init__(
+        self,
+        run: Run,
+        input_document: Result,
+        data: Value,
+        mocks: Mapping[str, Mock] | None = None,
+        hidden: tuple[Path, ...] = (),
+    ) -> None:
+        self.run = run
+        self.input = input_document
+        self.data = data
+        self.mocks: Mapping[str, Mock] = mocks or {}
+        self.hidden = hidden
+        self.cache: dict[Any, Any] = {}
+
+    def hides(self, path: Path) -> bool:
+        """Whether `with` replaced the document at this path or above it, so that no rule counts there."""
+        return any(path[: len(replaced)] == replaced for replaced in self.hidden)
+
+    def without_mock(self, name: str) -> World:
+        """This world with a function's own meaning: what replaces it may call it."""
+        key = ("without", name)
+        known = self.cache.get(key)
+        if known is None:
+            mocks = {mocked: mock for mocked, mock in self.mocks.items() if mocked != name}
+            known = self.cache[key] = World(self.run, self.input, self.data, mocks, self.hidden)
+        return known  # type: ignore[no-any-return]
+
+
+def replaced_at(document: Result, path: tuple[Value, ...], value: Value) -> Value:
+    """`document` with `value` at `path`; objects are made where there are none."""
+    if not path:
+        return value
+    base = document if isinstance(document, Object) else EMPTY_OBJECT
+    return Object({**base, path[0]: replaced_at(base.get(path[0], UNDEFINED), path[1:], value)})  # type: ignore[arg-type]
