@@ -1,0 +1,48 @@
+"""`gatehouse check`: whether a file can be used, before anything is started with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from control_plane.cli import printing
+from control_plane.cli.options import Output, OutputFlag, group
+from control_plane.cli.session import reported
+from control_plane.settings import load_settings
+
+app = group("Check files before they are used.")
+
+
+@app.command()
+def config(
+    file: Annotated[Path, typer.Argument(help="Settings of the server, in TOML.")],
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Checks settings of the server: every problem is told, and nothing is started."""
+    with reported(output):
+        settings = load_settings(file=file, environment={}, flags={})
+    written = settings.written
+    answer = {
+        "file": str(file),
+        "trust_domain": settings.trust_domain.name,
+        "data_dir": str(settings.data_dir),
+        "bind": written.bind,
+        "issuers": settings.issuers,
+        "x509_svid_ttl_seconds": written.default_x509_svid_ttl_seconds,
+        "agent_ttl_seconds": written.agent_ttl_seconds,
+        "ca_ttl_seconds": written.authority.ca_ttl_seconds,
+        "root_ttl_seconds": written.authority.root_ttl_seconds,
+    }
+
+    def human() -> None:
+        printing.record({name.removesuffix("_seconds"): _told(name, value) for name, value in answer.items()})
+        printing.line("the settings are good")
+
+    printing.emit(output, answer, human)
+
+
+def _told(name: str, value: object) -> object:
+    """A length of time in words, anything else as it is."""
+    return printing.span(value) if name.endswith("_seconds") and isinstance(value, int) else value
