@@ -10,7 +10,6 @@ Raw sockets play the clients of the streams: only the server is measured.
 import argparse
 import asyncio
 import json
-import os
 import resource
 import socket
 import struct
@@ -31,11 +30,16 @@ DESCRIPTOR = workloadapi_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"]
 PAYLOAD = workloadapi_pb2.X509SVIDResponse(
     svids=[
         workloadapi_pb2.X509SVID(
-            spiffe_id="spiffe://example.org/w", x509_svid=b"c" * 1100, x509_svid_key=b"k" * 138, bundle=b"b" * 600
+            spiffe_id="spiffe://example.org/w",
+            x509_svid=b"c" * 1100,
+            x509_svid_key=b"k" * 138,
+            bundle=b"b" * 600,
         )
     ]
 ).SerializeToString()
-REPLY = workloadapi_pb2.JWTSVIDResponse(svids=[workloadapi_pb2.JWTSVID(spiffe_id="spiffe://e/w", svid="t" * 700)])
+REPLY = workloadapi_pb2.JWTSVIDResponse(
+    svids=[workloadapi_pb2.JWTSVID(spiffe_id="spiffe://e/w", svid="t" * 700)]
+)
 
 
 class Workloads:
@@ -65,7 +69,7 @@ async def serve(path: str) -> None:
         sys.stdout.flush()
 
 
-GRPCIO_SERVER = '''
+GRPCIO_SERVER = """
 import asyncio, grpc, sys, time
 async def main():
     server = grpc.aio.server()
@@ -78,9 +82,9 @@ async def main():
     while await loop.run_in_executor(None, sys.stdin.readline):
         print(0, time.process_time(), 0, flush=True)
 asyncio.run(main())
-'''
+"""
 
-GRPCIO_CLIENT = '''
+GRPCIO_CLIENT = """
 import asyncio, grpc, sys, time
 async def main():
     async with grpc.aio.insecure_channel("unix:" + sys.argv[1]) as channel:
@@ -93,7 +97,7 @@ async def main():
         await asyncio.gather(*(worker() for _ in range(workers)))
         print(count / (time.perf_counter() - started))
 asyncio.run(main())
-'''
+"""
 
 
 def http2_request() -> bytes:
@@ -102,12 +106,18 @@ def http2_request() -> bytes:
     def literal(name: str, value: str) -> bytes:
         return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
-    headers = b"\x83\x86" + literal(":path", "/SpiffeWorkloadAPI/FetchX509SVID") + literal(":authority", "localhost")
+    headers = (
+        b"\x83\x86"
+        + literal(":path", "/SpiffeWorkloadAPI/FetchX509SVID")
+        + literal(":authority", "localhost")
+    )
     headers += literal("content-type", "application/grpc") + literal("te", "trailers")
     headers += literal("user-agent", "grpc-go/1.80.0") + literal("workload.spiffe.io", "true")
 
     def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+        return (
+            struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+        )
 
     return (
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -178,7 +188,11 @@ def measure_unary(path: str, server: Measured, calls: int) -> tuple[float, float
     """Calls a second and server CPU microseconds a call, seen by grpcio's client."""
     _, before, _ = server.ask()
     done = subprocess.run(
-        [sys.executable, "-c", GRPCIO_CLIENT, path, str(calls)], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", GRPCIO_CLIENT, path, str(calls)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     _, after, _ = server.ask()
     return float(done.stdout), (after - before) / calls * 1e6
@@ -201,7 +215,7 @@ def main() -> None:
         theirs = Measured([sys.executable, "-c", GRPCIO_SERVER % REPLY.SerializeToString(), theirs_path])
         try:
             for path in (ours_path, theirs_path):
-                while not os.path.exists(path):
+                while not Path(path).exists():
                     time.sleep(0.05)
             memory = measure_memory(ours_path, ours, count)
             time.sleep(2)

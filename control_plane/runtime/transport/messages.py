@@ -14,7 +14,7 @@ from control_plane.core.errors import InvalidInput, ResourceExhausted, Unimpleme
 PREFIX_BYTES = 5
 CONTENT_TYPE = "application/grpc"
 
-_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
+_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNIT_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _MESSAGE_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _KEY = re.compile(r"[0-9a-z_.-]+")

@@ -139,6 +139,11 @@ class Server:
         """Connections that are open or in their TLS handshake."""
         return self._connections
 
+    @property
+    def open_calls(self) -> int:
+        """Calls that are being served."""
+        return sum(session.open_calls for session in self._sessions)
+
     # Listening.
 
     def _serve(self, listener: socket.socket, tls: TlsServerSource | None, path: Path | None) -> None:

@@ -279,15 +279,20 @@ class Session(AbstractHandler):
         elif not self._calls and 0 < limits.idle_timeout_seconds < now - self._quiet_since:
             self.drain(0.0)
 
+    @property
+    def open_calls(self) -> int:
+        """Calls that are being served on this connection."""
+        return len(self._calls)
+
     # One call.
 
     async def _serve(self, stream: LeanStream, headers: Headers) -> None:
         reply = StreamReply(stream, self._dispatch.limits.send_timeout_seconds)
         try:
-            trailers = await self._answer(stream, headers, reply)
-            await reply.finish(trailers)
+            await reply.finish(await self._answer(stream, headers, reply))
         except _Refusal as refusal:
-            await stream.send([(":status", refusal.http_status)], b"", [], timeout=1.0)
+            await stream.send(None, b"", [(":status", refusal.http_status)], timeout=1.0)
+            stream.abandon(ErrorCodes.NO_ERROR)
         except StreamGone:
             return
 

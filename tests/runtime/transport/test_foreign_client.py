@@ -53,7 +53,9 @@ json.dump(results, sys.stdout)
 """
 
 
-def call(method: str, *requests: Any, kind: str = "unary", timeout: float = 20, **more: Any) -> dict[str, Any]:
+def call(
+    method: str, *requests: Any, kind: str = "unary", timeout: float = 20, **more: Any
+) -> dict[str, Any]:
     serialised = [request.SerializeToString().hex() for request in requests]
     return {"method": method, "requests": serialised, "kind": kind, "timeout": timeout, **more}
 
@@ -86,11 +88,11 @@ GET = "/spire.api.server.entry.v1.Entry/GetEntry"
 
 def test_unary_calls_metadata_errors_and_details(run: Run, services: Any, short_dir: Path) -> None:
     ids = ["a", "metadata", "not-found", "banned", "bug", "big:5000000", "i" * 3_000_000, "i" * 4_300_000]
-    calls = [
-        call(GET, entry_pb2.GetEntryRequest(id=each), metadata=[["x-asked", "yes"]]) for each in ids
-    ]
+    calls = [call(GET, entry_pb2.GetEntryRequest(id=each), metadata=[["x-asked", "yes"]]) for each in ids]
     calls.append(call(GET, entry_pb2.GetEntryRequest(id="slow"), timeout=0.3))
-    calls.append(call("/spire.api.server.entry.v1.Entry/BatchCreateEntry", entry_pb2.BatchCreateEntryRequest()))
+    calls.append(
+        call("/spire.api.server.entry.v1.Entry/BatchCreateEntry", entry_pb2.BatchCreateEntryRequest())
+    )
     a, metadata, not_found, banned, bug, big, large, too_large, slow, missing = made(
         run, services, short_dir, calls
     )
@@ -136,7 +138,8 @@ def test_streams_health_and_reflection(run: Run, services: Any, short_dir: Path)
     assert unknown_check["code"] == 5
     assert health_pb2.HealthCheckResponse.FromString(bytes.fromhex(watched["replies"][0])).status == 2
     answers = [
-        reflection_pb2.ServerReflectionResponse.FromString(bytes.fromhex(each)) for each in reflected["replies"]
+        reflection_pb2.ServerReflectionResponse.FromString(bytes.fromhex(each))
+        for each in reflected["replies"]
     ]
     names = [each.name for each in answers[0].list_services_response.service]
     assert names == [
