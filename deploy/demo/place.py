@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DATA = ROOT / ".gatehouse"
+DATA = Path(os.environ.get("GATEHOUSE_DEMO_DIR") or ROOT / ".gatehouse").absolute()
 """Data folder of server and agent, also the default of every `gatehouse` command that runs in the clone."""
 DEMO = DATA / "demo"
 STATE = DEMO / "processes.json"

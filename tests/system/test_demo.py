@@ -1,0 +1,97 @@
+"""`make up` and `make down` as one meets them first, in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+pytestmark = pytest.mark.xdist_group("demo")
+
+
+def demo(action: str, folder: Path) -> str:
+    """Runs one action to its end; its output."""
+    environment = {**os.environ, "GATEHOUSE_DEMO_DIR": str(folder)}
+    finished = subprocess.run(
+        [sys.executable, "-m", "deploy.demo", action],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(running: ModuleType) -> Iterator[Path]:
+    """A folder in which the demo runs for this module, and not afterwards."""
+    with running.short_folder() as path:
+        yield path
+        demo("down", path)
+
+
+@pytest.fixture(scope="module")
+def screen(folder: Path) -> tuple[str, float]:
+    """What the first `make up` printed, and how long it took."""
+    started = time.monotonic()
+    return demo("up", folder), time.monotonic() - started
+
+
+def test_it_shows_identities_an_exchange_and_a_refusal(screen: tuple[str, float]) -> None:
+    shown, seconds = screen
+    for expected in (
+        "spiffe://demo.gatehouse/storefront",
+        "spiffe://demo.gatehouse/payments",
+        "'order ",
+        "'paid order ",
+        "TLSv1.3",
+        "api fetch x509 --output json",
+        "make down",
+    ):
+        assert expected in shown
+    assert "23." in shown or "24.0" in shown, "identities live for a day"
+    assert "permission" in shown.lower(), "the refusal of the stranger"
+    assert seconds < 60, "it should take under 15 s on an idle machine"
+
+
+def test_second_start_finds_everything_running(screen: tuple[str, float], folder: Path) -> None:
+    before = json.loads((folder / "demo" / "processes.json").read_text())
+    assert "runs already" in demo("up", folder)
+    assert json.loads((folder / "demo" / "processes.json").read_text()) == before
+
+
+def test_registered_interpreter_fetches(screen: tuple[str, float], folder: Path) -> None:
+    """The command that the screen prints, run by a registered copy of the interpreter and by another one."""
+    for name, succeeds in (("storefront", True), ("stranger", False)):
+        python = folder / "demo" / "interpreters" / name / "bin" / "python"
+        command = [python, "-m", "agent", "api", "fetch", "x509", "--output", "json", "--data-dir", folder]
+        finished = subprocess.run(
+            [str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        assert (finished.returncode == 0) is succeeds, finished.stdout + finished.stderr
+        assert (f"spiffe://demo.gatehouse/{name}" in finished.stdout) is succeeds
+
+
+def test_missing_part_is_started_again(screen: tuple[str, float], folder: Path) -> None:
+    listed = json.loads((folder / "demo" / "processes.json").read_text())
+    payments = next(each for each in listed if each["name"] == "payments")
+    os.kill(payments["pid"], 9)
+    demo("up", folder)
+    again = json.loads((folder / "demo" / "processes.json").read_text())
+    changed = {each["name"] for each in again if each not in listed}
+    assert changed == {"payments"}
+
+
+def test_down_stops_exactly_these_and_up_comes_back(screen: tuple[str, float], folder: Path) -> None:
+    listed = json.loads((folder / "demo" / "processes.json").read_text())
+    demo("down", folder)
+    assert not [each for each in listed if Path(f"/proc/{each['pid']}").exists()]
+    assert "nothing" in demo("down", folder)
+    assert "spiffe://demo.gatehouse/payments" in demo("up", folder), "with the data of before"
