@@ -17,6 +17,7 @@ from agent.holdings import HeldSvid
 from agent.identities import Identities
 from agent.keys import FreshKey
 from agent.node import Node, ServerSession
+from agent.waiting import wait_any
 from control_plane.core.entry import Entry
 from control_plane.core.errors import GatehouseError, PermissionDenied, Unavailable
 from control_plane.core.lifetime import renewal_instant
@@ -58,13 +59,9 @@ class Keeper:
         """Works until `stop`."""
         try:
             while not stop.is_set():
+                self._wake.clear()
                 self._step()
-                try:
-                    await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
-                except TimeoutError:
-                    continue
-                finally:
-                    self._wake.clear()
+                await wait_any(stop, self._wake, timeout_seconds=TICK_SECONDS)
         finally:
             for task in self._batches:
                 task.cancel()

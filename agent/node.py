@@ -24,6 +24,7 @@ from agent.holdings import HeldSvid, compromised
 from agent.keys import FreshKey
 from agent.node_attestors import NodeAttestor
 from agent.ports import Dial, ServerApi
+from agent.waiting import wait_any
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import (
     DenialReason,
@@ -145,14 +146,9 @@ class Node:
         nothing to serve and no way left to attest."""
         try:
             while not stop.is_set() and self.standing is not Standing.BANNED:
-                await self._step()
                 self._wake.clear()
-                waits = [asyncio.create_task(event.wait()) for event in (stop, self._wake)]
-                try:
-                    await asyncio.wait(waits, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for task in waits:
-                        task.cancel()
+                await self._step()
+                await wait_any(stop, self._wake, timeout_seconds=TICK_SECONDS)
         finally:
             self._drop_session()
             await asyncio.sleep(0)  # a task that is cancelled before its first step closes nothing

@@ -29,7 +29,8 @@ class Attested:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One push of the server. `full` replaces what is known; a `bundle` of None says that it is unchanged."""
+    """One push of the server, relative to what was known. `full` marks the first one of a stream, which
+    names all federated bundles; a `bundle` of None says that ours is unchanged."""
 
     full: bool
     upserted: tuple[Entry, ...]
@@ -74,8 +75,9 @@ class ServerApi(Protocol):
         """All entries that this agent is authorised for; those that are known aren't sent again."""
         ...
 
-    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
-        """The server's pushes, the full state first. Raises Unimplemented at a server that only answers."""
+    def watch(self, known: Mapping[str, Entry]) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
+        """The server's pushes: first what differs from `known`, then each change. Raises Unimplemented at a
+        server that only answers."""
         ...
 
     async def new_x509_svids(

@@ -149,13 +149,18 @@ class GrpcServerApi:
             return current
 
     @asynccontextmanager
-    async def watch(self) -> AsyncIterator[AsyncIterator[Change]]:
-        """Watch. Nothing is said to be known: the full state that then comes leaves no room for doubt."""
-        async with self._channel.server_stream(
-            NODE + "Watch",
-            node_pb2.WatchRequest(agent_version=self._version),
-            node_pb2.WatchResponse,
-        ) as call:
+    async def watch(self, known: Mapping[str, Entry]) -> AsyncIterator[AsyncIterator[Change]]:
+        """Watch. Saying what is known spares the server to send it, and us to forget it in between."""
+        request = node_pb2.WatchRequest(
+            known_entries=[
+                entry_pb2.EntryRevision(
+                    id=entry.id, revision_number=entry.revision, created_at=entry.created_at
+                )
+                for entry in known.values()
+            ],
+            agent_version=self._version,
+        )
+        async with self._channel.server_stream(NODE + "Watch", request, node_pb2.WatchResponse) as call:
             yield _changes(call)
 
     async def new_x509_svids(

@@ -6,7 +6,6 @@ can't be written costs the agent its memory, not its service: it is said again w
 """
 
 import asyncio
-import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from agent.cache_content import (
 )
 from agent.cache_key import CacheKey
 from agent.identities import Identities
+from agent.waiting import wait_any
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import Corrupt, GatehouseError
 from control_plane.runtime.clock import Clock
@@ -79,15 +79,8 @@ class Storage:
     async def run(self, stop: asyncio.Event) -> None:
         """Writes changes down until `stop`, and once more then."""
         while not stop.is_set():
-            waits = [asyncio.ensure_future(event.wait()) for event in (stop, self.dirty)]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in waits:
-                    task.cancel()
-            if not stop.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), SETTLE_SECONDS)
+            await wait_any(stop, self.dirty)
+            await wait_any(stop, timeout_seconds=SETTLE_SECONDS)
             if self.dirty.is_set():
                 self.dirty.clear()
                 await self.save_workloads()

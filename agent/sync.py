@@ -16,6 +16,7 @@ from agent.jwt_svids import JwtSvids
 from agent.keeper import Keeper
 from agent.node import Node, ServerSession
 from agent.ports import Change
+from agent.waiting import wait_any
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import DeadlineExceeded, GatehouseError, PermissionDenied, Unimplemented
 from control_plane.core.spiffe_id import TrustDomain
@@ -85,7 +86,7 @@ class Synchroniser:
     async def _watch(self, session: ServerSession, stop: asyncio.Event) -> None:
         """Follows the server's pushes until the stream ends or another connection takes over."""
         began = self._clock.monotonic()
-        async with session.api.watch() as changes:
+        async with session.api.watch(self._identities.entries) as changes:
             iterator = changes.__aiter__()
             while not stop.is_set():
                 change = await self._next(iterator, session, stop)
@@ -126,10 +127,7 @@ class Synchroniser:
             federated.pop(domain, None)
         federated.update((bundle.trust_domain, bundle) for bundle in change.federated)
         await self._take_bundles(session, change.bundle or self._node.bundle, federated)
-        if change.full:
-            self._identities.replace_entries(change.upserted)
-        else:
-            self._identities.change_entries(change.upserted, change.removed)
+        self._identities.change_entries(change.upserted, change.removed)
         self._changed()
 
     # ------------------------------------------------------------------ poll
@@ -186,9 +184,4 @@ class Synchroniser:
 
     async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
         """Waits, but not longer than it takes for another connection to be ready."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (stop, self._node.changed)]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waits:
-                task.cancel()
+        await wait_any(stop, self._node.changed, timeout_seconds=seconds)

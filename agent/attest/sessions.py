@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 from agent.attest.process import AnchoredProcess, ProcessEnded
 from agent.attest.unix import Attestation
+from agent.waiting import wait_any
 from control_plane.core.errors import GatehouseError, PermissionDenied, Unavailable
 from control_plane.core.selectors import Selectors
 from control_plane.runtime.log import get_logger
@@ -106,10 +107,7 @@ class Sessions:
                         await self._look(session)
                     except GatehouseError as error:
                         _log.warning("recheck_failed", pid=session.process.pid, error=str(error))
-            try:
-                await asyncio.wait_for(stop.wait(), SWEEP_SECONDS)
-            except TimeoutError:
-                continue
+            await wait_any(stop, timeout_seconds=SWEEP_SECONDS)
 
     def close(self) -> None:
         """Ends all sessions."""

@@ -413,7 +413,10 @@ class _Node:
         server._watchers.add(news)
         try:
             entries, bundle, federated = dict(server.entries), server.bundle, dict(server.federated)
-            yield self._response(True, entries.values(), [], bundle, federated.values(), [])
+            known = {each.id: (each.revision_number, each.created_at) for each in request.known_entries}
+            new = [each for each in entries.values() if known.get(each.id) != (each.revision, each.created_at)]
+            gone = [each for each in known if each not in entries]
+            yield self._response(True, new, gone, bundle, federated.values(), [])
             while True:
                 await news.wait()
                 await asyncio.sleep(0.01)
