@@ -11,21 +11,23 @@ Names
 
 Expressions: `Expr.node` of a compiled body is one of
   - Call: `eq` is unification (either side may hold variables that it binds); every other call is a test
-    (its value must be defined and not false), whose arguments are bound when it is reached. A call of a
-    built-in or function with one argument more than declared unifies its result with that last argument.
-    There is no `assign` and no `equal`: both became `eq`. Nested calls stay nested.
+    (its value must be defined and not false), whose arguments are bound when it is reached.
+    There is no `assign`; `equal` is left only as a nested call (a boolean value): a statement `a == b`
+    became `eq`. Nested calls stay nested. Extra arguments are gone: `f(x, y)` became `eq(y, f(x))`.
   - Ref, Var or another term: must be defined and not false. A Ref with unbound variables iterates.
   - Every: `domain` is bound when it is reached.
   - Not: no solution of the body. Nothing in the body binds a variable for the outside. What must be
     evaluated *before* the negation (the default meaning of `not`) is already a generated Expr before it.
   - Some and SomeIn are gone.
   `modifiers` apply to that expression only; their targets are full references (`input…`, `data…`) or the
-  Ref of a built-in or function that is replaced, and their values are bound when it is reached.
+  Ref of a built-in or function that is replaced, and their values are bound when it is reached. A value
+  that replaces a function is a Ref of a function (`data…`), of a built-in (`Ref(Var count)`) or a value.
 
 Iteration
-  - A Ref with a variable that is not bound when it is reached stands only as a whole expression or as a
-    whole side of `eq` (or of a side's array, object or set literal never): in every other place a term
-    has at most one value. Literals on the sides of `eq` may hold unbound plain variables (patterns).
+  - A Ref with a variable that is not bound when it is reached, and a call of a relation (`walk`), stand
+    only as a whole expression or as a whole side of `eq`: in every other place a term has at most one
+    value. Array and object literals on the sides of `eq`, and those that are operands of a Ref, may hold
+    unbound plain variables (patterns; object keys are always bound).
   - Bodies are in an order in which each expression finds what it needs bound.
 
 Template strings are calls of `internal.template_string` with one array argument: each item a String or a
@@ -39,6 +41,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from policies.language.ast import Annotations, Body, Module, Term
+from policies.language.diagnostics import Diagnostic
 from policies.language.source import NOWHERE, Span
 
 
@@ -114,6 +117,7 @@ class CompiledModules:
     groups: Mapping[tuple[str, ...], RuleGroup]
     tree: RuleTree
     modules: tuple[Module, ...] = ()
+    findings: tuple[Diagnostic, ...] = ()  # what strict mode adds: unused imports, variables, arguments
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ _MAX_LINE: Final = 160
 
 
 class ErrorCode(StrEnum):
-    """The class of a finding, spelled as OPA spells it; the last three are ours."""
+    """The class of a finding, spelled as OPA spells it; from LIMIT on they are ours."""
 
     PARSE = "rego_parse_error"
     COMPILE = "rego_compile_error"
@@ -31,6 +31,7 @@ class ErrorCode(StrEnum):
     RECURSION = "rego_recursion_error"
     LIMIT = "rego_limit_error"
     CONSTANT = "rego_constant_error"
+    UNSUPPORTED = "rego_unsupported_error"
     LINT = "rego_lint"
 
 
