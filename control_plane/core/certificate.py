@@ -36,7 +36,8 @@ PROCESSED_EXTENSIONS: Final = frozenset(
     }
 )
 
-_UNREADABLE = (
+# What cryptography raises for bytes that it can't read, at whichever access finds out.
+UNREADABLE = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -124,7 +125,7 @@ def read_certificate(der: bytes) -> Certificate:
         raise InvalidInput(f"certificate of {len(der)} bytes: {MAX_CERTIFICATE_BYTES} allowed")
     try:
         return _read(der)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         # cryptography parses lazily, so any access may be the one that finds a fault.
         raise InvalidInput(f"certificate of {len(der)} bytes: not readable as DER X.509") from error
 

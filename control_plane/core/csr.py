@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from control_plane.core import der
+from control_plane.core.certificate import UNREADABLE
 from control_plane.core.dns_name import check_dns_name
 from control_plane.core.errors import InvalidInput
 from control_plane.core.jwk import PublicKey, load_public_key, spki_of
@@ -33,7 +34,6 @@ _SMALL_PRIMES = math.prod(p for p in range(3, 752, 2) if all(p % q for q in rang
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _P256 = ec.SECP256R1()
 _ES256 = ec.ECDSA(hashes.SHA256())
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def check_csr(data: bytes, *, require_uri: bool = False) -> Csr:
         raise InvalidInput(f"CSR of {len(data)} bytes: expected 1 to {MAX_CSR_BYTES} bytes of DER")
     try:
         request = x509.load_der_x509_csr(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InvalidInput(f"CSR of {len(data)} bytes: not readable as DER PKCS #10") from error
     spki = _check_p256(data) or _check_other(request)
     if not require_uri:
@@ -120,7 +120,7 @@ def _check_other(request: x509.CertificateSigningRequest) -> bytes:
             raise InvalidInput("CSR: signed with a weak hash, expected SHA-256 or better")
         if not request.is_signature_valid:
             raise InvalidInput(_WRONG_SIGNATURE, hint=_WRONG_SIGNATURE_HINT)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InvalidInput("CSR: its key or signature is of a kind that isn't accepted") from error
     return spki_of(key)
 
@@ -132,7 +132,7 @@ def _with_names(request: x509.CertificateSigningRequest, spki: bytes) -> Csr:
         dns_names = names.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         uris, dns_names = [], []
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InvalidInput("CSR: its extensions can't be read") from error
     if len(uris) != 1:
         raise InvalidInput(f"CSR: {len(uris)} URI names, expected exactly one, the SPIFFE ID")

@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from control_plane.core import der
-from control_plane.core.certificate import Certificate, read_certificate
+from control_plane.core.certificate import UNREADABLE, Certificate, read_certificate
 from control_plane.core.errors import Bug, InvalidInput
 from control_plane.core.profile import (
     LEAF_BASIC_CONSTRAINTS,
@@ -45,7 +45,7 @@ def check_leaf(certificate: bytes, request: SigningRequest, issuer: Certificate)
             raise Bug(f"leaf for {request.spiffe_id}: its serial or validity isn't the one asked for")
         if not _is_as_encoded(certificate, request, issuer):
             _check_fields(certificate, request, issuer)
-    except (ValueError, InvalidInput) as error:
+    except (*UNREADABLE, InvalidInput) as error:
         raise Bug(f"leaf for {request.spiffe_id}: was issued in a form that can't be read back") from error
 
 
@@ -53,7 +53,7 @@ def check_signature(certificate: bytes, issuer: Certificate) -> None:
     """Verifies the issuer's signature. Raises Bug: a wrong one means a wrong key behind the authority."""
     try:
         x509.load_der_x509_certificate(certificate).verify_directly_issued_by(issuer.parsed)
-    except (InvalidSignature, ValueError, TypeError) as error:
+    except (InvalidSignature, *UNREADABLE) as error:
         raise Bug(f"a leaf of {issuer.title}: its signature doesn't fit the issuer's key") from error
 
 
@@ -90,7 +90,9 @@ def _check_fields(certificate: bytes, request: SigningRequest, issuer: Certifica
         raise Bug(f"leaf for {request.spiffe_id}: holds another public key than the request")
     if leaf.issuer != issuer.subject or leaf.subject != _SUBJECT:
         raise Bug(f"leaf for {request.spiffe_id}: its issuer or subject isn't the one of the profile")
-    if leaf.parsed.signature_algorithm_oid != _signature_oid(issuer):
+    outer = signature_algorithm(issuer.public_key)
+    outer += der.encode(der.BIT_STRING, b"\x00" + leaf.parsed.signature)
+    if leaf.parsed.signature_algorithm_oid != _signature_oid(issuer) or not certificate.endswith(outer):
         raise Bug(f"leaf for {request.spiffe_id}: its signature algorithm isn't that of {issuer.title}")
     extensions = {extension.oid: extension for extension in leaf.parsed.extensions}
     expected = {extension.oid: extension for extension in _expected(request, issuer)}

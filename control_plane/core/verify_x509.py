@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from control_plane.core.bundle import Bundle, X509Authority
-from control_plane.core.certificate import Certificate, Purpose, read_certificate
+from control_plane.core.certificate import UNREADABLE, Certificate, Purpose, read_certificate
 from control_plane.core.errors import InvalidInput, Unauthenticated
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.core.x509_path import validate_path
@@ -89,7 +89,7 @@ def spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return _only_spiffe_id(())
-    except (ValueError, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise InvalidInput("certificate: its extensions can't be read") from error
     return _only_spiffe_id(tuple(names.get_values_for_type(x509.UniformResourceIdentifier)))
 

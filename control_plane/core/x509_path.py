@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 
-from control_plane.core.certificate import Certificate, Purpose, read_authority, read_certificate
+from control_plane.core.certificate import UNREADABLE, Certificate, Purpose, read_authority, read_certificate
 from control_plane.core.errors import InvalidInput, Unauthenticated
 from control_plane.core.name_constraints import check_names
 
@@ -103,7 +103,7 @@ class _Search:
         self.signature_checks += 1
         try:
             child.parsed.verify_directly_issued_by(ca.parsed)
-        except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (InvalidSignature, *UNREADABLE) as error:
             raise Unauthenticated(f"certificate {child.title}: not signed by CA {ca.title}") from error
 
 
