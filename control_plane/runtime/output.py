@@ -13,6 +13,10 @@ from typing import Any, TextIO
 _CONTROL = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)]}
 
 
+PIPED_WIDTH = 10_000
+"""Columns when nobody looks: what is piped on is never folded."""
+
+
 class Form(enum.StrEnum):
     """The value of `--output`."""
 
@@ -85,7 +89,8 @@ class Output:
             table.add_column(_title(column), overflow="fold")
         for row in cells:
             table.add_row(*(Text(cell) for cell in row))
-        Console(file=self._out, soft_wrap=not self._out.isatty()).print(table)
+        width = None if self._out.isatty() else PIPED_WIDTH
+        Console(file=self._out, width=width).print(table)
 
 
 def human(value: Any) -> str:
