@@ -1,0 +1,218 @@
+"""spire.api.server.entry.v1.Entry: administration of entries, and what an agent may know (spire.md b.4).
+
+Reads come from the index; a write waits until this process's index holds it, so a caller on the same
+connection reads its own writes.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+from control_plane.api.caller import agent_of, caller_of
+from control_plane.api.context import ServerContext
+from control_plane.api.entry_filters import candidates
+from control_plane.api.paging import MAX_REPLY_BYTES, page_of, read_token, write_token
+from control_plane.core.entry import Entry
+from control_plane.core.errors import GatehouseError, InvalidInput, NotFound, PermissionDenied, shown
+from control_plane.core.spiffe_id import SpiffeId
+from control_plane.identity.ports import EntryOutcome, EntryUpdate
+from control_plane.proto.convert import (
+    entry_from_message,
+    entry_to_message,
+    mask_of,
+    revision_to_message,
+    status_to_message,
+    update_entry,
+)
+from control_plane.proto.spire.api.server.entry.v1 import entry_pb2 as wire
+from control_plane.proto.spire.api.types import entry_pb2
+from control_plane.runtime.log import get_logger
+from control_plane.runtime.transport import Call
+
+SYNC_PAGE: Final = 500
+MAX_BATCH: Final = 10_000
+
+_log = get_logger("entries")
+
+
+class EntryService:
+    """Implements the Entry service; who may call what was decided before."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+
+    async def count_entries(self, call: Call, request: wire.CountEntriesRequest) -> wire.CountEntriesResponse:
+        found = candidates(request.filter, self._context.replica.index, "")
+        return wire.CountEntriesResponse(count=sum(1 for _ in found))
+
+    async def list_entries(self, call: Call, request: wire.ListEntriesRequest) -> wire.ListEntriesResponse:
+        mask = mask_of(request)
+        page, last = page_of(
+            candidates(request.filter, self._context.replica.index, read_token(request.page_token)),
+            lambda entry: entry_to_message(entry, mask),
+            lambda entry: entry.id,
+            request.page_size,
+        )
+        return wire.ListEntriesResponse(entries=page, next_page_token=write_token(last))
+
+    async def get_entry(self, call: Call, request: wire.GetEntryRequest) -> entry_pb2.Entry:
+        entry = self._context.replica.index.entry(request.id)
+        if entry is None:
+            raise NotFound(f"entry {shown(request.id)} not found")
+        return entry_to_message(entry, mask_of(request))
+
+    async def batch_create_entry(
+        self, call: Call, request: wire.BatchCreateEntryRequest
+    ) -> wire.BatchCreateEntryResponse:
+        _check_batch(len(request.entries))
+        trust_domain = self._context.trust_domain
+        attempts = [
+            _attempt(lambda message=message: entry_from_message(message).check(trust_domain))  # type: ignore[misc]
+            for message in request.entries
+        ]
+        entries = [one for one in attempts if isinstance(one, Entry)]
+        stored = iter(await self._context.store.create_entries(entries, self._context.clock.unix()))
+        outcomes = [next(stored) if isinstance(a, Entry) else EntryOutcome(None, a) for a in attempts]
+        await self._context.replica.refresh()
+        self._report("entry_created", call, outcomes)
+        mask = mask_of(request)
+        return wire.BatchCreateEntryResponse(
+            results=[
+                wire.BatchCreateEntryResponse.Result(
+                    status=status_to_message(outcome.error), entry=_written(outcome.entry, mask)
+                )
+                for outcome in outcomes
+            ]
+        )
+
+    async def batch_update_entry(
+        self, call: Call, request: wire.BatchUpdateEntryRequest
+    ) -> wire.BatchUpdateEntryResponse:
+        _check_batch(len(request.entries))
+        trust_domain, input_mask = self._context.trust_domain, mask_of(request, "input_mask")
+        updates = [
+            EntryUpdate(
+                message.id,
+                lambda entry, message=message: update_entry(entry, message, input_mask).check(trust_domain),  # type: ignore[misc]
+            )
+            for message in request.entries
+        ]
+        outcomes = await self._context.store.update_entries(updates)
+        await self._context.replica.refresh()
+        self._report("entry_updated", call, outcomes)
+        mask = mask_of(request)
+        return wire.BatchUpdateEntryResponse(
+            results=[
+                wire.BatchUpdateEntryResponse.Result(
+                    status=status_to_message(outcome.error),
+                    entry=_written(None if outcome.error else outcome.entry, mask),
+                )
+                for outcome in outcomes
+            ]
+        )
+
+    async def batch_delete_entry(
+        self, call: Call, request: wire.BatchDeleteEntryRequest
+    ) -> wire.BatchDeleteEntryResponse:
+        _check_batch(len(request.ids))
+        outcomes = await self._context.store.delete_entries(request.ids)
+        await self._context.replica.refresh()
+        self._report("entry_deleted", call, outcomes)
+        return wire.BatchDeleteEntryResponse(
+            results=[
+                wire.BatchDeleteEntryResponse.Result(status=status_to_message(outcome.error), id=entry_id)
+                for entry_id, outcome in zip(request.ids, outcomes, strict=True)
+            ]
+        )
+
+    async def get_authorized_entries(
+        self, call: Call, request: wire.GetAuthorizedEntriesRequest
+    ) -> wire.GetAuthorizedEntriesResponse:
+        view = self._context.replica.index.authorized_entries(agent_of(call))
+        mask = mask_of(request)
+        return wire.GetAuthorizedEntriesResponse(
+            entries=[entry_to_message(entry, mask) for entry in view.ordered]
+        )
+
+    async def sync_authorized_entries(
+        self, call: Call, requests: AsyncIterator[wire.SyncAuthorizedEntriesRequest]
+    ) -> AsyncIterator[wire.SyncAuthorizedEntriesResponse]:
+        """Few entries: all of them at once. Many: revisions in pages, then the entries that are asked for.
+        A reply holds revisions or entries, never both; both are sorted by ID."""
+        try:
+            first = await anext(requests)
+        except StopAsyncIteration:
+            raise InvalidInput("sync: the first request must carry the output mask") from None
+        mask = mask_of(first)
+        if mask is not None and not mask.revision_number:
+            raise InvalidInput("revision number cannot be masked")
+        if first.ids:
+            raise InvalidInput("specifying IDs on initial request is not supported")
+        # An unchanging snapshot: what changes meanwhile is the next sync's business.
+        entries = self._context.replica.index.authorized_entries(agent_of(call)).ordered
+        if len(entries) <= SYNC_PAGE:
+            for page, more in _pages(entries, mask):
+                yield wire.SyncAuthorizedEntriesResponse(entries=page, more=more)
+            return
+        for start in range(0, len(entries), SYNC_PAGE):
+            yield wire.SyncAuthorizedEntriesResponse(
+                entry_revisions=[revision_to_message(one) for one in entries[start : start + SYNC_PAGE]],
+                more=start + SYNC_PAGE < len(entries),
+            )
+        known = {entry.id: entry for entry in entries}
+        async for request in requests:
+            if request.HasField("output_mask"):
+                raise InvalidInput("sync: the output mask can't be changed after the first request")
+            if len(request.ids) > MAX_BATCH:
+                raise InvalidInput(f"sync: {len(request.ids)} IDs in one request, at most {MAX_BATCH}")
+            wanted = [known[id] for id in sorted(set(request.ids)) if id in known]
+            for page, more in _pages(wanted, mask):
+                yield wire.SyncAuthorizedEntriesResponse(entries=page, more=more)
+
+    def _report(self, event: str, call: Call, outcomes: Sequence[EntryOutcome]) -> None:
+        by = str(caller_of(call))
+        for outcome in outcomes:
+            if outcome.error is None and outcome.entry is not None:
+                _log.info(event, entry=outcome.entry.id, spiffe_id=str(outcome.entry.spiffe_id), by=by)
+
+
+def authorized_entry(context: ServerContext, agent_id: SpiffeId, entry_id: str) -> Entry:
+    """An entry that the agent may have SVIDs issued for. Raises NotFound otherwise, whatever the reason, so
+    that an agent can't find out about others' entries."""
+    entry = context.replica.index.authorized_entries(agent_id).entries.get(entry_id)
+    if entry is None or 0 < entry.expires_at <= context.clock.unix():
+        raise NotFound("entry not found or not authorized", hint="the agent should synchronise its entries")
+    if not entry.spiffe_id.has_path:
+        raise PermissionDenied(f"entry {entry_id}: its SPIFFE ID has no path")
+    return entry
+
+
+def _pages(
+    entries: Sequence[Entry], mask: entry_pb2.EntryMask | None
+) -> list[tuple[list[entry_pb2.Entry], bool]]:
+    """Messages in pages of bounded number and size, each with whether more follow; at least one page."""
+    pages: list[list[entry_pb2.Entry]] = [[]]
+    size = 0
+    for entry in entries:
+        message = entry_to_message(entry, mask)
+        size += message.ByteSize() + 8
+        if len(pages[-1]) == SYNC_PAGE or size > MAX_REPLY_BYTES:
+            pages.append([])
+            size = message.ByteSize() + 8
+        pages[-1].append(message)
+    return [(page, number < len(pages) - 1) for number, page in enumerate(pages)]
+
+
+def _attempt(work: Callable[[], Entry]) -> Entry | GatehouseError:
+    try:
+        return work()
+    except GatehouseError as error:
+        return error
+
+
+def _written(entry: Entry | None, mask: entry_pb2.EntryMask | None) -> entry_pb2.Entry | None:
+    return None if entry is None else entry_to_message(entry, mask)
+
+
+def _check_batch(count: int) -> None:
+    if count > MAX_BATCH:
+        raise InvalidInput(f"{count} items in one request, at most {MAX_BATCH}", hint="split the request")

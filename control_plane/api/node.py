@@ -1,0 +1,132 @@
+"""gatehouse.node.v1.Node: pushes to an agent what it would otherwise poll for.
+
+First the state relative to what the agent says it knows, then deltas, gathered for at most 50 ms after the
+first piece of news; an empty message every 30 s shows that both sides live. A stream that falls behind holds
+IDs, not values, so a slow reader costs nothing. Deltas are computed against what this stream has sent.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Final
+
+from control_plane.api.caller import agent_of
+from control_plane.api.context import ServerContext
+from control_plane.api.paging import MAX_REPLY_BYTES
+from control_plane.core.bundle import Bundle
+from control_plane.core.entry import Entry
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.proto.convert import bundle_to_message, entry_to_message
+from control_plane.proto.gatehouse.node.v1 import node_pb2 as wire
+from control_plane.runtime.transport import Call
+
+COALESCE_SECONDS: Final = 0.02
+HEARTBEAT_SECONDS: Final = 30.0
+
+_Version = tuple[int, int]  # revision and creation time
+
+
+class NodeService:
+    """Implements the Node service for attested agents."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+
+    async def watch(self, call: Call, request: wire.WatchRequest) -> AsyncIterator[wire.WatchResponse]:
+        stream = _Stream(self._context, agent_of(call), request)
+        subscription = self._context.replica.subscribe(stream.agent_id)
+        try:
+            for response in stream.changes(None, bundles=True, full=True):
+                yield response
+            while True:
+                if not await subscription.wait(HEARTBEAT_SECONDS):
+                    yield wire.WatchResponse()
+                    continue
+                await asyncio.sleep(COALESCE_SECONDS)
+                entries, bundles = subscription.take()
+                for response in stream.changes(entries, bundles=bundles, full=False):
+                    yield response
+        finally:
+            self._context.replica.unsubscribe(subscription)
+
+
+class _Stream:
+    """What one stream's agent holds, and how to bring it up to date."""
+
+    def __init__(self, context: ServerContext, agent_id: SpiffeId, request: wire.WatchRequest) -> None:
+        self.agent_id = agent_id
+        self._context = context
+        self._entries: dict[str, _Version] = {
+            known.id: (known.revision_number, known.created_at) for known in request.known_entries
+        }
+        self._own_sequence = request.known_bundle_sequence
+        self._federated: dict[TrustDomain, Bundle] = {}
+
+    def changes(
+        self, entry_ids: set[str] | None, *, bundles: bool, full: bool
+    ) -> Iterable[wire.WatchResponse]:
+        """The messages that bring the agent up to date; none if nothing that it sees has changed."""
+        index = self._context.replica.index
+        entries = index.authorized_entries(self.agent_id).entries
+        ids = self._entries.keys() | entries.keys() if entry_ids is None else entry_ids
+        gone = [id for id in ids if id in self._entries and id not in entries]
+        new = [entries[id] for id in ids if id in entries and self._entries.get(id) != _version(entries[id])]
+        for id in gone:
+            del self._entries[id]
+        for entry in new:
+            self._entries[entry.id] = _version(entry)
+        response = wire.WatchResponse(
+            full=full, removed_entry_ids=sorted(gone), change_sequence=index.sequence
+        )
+        if bundles:
+            self._add_own(response)
+        if full or bundles or gone or any(entry.federates_with for entry in new):
+            # Which foreign bundles an agent needs follows from its entries.
+            self._add_federated(response, entries.values())
+        if not (full or gone or new or response.ByteSize() > _empty_size(response)):
+            return []
+        return _filled(response, sorted(new, key=lambda entry: entry.id))
+
+    def _add_own(self, response: wire.WatchResponse) -> None:
+        own = self._context.trust.own
+        if own.sequence != self._own_sequence:
+            response.bundle.CopyFrom(bundle_to_message(own))
+            self._own_sequence = own.sequence
+        self._context.confirmations.note(self.agent_id, own.sequence)
+
+    def _add_federated(self, response: wire.WatchResponse, entries: Iterable[Entry]) -> None:
+        known = self._context.replica.index.bundles
+        needed = {name for entry in entries for name in entry.federates_with if name in known}
+        for name in sorted(needed):
+            if self._federated.get(name) != known[name]:
+                self._federated[name] = known[name]
+                response.federated_bundles.append(bundle_to_message(known[name]))
+        for name in sorted(self._federated.keys() - needed):
+            del self._federated[name]
+            response.removed_federated.append(name.name)
+
+
+def _filled(first: wire.WatchResponse, entries: list[Entry]) -> Iterable[wire.WatchResponse]:
+    """`first` with entries, continued in further messages where one would grow too large.
+
+    Only the first message of a full state says `full`: a later one would make the agent drop the first's.
+    """
+    response, size = first, first.ByteSize()
+    for entry in entries:
+        message = entry_to_message(entry)
+        size += message.ByteSize() + 64
+        if size > MAX_REPLY_BYTES:
+            yield response
+            response = wire.WatchResponse(change_sequence=first.change_sequence)
+            size = message.ByteSize() + 64
+        response.upserted.append(message)
+        if entry.priority:
+            response.priorities[entry.id] = entry.priority
+    yield response
+
+
+def _empty_size(response: wire.WatchResponse) -> int:
+    return wire.WatchResponse(change_sequence=response.change_sequence).ByteSize()
+
+
+def _version(entry: Entry) -> _Version:
+    return entry.revision, entry.created_at

@@ -1,0 +1,89 @@
+"""`/v1/authority/{kind}`: which authorities there are, and the steps of a forced rotation."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from control_plane.api.rest.context import RestContext
+from control_plane.authority.state import Kind, Slot, Status
+from control_plane.core.errors import FailedPrecondition, InvalidInput
+
+
+class Named(BaseModel):
+    """The body of a step; where only one authority can be meant it may be left out."""
+
+    authority_id: str | None = None
+
+
+def router(context: RestContext) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(prefix="/v1/authority/{kind}", tags=["authority"])
+
+    @routes.get("")
+    async def show(kind: Kind) -> dict[str, Any]:
+        """All authorities of a kind, oldest first."""
+        return await _all(context, kind)
+
+    @routes.post("/prepare")
+    async def prepare(kind: Kind, body: Named | None = None) -> dict[str, Any]:
+        """Makes the next authority and publishes it; it doesn't sign yet."""
+        await context.lifecycle.prepare(kind)
+        return await _all(context, kind)
+
+    @routes.post("/activate")
+    async def activate(kind: Kind, body: Named | None = None) -> dict[str, Any]:
+        """Lets the prepared authority sign from now on."""
+        _, state = await context.authorities.load()
+        prepared = state.with_status(kind, Status.PREPARED)
+        authority_id = (body and body.authority_id) or (prepared.authority_id if prepared else None)
+        if authority_id is None:
+            raise FailedPrecondition(f"{kind} authority: none is prepared", hint="prepare one first")
+        await context.lifecycle.activate(kind, authority_id)
+        return await _all(context, kind)
+
+    @routes.post("/taint")
+    async def taint(kind: Kind, body: Named) -> dict[str, Any]:
+        """Marks an old authority: agents replace what it signed."""
+        await context.lifecycle.taint(kind, _given(body))
+        return await _all(context, kind)
+
+    @routes.post("/revoke")
+    async def revoke(kind: Kind, body: Named) -> dict[str, Any]:
+        """Takes a tainted authority out of the bundle."""
+        await context.lifecycle.revoke(kind, _given(body))
+        return await _all(context, kind)
+
+    return routes
+
+
+def _given(body: Named) -> str:
+    if not body.authority_id:
+        raise InvalidInput("authority_id is missing", hint="GET the authorities to see their IDs")
+    return body.authority_id
+
+
+async def _all(context: RestContext, kind: Kind) -> dict[str, Any]:
+    _, state = await context.authorities.load()
+    return {
+        "kind": str(kind),
+        "bundle_sequence": state.bundle_sequence,
+        "authorities": [await _one(context, slot) for slot in state.slots(kind)],
+    }
+
+
+async def _one(context: RestContext, slot: Slot) -> dict[str, Any]:
+    unconfirmed = None
+    if slot.status is Status.PREPARED:
+        unconfirmed = await context.unconfirmed(slot.published_sequence)
+    return {
+        "authority_id": slot.authority_id,
+        "status": str(slot.status),
+        "tainted": slot.tainted,
+        "revoked": slot.revoked,
+        "not_before": slot.not_before,
+        "not_after": slot.not_after,
+        "prepared_at": slot.prepared_at,
+        "activated_at": slot.activated_at,
+        "agents_without_it": unconfirmed,
+    }

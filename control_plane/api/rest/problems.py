@@ -1,0 +1,73 @@
+"""Errors to problem+json (RFC 9457): the one table of this border. Outsiders get class and id, the log the
+story."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from control_plane.core.errors import Code, GatehouseError, InternalError, Unavailable
+from control_plane.runtime.log import get_logger
+
+STATUS: Final[Mapping[Code, int]] = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.FAILED_PRECONDITION: 409,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+_log = get_logger("rest")
+
+
+def install(app: FastAPI) -> None:
+    """Has `app` answer every error as a problem."""
+
+    @app.exception_handler(GatehouseError)
+    async def expected(request: Request, error: GatehouseError) -> JSONResponse:
+        if isinstance(error, InternalError):
+            return _internal(request, error)
+        headers = {}
+        if isinstance(error, Unavailable) and error.retry_after_seconds is not None:
+            headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
+        return problem(STATUS.get(error.code, 500), error.kind, error.message, error.hint, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [
+            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()[:10]
+        ]
+        return problem(400, "invalid-input", "; ".join(faults))
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, "http", str(error.detail))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return _internal(request, error)
+
+
+def problem(
+    status: int, kind: str, detail: str, hint: str = "", headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """One problem. `type` is a name of ours, `hint` says what to do next."""
+    body = {"type": f"urn:gatehouse:problem:{kind}", "title": kind, "status": status, "detail": detail}
+    if hint:
+        body["hint"] = hint
+    return JSONResponse(body, status, dict(headers or {}), "application/problem+json")
+
+
+def _internal(request: Request, error: Exception) -> JSONResponse:
+    error_id = secrets.token_hex(8)
+    _log.error("request_failed", path=request.url.path, error_id=error_id, exc_info=error)
+    return problem(500, "bug", f"something went wrong here; the log has the story under {error_id}")

@@ -1,0 +1,233 @@
+"""The server's settings: as an operator writes them, and checked, as the server runs with them.
+
+Written in TOML (`--config`), in the environment (`GATEHOUSE_…`) and as flags; a flag wins over the
+environment, the environment over the file. Unknown keys are an error that names the nearest right one. What
+can't work (a leaf that would outlive its CA) is refused here, with the arithmetic, before anything starts.
+"""
+
+import dataclasses
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from control_plane.core.errors import InvalidInput, shown
+from control_plane.core.lifetime import check_ca_ttl
+from control_plane.core.secret import Secret
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.runtime.log import LEVELS
+from control_plane.runtime.settings import load
+
+ENVIRONMENT_PREFIX: Final = "GATEHOUSE_"
+OTHERS: Final = ("GATEHOUSE_AGENT_", "GATEHOUSE_PEERS", "GATEHOUSE_REQUIRE_")
+DEFAULT_BIND: Final = "0.0.0.0:8081"
+MAX_ISSUERS: Final = 64
+HOUR: Final = 3600
+DAY: Final = 24 * HOUR
+
+_HOST = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimits:
+    """Requests a second from one address, per process; bursts in requests; a rate of 0 is no limit."""
+
+    attestation_per_second: float = field(default=1.0, metadata={"minimum": 0})
+    attestation_burst: int = field(default=100, metadata={"minimum": 1})
+    signing_per_second: float = field(default=500.0, metadata={"minimum": 0})
+    signing_burst: int = field(default=500, metadata={"minimum": 1})
+    publishing_per_second: float = field(default=500.0, metadata={"minimum": 0})
+    status_per_second: float = field(default=10.0, metadata={"minimum": 0})
+    status_burst: int = field(default=1000, metadata={"minimum": 1})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthoritySettings:
+    """How long authorities live, and how their keys are kept. An empty passphrase means none."""
+
+    root_ttl_seconds: int = 365 * DAY
+    ca_ttl_seconds: int = 7 * DAY
+    jwt_key_ttl_seconds: int = 7 * DAY
+    confirmation_limit_seconds: int = DAY
+    key_passphrase: Secret[str] = field(default_factory=lambda: Secret(""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class X509PopSettings:
+    """The node attestor x509pop; without a file of authorities (PEM) it isn't offered."""
+
+    ca_bundle: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenSettings:
+    """As written: text and numbers, hardly checked. The names are those of keys and flags."""
+
+    data_dir: str = ""
+    trust_domain: str = ""
+    bind: str = DEFAULT_BIND
+    issuers: int = field(default=0, metadata={"minimum": 0, "maximum": MAX_ISSUERS})
+    default_x509_svid_ttl_seconds: int = DAY
+    default_jwt_svid_ttl_seconds: int = 300
+    agent_ttl_seconds: int = DAY
+    admin_ids: tuple[str, ...] = ()
+    allow_tls12: bool = False
+    max_connection_age_seconds: int = field(default=180, metadata={"minimum": 0})
+    purge_agents_after_seconds: int = field(default=30 * DAY, metadata={"minimum": 0})
+    log_level: str = "info"
+    log_format: str = "json"
+    authority: AuthoritySettings = field(default_factory=AuthoritySettings)
+    x509pop: X509PopSettings = field(default_factory=X509PopSettings)
+    rate_limits: RateLimits = field(default_factory=RateLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """As run: valid, whoever made it. `issuers` is the number of issuing processes; port 0 means any."""
+
+    written: WrittenSettings = field(repr=False)
+    data_dir: Path
+    trust_domain: TrustDomain
+    host: str
+    port: int
+    issuers: int
+    admin_ids: tuple[SpiffeId, ...]
+    x509pop_ca_bundle: Path | None
+    key_passphrase: Secret[str] | None
+
+    @classmethod
+    def parse(cls, written: WrittenSettings) -> "ServerSettings":
+        """Checks what was written. Raises InvalidInput with the setting, what came, what was expected."""
+        if not written.data_dir:
+            raise InvalidInput("settings: data_dir is missing", hint="give --data-dir")
+        if not written.trust_domain:
+            raise InvalidInput("settings: trust_domain is missing", hint="give --trust-domain")
+        if written.log_level not in LEVELS or written.log_format not in ("json", "human"):
+            raise InvalidInput(
+                f"settings: log_level {shown(written.log_level)}, log_format {shown(written.log_format)}; "
+                f"expected one of {', '.join(LEVELS)}, and json or human"
+            )
+        _check_lifetimes(written)
+        host, port = parse_bind(written.bind)
+        passphrase = written.authority.key_passphrase
+        return cls(
+            written=written,
+            data_dir=Path(written.data_dir).expanduser().absolute(),
+            trust_domain=TrustDomain.parse(written.trust_domain),
+            host=host,
+            port=port,
+            issuers=written.issuers or os.cpu_count() or 1,
+            admin_ids=tuple(SpiffeId.parse(text) for text in written.admin_ids),
+            x509pop_ca_bundle=Path(written.x509pop.ca_bundle).expanduser().absolute()
+            if written.x509pop.ca_bundle
+            else None,
+            key_passphrase=passphrase if passphrase.reveal() else None,
+        )
+
+    @property
+    def database(self) -> Path:
+        """The registry."""
+        return self.data_dir / "registry.db"
+
+    @property
+    def ledger_dir(self) -> Path:
+        """The journals of what was issued."""
+        return self.data_dir / "ledger"
+
+    @property
+    def key_dir(self) -> Path:
+        """Private keys."""
+        return self.data_dir / "keys"
+
+    @property
+    def admin_socket(self) -> Path:
+        """gRPC for the machine's administrators."""
+        return self.data_dir / "server.sock"
+
+    @property
+    def rest_socket(self) -> Path:
+        """REST for the machine's administrators."""
+        return self.data_dir / "api.sock"
+
+    def with_port(self, port: int) -> "ServerSettings":
+        """The same with a port that was reserved."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return ServerSettings.parse(dataclasses.replace(self.written, bind=f"{host}:{port}"))
+
+    def to_json(self) -> str:
+        """For a child process, over a pipe: it holds the passphrase in clear. Never log it."""
+
+        def plain(value: object) -> object:
+            if isinstance(value, Secret):
+                return value.reveal()
+            raise TypeError(f"settings: {type(value).__name__} has no JSON form")
+
+        # dataclasses.asdict copies deeply, which a Secret refuses.
+        return json.dumps(_as_dict(self.written), default=plain)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ServerSettings":
+        """Reads what `to_json` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        authority = values.pop("authority")
+        authority["key_passphrase"] = Secret(authority["key_passphrase"])
+        return cls.parse(
+            WrittenSettings(
+                authority=AuthoritySettings(**authority),
+                x509pop=X509PopSettings(**values.pop("x509pop")),
+                rate_limits=RateLimits(**values.pop("rate_limits")),
+                **(values | {"admin_ids": tuple(values["admin_ids"])}),
+            )
+        )
+
+
+def load_settings(
+    *, file: Path | None, environment: Mapping[str, str], flags: Mapping[str, object]
+) -> ServerSettings:
+    """Settings from everywhere, later ones win: file, environment, flags. Raises InvalidInput."""
+    written = load(
+        WrittenSettings,
+        file=file,
+        environment=environment,
+        prefix=ENVIRONMENT_PREFIX,
+        ignore=OTHERS,
+        flags=flags,
+    )
+    return ServerSettings.parse(written)
+
+
+def parse_bind(text: str) -> tuple[str, int]:
+    """Reads `host:port` or `[v6]:port`. Raises InvalidInput."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidInput(
+            f"settings: bind {shown(text)}, expected host:port", hint=f"such as {DEFAULT_BIND}"
+        )
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        if not _HOST.fullmatch(bare):
+            raise InvalidInput(f"settings: bind {shown(text)}, the host can't be read") from None
+    return bare, int(port)
+
+
+def _check_lifetimes(written: WrittenSettings) -> None:
+    leaf = max(written.default_x509_svid_ttl_seconds, written.agent_ttl_seconds)
+    for name in ("default_x509_svid_ttl_seconds", "default_jwt_svid_ttl_seconds", "agent_ttl_seconds"):
+        if getattr(written, name) < 60:
+            raise InvalidInput(f"settings: {name} is {getattr(written, name)} s, at least 60 s are needed")
+    try:
+        check_ca_ttl(written.authority.ca_ttl_seconds, leaf)
+    except InvalidInput as error:
+        raise InvalidInput(f"settings: {error.message}", hint=error.hint) from error
+
+
+def _as_dict(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {each.name: _as_dict(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    return value

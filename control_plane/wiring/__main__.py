@@ -1,0 +1,46 @@
+"""A process that the supervisor starts: `python -m control_plane.wiring issuer 0`.
+
+Settings come as one line of JSON on standard input, which stays open: its end means that the supervisor is
+gone, and this process ends as if it had got SIGTERM. Standard output says "ready" once it serves.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+from control_plane.core.errors import GatehouseError
+from control_plane.runtime import log
+from control_plane.settings import ServerSettings
+from control_plane.wiring.issuer import run_issuer
+from control_plane.wiring.management import run_management
+
+
+def main(kind: str, index: int) -> int:
+    """Runs one process to its end; the exit code."""
+    settings = ServerSettings.from_json(sys.stdin.readline())
+    log.configure(level=settings.written.log_level, json=settings.written.log_format == "json")
+    threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
+    try:
+        if kind == "issuer":
+            run_issuer(settings, index, _say_ready)
+        else:
+            run_management(settings, _say_ready)
+    except GatehouseError as error:
+        log.get_logger("process").error("process_failed", process=f"{kind}-{index}", reason=str(error))
+        return 1
+    return 0
+
+
+def _say_ready() -> None:
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+def _end_with_supervisor() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

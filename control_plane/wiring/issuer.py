@@ -1,0 +1,39 @@
+"""An issuer process: the node port. It needs neither the management process nor the supervisor to serve."""
+
+import asyncio
+from collections.abc import Callable
+
+from control_plane.runtime import loop
+from control_plane.runtime.lifecycle import run_services
+from control_plane.settings import ServerSettings
+from control_plane.wiring.listener import NodeListener
+from control_plane.wiring.process import Parts
+
+
+def run_issuer(settings: ServerSettings, index: int, started: Callable[[], None] | None = None) -> None:
+    """Serves until a signal. `index` counts from 0 and names the journal."""
+    loop.run(issue(settings, index, started=started))
+
+
+async def issue(
+    settings: ServerSettings,
+    index: int,
+    *,
+    stop: asyncio.Event | None = None,
+    started: Callable[[], None] | None = None,
+) -> None:
+    """The same inside an event loop."""
+    parts = Parts(settings, index + 1)
+    try:
+        await parts.open()
+        await run_services(
+            {
+                "authority": parts,
+                "replica": parts.replica,
+                "confirmations": parts.confirmations,
+                "listener": NodeListener(parts, started),
+            },
+            stop=stop,
+        )
+    finally:
+        await parts.close()

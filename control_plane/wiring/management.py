@@ -1,0 +1,221 @@
+"""The management process: admin sockets (gRPC and REST), the life of the authorities, housekeeping.
+
+Issuers serve without it. What it writes reaches them by the change log.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from control_plane.api.authorization import Authorization
+from control_plane.api.caller import Admission
+from control_plane.api.rest import RestContext, rest_app
+from control_plane.api.services import local_services
+from control_plane.authority.lifecycle import AuthorityLifecycle
+from control_plane.authority.make import Maker
+from control_plane.authority.schedule import Lifetimes
+from control_plane.authority.state import AuthorityState
+from control_plane.core.errors import GatehouseError, Unavailable
+from control_plane.runtime import log, loop
+from control_plane.runtime.lifecycle import run_services
+from control_plane.runtime.transport import Server
+from control_plane.settings import ServerSettings
+from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
+from control_plane.wiring.rest_server import RestServer
+
+GRACE_SECONDS: Final = 5.0
+HOUSEKEEPING_SECONDS: Final = 10.0
+KEPT_CHANGES: Final = 100_000
+TOKEN_RETENTION_SECONDS: Final = 24 * 3600
+BATCH: Final = 1000
+
+
+def run_management(settings: ServerSettings, started: Callable[[], None] | None = None) -> None:
+    """Serves until a signal."""
+    loop.run(manage(settings, started=started))
+
+
+async def manage(
+    settings: ServerSettings,
+    *,
+    stop: asyncio.Event | None = None,
+    started: Callable[[], None] | None = None,
+) -> None:
+    """The same inside an event loop."""
+    parts = Parts(settings, MANAGEMENT_JOURNAL)
+    published = PublishedBundle(parts)
+    try:
+        await parts.open()
+        lifecycle = _lifecycle(parts)
+        await lifecycle.tick()  # the first authorities are there before anybody is told that we are ready
+        await parts.reload()
+        context = RestContext(
+            server=parts.context,
+            lifecycle=lifecycle,
+            authorities=parts.authority_store,
+            unconfirmed=lambda sequence: _unconfirmed(parts, sequence),
+            ledger_dir=settings.ledger_dir,
+            healthy=lambda: _healthy(parts),
+        )
+        await run_services(
+            {
+                "authority": parts,
+                "lifecycle": lifecycle,
+                "replica": parts.replica,
+                "confirmations": parts.confirmations,
+                "bundle": published,
+                "housekeeping": Housekeeping(parts),
+                "admin": AdminListener(parts, started),
+                "rest": RestServer(rest_app(context), settings.rest_socket),
+            },
+            stop=stop,
+        )
+    finally:
+        await parts.close()
+
+
+class AdminListener:
+    """gRPC on the admin socket; the file's mode is its only guard."""
+
+    def __init__(self, parts: Parts, listening: Callable[[], None] | None) -> None:
+        self._parts = parts
+        self._listening = listening
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until `stop`."""
+        parts, settings = self._parts, self._parts.settings
+        unix = parts.clock.unix
+        written = settings.written
+        server = Server(
+            local_services(
+                parts.context,
+                chain=lambda: parts.authority.active().x509.chain,
+                launch_level=written.log_level,
+                configure_log=lambda level: log.configure(level=level, json=written.log_format == "json"),
+                healthy=lambda: _healthy(parts),
+            ),
+            interceptors=[Authorization(parts.replica, parts.store, settings.admin_ids, unix)],
+            admit=Admission(parts.trust, settings.admin_ids, unix).admit,
+        )
+        await server.listen_unix(settings.admin_socket, 0o600)
+        if self._listening is not None:
+            self._listening()
+        try:
+            await stop.wait()
+        finally:
+            await server.close(GRACE_SECONDS)
+
+
+class PublishedBundle:
+    """Our bundle as files, for agents that start: `bundle.pem` and `bundle.json` in the data directory."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._changed = asyncio.Event()
+        self._changed.set()
+        self._log = log.get_logger("bundle")
+        parts.trust.listen(self._changed.set)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Writes after each change, whole files by rename; an agent never reads half of one."""
+        directory = self._parts.settings.data_dir
+        while not stop.is_set():
+            if self._changed.is_set():
+                self._changed.clear()
+                own = self._parts.trust.own
+                try:
+                    await asyncio.to_thread(_replace, directory / "bundle.pem", own.to_pem())
+                    await asyncio.to_thread(_replace, directory / "bundle.json", own.to_json())
+                except OSError as error:
+                    self._log.error("bundle_not_written", directory=str(directory), reason=str(error))
+                    self._changed.set()
+            try:
+                async with asyncio.timeout(0.5):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+
+class Housekeeping:
+    """Deletes what has outlived its use, in small batches."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._log = log.get_logger("housekeeping")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Looks every ten seconds."""
+        while not stop.is_set():
+            try:
+                await self._once()
+            except GatehouseError as error:
+                self._log.warning("housekeeping_failed", reason=str(error))
+            try:
+                async with asyncio.timeout(HOUSEKEEPING_SECONDS):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    async def _once(self) -> None:
+        store, now = self._parts.store, self._parts.clock.unix()
+        for entry in await store.prune_entries(now, BATCH):
+            self._log.info("entry_expired", entry=entry.id, spiffe_id=str(entry.spiffe_id))
+        await store.prune_tokens(now - TOKEN_RETENTION_SECONDS)
+        patience = self._parts.settings.written.purge_agents_after_seconds
+        if patience:
+            for agent_id in await store.purge(now - patience, BATCH):
+                self._log.info("agent_purged", agent=str(agent_id))
+        await store.prune_changes(KEPT_CHANGES)
+
+
+def _lifecycle(parts: Parts) -> AuthorityLifecycle:
+    settings = parts.settings
+    written, authority = settings.written, settings.written.authority
+    lifetimes = Lifetimes(
+        root_ttl_seconds=authority.root_ttl_seconds,
+        issuing_ttl_seconds=authority.ca_ttl_seconds,
+        leaf_ttl_seconds=max(written.default_x509_svid_ttl_seconds, written.agent_ttl_seconds),
+        jwt_key_ttl_seconds=authority.jwt_key_ttl_seconds,
+        jwt_ttl_seconds=written.default_jwt_svid_ttl_seconds,
+        confirmation_limit_seconds=authority.confirmation_limit_seconds,
+    )
+    maker = Maker(parts.keys, settings.trust_domain, lifetimes, random_bytes=os.urandom)
+
+    async def confirmed(sequence: int) -> bool:
+        return await _unconfirmed(parts, sequence) == 0
+
+    async def changed(state: AuthorityState) -> None:
+        await parts.use(state)
+
+    return AuthorityLifecycle(
+        parts.authority_store,
+        parts.keys,
+        maker,
+        lifetimes,
+        parts.clock,
+        confirmed=confirmed,
+        changed=changed,
+    )
+
+
+async def _unconfirmed(parts: Parts, sequence: int) -> int:
+    """Agents confirm the sum of both sequences that make our bundle; with the present additions the answer
+    is never too small."""
+    additions = await parts.store.own_additions(parts.settings.trust_domain)
+    return await parts.store.count_unconfirmed(sequence + additions.sequence, parts.clock.unix())
+
+
+def _healthy(parts: Parts) -> bool:
+    try:
+        parts.authority.active()
+    except Unavailable:
+        return False
+    return True
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(path.suffix + ".new")
+    temporary.write_text(text, encoding="ascii")
+    temporary.rename(path)

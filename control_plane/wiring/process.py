@@ -1,0 +1,179 @@
+"""What an issuer and the management process have in common: storage, index, authority, issuance, context."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from control_plane.api.context import ServerContext, Ttls
+from control_plane.api.limits import Limiter, Limiters
+from control_plane.authority.disk_keys import DiskKeyManager
+from control_plane.authority.embedded import EmbeddedAuthority
+from control_plane.authority.state import AuthorityState, bundle_of
+from control_plane.core.bundle import Bundle
+from control_plane.core.errors import GatehouseError, InvalidInput
+from control_plane.core.lifetime import max_leaf_ttl_seconds
+from control_plane.identity.attestors import NodeAttestor
+from control_plane.identity.attestors.join_token import JoinTokenAttestor
+from control_plane.identity.attestors.x509pop import X509PopAttestor
+from control_plane.identity.confirmations import Confirmations
+from control_plane.identity.index import Effects, Index
+from control_plane.identity.issuance import IssuanceSettings, Issuer
+from control_plane.identity.journal import Journal
+from control_plane.identity.replica import Replica
+from control_plane.identity.trust import Trust, merged
+from control_plane.runtime.clock import SystemClock
+from control_plane.runtime.log import get_logger
+from control_plane.settings import ServerSettings
+from control_plane.sql.authority_store import SqlAuthorityStore
+from control_plane.sql.store import SqlStore
+
+MANAGEMENT_JOURNAL: Final = 0  # issuers count from 1
+RETRY_SECONDS: Final = 1.0
+
+
+class Parts:
+    """One process's parts. Open with `open`, close with `close`; `run` keeps authority and trust current."""
+
+    def __init__(self, settings: ServerSettings, journal_index: int) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.log = get_logger("process")
+        trust_domain = settings.trust_domain
+        self.store = SqlStore(settings.database, trust_domain, os.urandom)
+        self.authority_store = SqlAuthorityStore(self.store.thread, trust_domain)
+        self.replica = Replica(self.store, Index(trust_domain))
+        self.trust = Trust(trust_domain, self.replica.index)
+        self.keys = DiskKeyManager(settings.key_dir, settings.key_passphrase, random_bytes=os.urandom)
+        self.authority = EmbeddedAuthority(self.keys)
+        self.journal = Journal(settings.ledger_dir, journal_index, self.clock)
+        self.issuer = Issuer(
+            self.authority,
+            self.journal,
+            IssuanceSettings(
+                trust_domain,
+                default_x509_ttl_seconds=settings.written.default_x509_svid_ttl_seconds,
+                max_x509_ttl_seconds=max_leaf_ttl_seconds(settings.written.authority.ca_ttl_seconds),
+                default_jwt_ttl_seconds=settings.written.default_jwt_svid_ttl_seconds,
+            ),
+            self.clock,
+            random_bytes=os.urandom,
+        )
+        self.confirmations = Confirmations(self.store)
+        self._stale = asyncio.Event()
+        self.replica.listen(self._on_changes)
+        self.context = self._context()
+
+    async def open(self) -> None:
+        """Loads everything. Raises what storage raises."""
+        await self.replica.refresh()
+        await self.reload()
+        await self.journal.start()
+
+    async def close(self) -> None:
+        """Gives everything back; what was answered is durable already."""
+        try:
+            await self.confirmations.flush()
+        except GatehouseError as error:
+            self.log.warning("confirmations_not_written", reason=str(error))
+        await self.journal.close()
+        await self.store.close()
+
+    async def reload(self) -> None:
+        """Signs and judges by the authority state that is stored now."""
+        _, state = await self.authority_store.load()
+        await self.use(state)
+
+    async def use(self, state: AuthorityState) -> None:
+        """Signs and judges by `state`. The bundle comes first: never sign by what it doesn't hold."""
+        additions = await self.store.own_additions(self.settings.trust_domain)
+        before = self.trust.own
+        if self.trust.set_own(merged(bundle_of(state), additions)):
+            self._report(before)
+            self.replica.tell_all()
+        self.authority.reload(state)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reloads whenever the change log says so; a failure is tried again, what was loaded stays."""
+        while not stop.is_set():
+            try:
+                async with asyncio.timeout(0.25):
+                    await self._stale.wait()
+            except TimeoutError:
+                continue
+            self._stale.clear()
+            try:
+                await self.reload()
+            except GatehouseError as error:
+                self.log.error("authority_not_loaded", reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+                self._stale.set()
+
+    def _on_changes(self, effects: Effects) -> None:
+        if effects.authorities:
+            self._stale.set()
+        if effects.bundles:
+            self.trust.changed()
+
+    def _report(self, before: Bundle) -> None:
+        own = self.trust.own
+        self.log.info(
+            "bundle_changed",
+            sequence=own.sequence,
+            x509=[one.subject_key_id for one in own.x509_authorities],
+            jwt=[one.key_id for one in own.jwt_authorities],
+            before=before.sequence,
+        )
+
+    def _context(self) -> ServerContext:
+        written = self.settings.written
+        rates = written.rate_limits
+        signing = (rates.signing_per_second, rates.signing_burst, self.clock.monotonic)
+        return ServerContext(
+            trust_domain=self.settings.trust_domain,
+            store=self.store,
+            replica=self.replica,
+            trust=self.trust,
+            issuer=self.issuer,
+            confirmations=self.confirmations,
+            attestors=self._attestors(),
+            limiters=Limiters(
+                Limiter(
+                    "attestations",
+                    rates.attestation_per_second,
+                    rates.attestation_burst,
+                    self.clock.monotonic,
+                ),
+                Limiter("X.509-SVIDs", *signing),
+                Limiter("JWT-SVIDs", *signing),
+                Limiter(
+                    "published keys",
+                    rates.publishing_per_second,
+                    rates.publishing_per_second,
+                    self.clock.monotonic,
+                ),
+                Limiter("status reports", rates.status_per_second, rates.status_burst, self.clock.monotonic),
+            ),
+            ttls=Ttls(
+                x509_svid=written.default_x509_svid_ttl_seconds,
+                jwt_svid=written.default_jwt_svid_ttl_seconds,
+                agent=written.agent_ttl_seconds,
+            ),
+            clock=self.clock,
+            random_bytes=os.urandom,
+            started_at=self.clock.unix(),
+            reload_trust=self.reload,
+        )
+
+    def _attestors(self) -> Mapping[str, NodeAttestor]:
+        trust_domain = self.settings.trust_domain
+        attestors: list[NodeAttestor] = [JoinTokenAttestor(trust_domain, self.store)]
+        path = self.settings.x509pop_ca_bundle
+        if path is not None:
+            try:
+                bundle = Bundle.parse_pem(trust_domain, path.read_bytes())
+            except OSError as error:
+                raise InvalidInput(f"settings: x509pop.ca_bundle {path}: {error.strerror}") from error
+            authorities = [authority.certificate for authority in bundle.x509_authorities]
+            attestors.append(X509PopAttestor(trust_domain, authorities, os.urandom))
+        return {attestor.type: attestor for attestor in attestors}

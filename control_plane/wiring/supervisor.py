@@ -1,0 +1,206 @@
+"""The supervisor: prepares the data directory, starts the other processes, starts them again when they end.
+
+It serves nobody itself, so there is little that could end it. Children get their settings over a pipe that
+stays open: its end tells them that the supervisor is gone, however it went, and they end too.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from control_plane.core.errors import FailedPrecondition, Unavailable
+from control_plane.runtime import log, loop
+from control_plane.runtime.lifecycle import run_services
+from control_plane.settings import ServerSettings
+from control_plane.sql.database import prepare
+
+FIRST_BACKOFF_SECONDS: Final = 0.5
+MAX_BACKOFF_SECONDS: Final = 30.0
+STABLE_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 20.0
+READY_LINE: Final = b"ready\n"
+
+
+def run_server(settings: ServerSettings, started: Callable[[], None] | None = None) -> None:
+    """Runs the whole server until a signal. `started` is called once all processes serve.
+
+    Raises FailedPrecondition if the data directory is in use or not safe, Unavailable if the port is taken,
+    and what `sql.database.prepare` raises.
+    """
+    loop.run(supervise(settings, started=started))
+
+
+async def supervise(settings: ServerSettings, *, started: Callable[[], None] | None = None) -> None:
+    """The same inside an event loop."""
+    log.configure(level=settings.written.log_level, json=settings.written.log_format == "json")
+    _make_directory(settings.data_dir)
+    with _lock(settings.data_dir), _reserve(settings.host, settings.port) as reserved:
+        prepare(settings.database)
+        settings = settings.with_port(reserved.getsockname()[1])
+        group = _Group(settings, started)
+        names = [("management", 0)] + [("issuer", index) for index in range(settings.issuers)]
+        await run_services(
+            {f"{kind}-{index}": _Child(settings, kind, index, group) for kind, index in names},
+            grace_seconds=STOP_SECONDS + 5,
+        )
+
+
+class _Group:
+    """Counts who is ready, says so once, and leaves the address for others to find."""
+
+    def __init__(self, settings: ServerSettings, started: Callable[[], None] | None) -> None:
+        self._settings = settings
+        self._started = started
+        self._waiting = settings.issuers + 1
+        self._log = log.get_logger("supervisor")
+
+    def ready(self) -> None:
+        """One more process serves for the first time."""
+        self._waiting -= 1
+        if self._waiting:
+            return
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        address = f"{host}:{self._settings.port}"
+        about = {"address": address, "trust_domain": str(self._settings.trust_domain), "pid": os.getpid()}
+        path = self._settings.data_dir / "server.json"
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(about) + "\n", encoding="ascii")
+        temporary.rename(path)
+        self._log.info("server_ready", address=address, issuers=self._settings.issuers)
+        if self._started is not None:
+            self._started()
+
+
+class _Child:
+    """One process: started, watched, started again with a growing pause."""
+
+    def __init__(self, settings: ServerSettings, kind: str, index: int, group: _Group) -> None:
+        self._settings = settings
+        self._kind = kind
+        self._index = index
+        self._group = group
+        self._was_ready = False
+        self._log = log.get_logger("supervisor").bind(process=f"{kind}-{index}")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keeps the process running until `stop`, then ends it."""
+        backoff = FIRST_BACKOFF_SECONDS
+        stopping = asyncio.ensure_future(stop.wait())
+        clock = asyncio.get_running_loop()
+        try:
+            while not stop.is_set():
+                began = clock.time()
+                code = await self._once(stopping)
+                if stop.is_set():
+                    return
+                if clock.time() - began > STABLE_SECONDS:
+                    backoff = FIRST_BACKOFF_SECONDS
+                self._log.error("process_ended", code=code, restart_in_seconds=backoff)
+                await asyncio.wait({stopping}, timeout=backoff)
+                backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
+        finally:
+            stopping.cancel()
+
+    async def _once(self, stopping: "asyncio.Future[Literal[True]]") -> int:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "control_plane.wiring",
+            self._kind,
+            str(self._index),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        ready = asyncio.ensure_future(self._watch_output(child))
+        ended = asyncio.ensure_future(child.wait())
+        try:
+            assert child.stdin is not None
+            child.stdin.write(self._settings.to_json().encode("utf-8") + b"\n")
+            with contextlib.suppress(ConnectionError):
+                await child.stdin.drain()
+            first: set[asyncio.Future[Any]] = {ended, stopping}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                _signal(child, signal.SIGTERM)
+                await asyncio.wait({ended}, timeout=STOP_SECONDS)
+            if not ended.done():
+                self._log.error("process_did_not_stop", after_seconds=STOP_SECONDS)
+                _signal(child, signal.SIGKILL)
+            return await ended
+        finally:
+            if not ended.done():
+                _signal(child, signal.SIGKILL)
+            ready.cancel()
+
+    async def _watch_output(self, child: asyncio.subprocess.Process) -> None:
+        assert child.stdout is not None
+        async for line in child.stdout:
+            if line == READY_LINE and not self._was_ready:
+                self._was_ready = True
+                self._log.info("process_ready", pid=child.pid)
+                self._group.ready()
+
+
+def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.send_signal(number)
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = path.stat()
+    except OSError as error:
+        raise Unavailable(f"data directory {path}: {error.strerror}") from error
+    if about.st_uid != os.geteuid():
+        raise FailedPrecondition(
+            f"data directory {path}: belongs to user {about.st_uid}, the server runs as {os.geteuid()}"
+        )
+    if about.st_mode & 0o077:
+        path.chmod(0o700)
+
+
+@contextlib.contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Two servers on one directory would fight over sockets and journals."""
+    descriptor = os.open(directory / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FailedPrecondition(
+                f"data directory {directory}: another server is running on it",
+                hint="stop that one, or choose another --data-dir",
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _reserve(host: str, port: int) -> socket.socket:
+    """Binds the port without listening: the issuers share it, and nobody else takes it between restarts."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if port:
+            # Without SO_REUSEPORT this fails if anybody listens there, a forgotten server of ours included.
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((host, port))
+    except OSError as error:
+        reserved.close()
+        raise Unavailable(
+            f"listening on {host}:{port}: {error.strerror or error}", hint="choose another --bind"
+        ) from error
+    return reserved
