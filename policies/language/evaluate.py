@@ -44,7 +44,9 @@ Bindings = Mapping[str, Value]
 class Evaluator:
     """A policy ready to answer. Not changed by answering, hence safe to share between threads."""
 
-    def __init__(self, modules: CompiledModules, *, limits: Limits | None = None, observed: bool = False) -> None:
+    def __init__(
+        self, modules: CompiledModules, *, limits: Limits | None = None, observed: bool = False
+    ) -> None:
         """RefusedError when the policy calls what is not implemented; `observed` allows an Observer."""
         self._limits = limits or Limits()
         self._program = Program(modules, observed=observed)

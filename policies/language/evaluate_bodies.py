@@ -118,8 +118,13 @@ class BodyCompiler(TermCompiler):
             case ast.Every():
                 return _Test(self._every(node, bound))
             case ast.Some() | ast.SomeIn():
-                raise RefusedError(type(node).__name__, "must be rewritten before evaluation", expression.span)
+                raise RefusedError(
+                    type(node).__name__, "must be rewritten before evaluation", expression.span
+                )
             case ast.Call(name="eq", arguments=(left, right)) if "eq" not in self.program.mockable:
+                for call, other in ((left, right), (right, left)):
+                    if isinstance(call, ast.Call) and self._is_relation(call):
+                        return self._relation(call, call.arguments, other, bound, rest)
                 return self._unify([(left, right)], bound, rest, expression.span)
             case ast.Call():
                 return self._call_expression(node, bound, rest)
@@ -138,6 +143,10 @@ class BodyCompiler(TermCompiler):
     def exists(self, body: ast.Body, bound: frozenset[str]) -> Test:
         """Whether the body has a solution."""
         return self.body(body, bound, lambda _frame: True)
+
+    def _is_relation(self, call: ast.Call) -> bool:
+        builtin = BUILTINS.get(call.name)
+        return builtin is not None and builtin.relation
 
     # --- calls as expressions --------------------------------------------------------------------------
 
@@ -230,7 +239,9 @@ class BodyCompiler(TermCompiler):
                     if not remaining:  # noqa: B023 - both are read before the loop moves on
                         return rest(known)
                     step = self._unify(remaining, known, rest, span)  # noqa: B023
-                    return _in_a_row([step.test], rest(known | step.binds)) if isinstance(step, _Test) else step
+                    return (
+                        _in_a_row([step.test], rest(known | step.binds)) if isinstance(step, _Test) else step
+                    )
 
                 return _in_a_row(tests, self._iterate_pair(left, right, now, go_on, span))
             value_of = self.term(left, bound)
@@ -297,7 +308,9 @@ class BodyCompiler(TermCompiler):
             return self._array_pattern(term, bound)
         if isinstance(term, ast.Object):
             return self._object_pattern(term, bound)
-        raise RefusedError(type(term).__name__, "can't be matched while it holds unbound variables", term.span)
+        raise RefusedError(
+            type(term).__name__, "can't be matched while it holds unbound variables", term.span
+        )
 
     def _array_pattern(self, term: ast.Array, bound: frozenset[str]) -> tuple[Match, frozenset[str]]:
         # Parts that need a variable which a later part binds are matched after it: [f(x), x].
@@ -532,7 +545,9 @@ class BodyCompiler(TermCompiler):
             return _Change(self.term(modifier.value, bound), mocked=name)
         path = [self.constant(operand) for operand in target.operands]
         if root not in _ROOTS or UNDEFINED in path:
-            raise RefusedError(f"with {name}", "the target must be a constant path of input or data", target.span)
+            raise RefusedError(
+                f"with {name}", "the target must be a constant path of input or data", target.span
+            )
         return _Change(self.term(modifier.value, bound), root=root, path=tuple(path))  # type: ignore[arg-type]
 
 
@@ -567,7 +582,9 @@ class _Change:
         """The world with the change made."""
         if self._mocked:
             mock = Mock(function=self._replacement) if self._replacement else Mock(value=value)
-            return World(world.run, world.input, world.data, {**world.mocks, self._mocked: mock}, world.hidden)
+            return World(
+                world.run, world.input, world.data, {**world.mocks, self._mocked: mock}, world.hidden
+            )
         if self._root == "input":
             changed = replaced_at(world.input, self._path, value)  # type: ignore[arg-type]
             return World(world.run, changed, world.data, world.mocks, world.hidden)

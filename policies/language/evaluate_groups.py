@@ -110,7 +110,9 @@ class Group:
     def _conflict(self) -> ConflictError:
         name = "data." + ".".join(self.path)
         if self.is_function:
-            return ConflictError(f"functions must not produce multiple outputs for same inputs: {name}", *self._at())
+            return ConflictError(
+                f"functions must not produce multiple outputs for same inputs: {name}", *self._at()
+            )
         return ConflictError(f"complete rules must not produce multiple outputs: {name}", *self._at())
 
     def _at(self) -> tuple[Any, ...]:
@@ -218,7 +220,9 @@ class Group:
             return _Torn(document, torn, ConflictError("object keys must be unique", *self._at()))
         return document
 
-    def _collector(self, rule: CompiledRule) -> Callable[[World, list[tuple[tuple[Value, ...], Value]]], None]:
+    def _collector(
+        self, rule: CompiledRule
+    ) -> Callable[[World, list[tuple[tuple[Value, ...], Value]]], None]:
         compiler = BodyCompiler(self.program)
         slot = compiler.temporary()
         last = rule.member if self._is_set else rule.value

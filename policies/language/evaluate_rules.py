@@ -45,8 +45,15 @@ class Program:
         }
         self.mockable: frozenset[str] = frozenset()
         self._groups: dict[Path, Group] = {}
-        bodies = [term for group in modules.groups.values() for rule in _branches(group.rules) for term in _parts(rule)]
-        bodies += [term for group in modules.groups.values() if group.default for term in _parts(group.default)]
+        bodies = [
+            term
+            for group in modules.groups.values()
+            for rule in _branches(group.rules)
+            for term in _parts(rule)
+        ]
+        bodies += [
+            term for group in modules.groups.values() if group.default for term in _parts(group.default)
+        ]
         self.admit(bodies)
 
     def admit(self, parts: Sequence[ast.Term | ast.Expr]) -> None:
@@ -242,7 +249,9 @@ class Program:
     ) -> Step:
         """Every value of a reference into `data` with unbound operands."""
         path, node = self._constant_prefix(operands)
-        if node is None or (node.group is not None and node.group.shape is not Shape.FUNCTION and not node.children):
+        if node is None or (
+            node.group is not None and node.group.shape is not Shape.FUNCTION and not node.children
+        ):
             start = len(path)
             while variables(operands[start]) <= bound:
                 start += 1

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 from policies.language import ast
 from policies.language.builtins.errors import BuiltinError, HaltError
 from policies.language.builtins.registry import BUILTINS, Builtin
-from policies.language.evaluate_errors import BuiltinFailedError, ConflictError, LimitExceededError, RefusedError
+from policies.language.evaluate_errors import (
+    BuiltinFailedError,
+    ConflictError,
+    LimitExceededError,
+    RefusedError,
+)
 from policies.language.evaluate_world import UNDEFINED, Mock, Result, World
 from policies.language.numbers import NumberLimitExceededError, parse_number
 from policies.language.source import Span
@@ -194,6 +199,8 @@ class TermCompiler:
         builtin = BUILTINS.get(name)
         if builtin is None:
             raise RefusedError(name, "no such function", call.span)
+        if builtin.relation:
+            raise RefusedError(name, "it has many results: bind them to a variable first", call.span)
         return builtin_closure(builtin, arguments, call.span)
 
 

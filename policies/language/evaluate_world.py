@@ -59,7 +59,9 @@ class Run:
 
     __slots__ = ("limits", "now_ns", "observer", "steps", "strict")
 
-    def __init__(self, limits: Limits, *, strict: bool, now_ns: int | None, observer: Observer | None) -> None:
+    def __init__(
+        self, limits: Limits, *, strict: bool, now_ns: int | None, observer: Observer | None
+    ) -> None:
         self.limits = limits
         self.steps = limits.steps
         self.strict = strict

@@ -102,11 +102,7 @@ def _write(value: Value, put: Any, newline: str | None, indent: str) -> None:
     elif isinstance(value, Boolean):
         put("true" if value is TRUE else "false")
     elif isinstance(value, Object):
-        pairs = (
-            sorted((json_key(key), item) for key, item in value.items())
-            if all(isinstance(key, str) for key in value)
-            else sorted(((json_key(key), item) for key, item in value.items()), key=lambda pair: pair[0])
-        )
+        pairs = sorted(((json_key(key), item) for key, item in value.items()), key=lambda pair: pair[0])
         _write_members("{}", [(json_string(key) + (":" if newline is None else ": "), item) for key, item in pairs],
                        put, newline, indent)  # fmt: skip
     elif isinstance(value, tuple):
@@ -143,6 +139,7 @@ _JSON_SPECIAL = re.compile('["\\\\<>&\u2028\u2029\x00-\x1f]')
 
 def json_string(text: str) -> str:
     """A JSON string literal with the escapes that Go's encoder writes."""
+    text = replace_surrogates(text)
     return '"' + _JSON_SPECIAL.sub(lambda m: _JSON_ESCAPES.get(m[0]) or f"\\u{ord(m[0]):04x}", text) + '"'
 
 

@@ -10,25 +10,33 @@ from types import ModuleType
 from policies.language.builtins import (
     aggregates,
     collections,
+    documents,
+    encoding,
     formatting,
     glob_intersection,
     globs,
     json_paths,
+    net,
     numeric,
     operators,
     regular,
+    simple,
     strings,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
     aggregates,
     collections,
+    documents,
+    encoding,
     formatting,
     glob_intersection,
     globs,
     json_paths,
+    net,
     numeric,
     operators,
     regular,
+    simple,
     strings,
 )
