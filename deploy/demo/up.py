@@ -7,10 +7,13 @@ has a deadline and, when it passes, says what it waited for and shows the end of
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import time
 import venv
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from deploy.demo import place, processes, shown
@@ -31,18 +34,26 @@ def up() -> None:
     running = {each.name: each for each in processes.load(place.STATE) if each.is_alive}
     if {"server", "agent", *WORKLOADS} <= running.keys():
         shown.step("everything runs already", "`make down` stops it")
-    settings = _settings(bool(running))
-    _server(running, settings)
-    _interpreters()
-    _agent(running, settings)
-    _entries()
-    for name, command in _workload_commands(settings).items():
+    ports = _ports(bool(running))
+    fresh_server, fresh_agent = "server" not in running, "agent" not in running
+    _start(running, "server", _server_command(ports))
+    _interpreters()  # while the server starts
+    if fresh_server:
+        _until_serving("server", place.data_dir() / "server.sock", place.gatehouse("healthcheck"))
+        shown.step("server", f"trust domain {place.TRUST_DOMAIN}, 127.0.0.1:{ports['server']}")
+    if fresh_agent:
+        _start(running, "agent", _agent_command(ports))
+    _entries()  # while the agent attests
+    if fresh_agent:
+        _until_serving("agent", place.data_dir() / "agent.sock", place.gatehouse_agent("healthcheck"))
+        shown.step("agent", "attested with a join token")
+    for name, command in _workload_commands(ports).items():
         _start(running, name, command)
     _await_event("storefront", "answered", "the first answer over mutual TLS")
-    shown.picture(settings, _exchange(), _refusal(), _identities())
+    shown.picture(ports, _exchange(), _refusal(), _identities())
 
 
-def _settings(keep: bool) -> dict[str, int]:
+def _ports(keep: bool) -> dict[str, int]:
     """The ports of this run: kept while something runs, chosen anew otherwise."""
     path = place.DEMO / "ports.json"
     if keep and path.exists():
@@ -53,34 +64,24 @@ def _settings(keep: bool) -> dict[str, int]:
     return ports
 
 
-def _server(running: dict[str, Started], ports: dict[str, int]) -> None:
-    """The server, serving."""
-    if "server" in running:
-        return
+def _server_command(ports: dict[str, int]) -> list[str]:
+    """What starts the server."""
     flags = ("--data-dir", str(place.data_dir()), "--trust-domain", place.TRUST_DOMAIN)
-    command = place.gatehouse("server", "run", *flags, "--bind", f"127.0.0.1:{ports['server']}")
-    _start(running, "server", command)
-    healthcheck = place.gatehouse("healthcheck", "--data-dir", str(place.data_dir()), "--timeout", "2")
-    _until(lambda: _succeeds(healthcheck), "server", "the server to serve")
-    shown.step("server", f"trust domain {place.TRUST_DOMAIN}, 127.0.0.1:{ports['server']}")
+    return place.gatehouse("server", "run", *flags, "--bind", f"127.0.0.1:{ports['server']}")
 
 
-def _agent(running: dict[str, Started], ports: dict[str, int]) -> None:
-    """The agent, attested by a join token and serving the Workload API."""
-    if "agent" in running:
-        return
-    data = str(place.data_dir())
+def _agent_command(ports: dict[str, int]) -> list[str]:
+    """What starts the agent: with the server's trust bundle, and a token that lets it attest once."""
+    with ThreadPoolExecutor() as pool:
+        shown_bundle = pool.submit(answer, "bundle", "show")
+        token = pool.submit(answer, "token", "generate", "--spiffe-id", place.NODE)
     bundle = place.DEMO / "bundle.pem"
-    bundle.write_text(answer("bundle", "show")["pem"], encoding="ascii")
-    token = answer("token", "generate", "--spiffe-id", place.NODE)["token"]
-    command = place.gatehouse_agent(
-        "run", "--data-dir", data, "--trust-domain", place.TRUST_DOMAIN,
-        "--server", f"127.0.0.1:{ports['server']}", "--trust-bundle", str(bundle), "--join-token", token,
+    bundle.write_text(shown_bundle.result()["pem"], encoding="ascii")
+    return place.gatehouse_agent(
+        "run", "--data-dir", str(place.data_dir()), "--trust-domain", place.TRUST_DOMAIN,
+        "--server", f"127.0.0.1:{ports['server']}", "--trust-bundle", str(bundle),
+        "--join-token", token.result()["token"],
     )  # fmt: skip
-    _start(running, "agent", command)
-    healthcheck = place.gatehouse_agent("healthcheck", "--data-dir", data)
-    _until(lambda: _succeeds(healthcheck), "agent", "the agent to serve")
-    shown.step("agent", "attested with a join token")
 
 
 def _interpreters() -> None:
@@ -100,21 +101,23 @@ def _interpreters() -> None:
 def _entries() -> None:
     """One registration entry a workload: the path of its interpreter gives it its identity."""
     known = {entry["spiffe_id"] for entry in answer("entry", "show")["entries"]}
-    for name in WORKLOADS:
-        if place.spiffe_id(name) in known:
-            continue
-        selector = f"unix:path:{place.interpreter(name).resolve()}"
-        answer(
-            "entry",
-            "create",
-            "--spiffe-id",
-            place.spiffe_id(name),
-            "--parent-id",
-            place.NODE,
-            "--selector",
-            selector,
-        )
-        shown.step("entry", f"{selector} is {place.spiffe_id(name)}")
+    missing = [
+        {
+            "spiffe_id": place.spiffe_id(name),
+            "parent_id": place.NODE,
+            "selectors": [f"unix:path:{place.interpreter(name).resolve()}"],
+        }
+        for name in WORKLOADS
+        if place.spiffe_id(name) not in known
+    ]
+    if not missing:
+        return
+    path = place.DEMO / "entries.json"
+    path.write_text(json.dumps(missing, indent=1), encoding="utf-8")
+    answer("entry", "create", "--data", str(path))
+    for entry in missing:
+        selector = entry["selectors"][0].replace(f"{place.ROOT}/", "")
+        shown.step("entry", f"{entry['spiffe_id']} is who runs {selector.removeprefix('unix:path:')}")
 
 
 def _workload_commands(ports: dict[str, int]) -> dict[str, list[str]]:
@@ -188,9 +191,23 @@ def answer(*arguments: str) -> Any:
     return json.loads(finished.stdout)
 
 
-def _succeeds(command: list[str]) -> bool:
-    """Whether a command ends with 0."""
-    return subprocess.run(command, capture_output=True, timeout=DEADLINE_SECONDS, check=False).returncode == 0
+def _until_serving(name: str, path: Path, healthcheck: list[str]) -> None:
+    """Waits until somebody listens at a socket (cheap to ask), and then until it says that it serves."""
+    _until(lambda: _listens(path), name, f"a listener at {path}")
+    command = [*healthcheck, "--data-dir", str(place.data_dir())]
+    _until(
+        lambda: subprocess.run(command, capture_output=True, check=False).returncode == 0, name, f"the {name}"
+    )
+
+
+def _listens(path: Path) -> bool:
+    """Whether a connection to a unix socket is accepted."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _await_event(name: str, event: str, what: str) -> None:
