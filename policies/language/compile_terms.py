@@ -7,33 +7,39 @@ not): a nested body has variables of its own.
 from collections.abc import Callable, Iterator
 
 from policies.language import ast
-from policies.language.ast import Body, Call, Expr, Ref, String, Term, Var
+from policies.language.ast import Body, Boolean, Call, Expr, Ref, String, Term, Var
 
 ROOTS = frozenset({"input", "data"})
 
 
 def children(term: Term) -> tuple[Term, ...]:
-    """The direct parts of a term; the operator of a call and the head of a reference count."""
-    if isinstance(term, Ref):
-        return (term.head, *term.operands)
-    if isinstance(term, Call):
-        return term.arguments
-    if isinstance(term, ast.Array | ast.Set):
-        return term.items
-    if isinstance(term, ast.Object):
-        return tuple(part for entry in term.entries for part in entry)
+    """The direct parts of a term; the head of a reference counts, the operator of a call does not."""
+    kind = type(term)  # asked a million times for a large policy: isinstance with a union takes too long
+    if kind is Ref:
+        return (term.head, *term.operands)  # type: ignore[union-attr]
+    if kind is Call:
+        return term.arguments  # type: ignore[union-attr]
+    if kind is ast.Array or kind is ast.Set:
+        return term.items  # type: ignore[union-attr]
+    if kind is ast.Object:
+        return tuple(part for entry in term.entries for part in entry)  # type: ignore[union-attr]
     return ()
 
 
-def direct_vars(term: Term) -> Iterator[Var]:
-    """The variables of a term outside of nested bodies, roots included."""
+def direct_vars(term: Term) -> list[Var]:
+    """The variables of a term outside of nested bodies, roots included, in the order of the text."""
+    found: list[Var] = []
     stack = [term]
     while stack:
         current = stack.pop()
-        if isinstance(current, Var):
-            yield current
-        else:
-            stack.extend(reversed(children(current)))
+        kind = type(current)
+        if kind is Var:
+            found.append(current)  # type: ignore[arg-type]
+        elif kind is not String:
+            parts = children(current)
+            if parts:
+                stack.extend(parts[::-1])
+    return found
 
 
 def node_terms(node: ast.ExprNode) -> tuple[Term, ...]:
@@ -80,23 +86,18 @@ def rebuilt(term: Term, change: Callable[[Term], Term]) -> Term:
 
 def all_vars(body: Body) -> set[str]:
     """Every variable name in a body, nested bodies included."""
-    names: set[str] = set()
-    stack: list[object] = list(body)
-    while stack:
-        current = stack.pop()
-        if isinstance(current, Var):
-            names.add(current.name)
-        elif isinstance(current, Expr):
-            stack.append(current.node)
-            for modifier in current.modifiers:
-                stack.extend((modifier.target, modifier.value))
-        else:
-            stack.extend(_parts(current))
-    return names
+    return {node.name for node in walk_body(body) if type(node) is Var}  # type: ignore[attr-defined]
 
 
 def _parts(node: object) -> tuple[object, ...]:
     """Everything below a node, nested bodies included."""
+    kind = type(node)
+    if kind in _PLAIN:
+        return children(node)  # type: ignore[arg-type]
+    if isinstance(node, Expr):
+        if not node.modifiers:
+            return (node.node,)
+        return (node.node, *(part for m in node.modifiers for part in (m.target, m.value)))
     if isinstance(node, ast.ArrayComprehension | ast.SetComprehension):
         return (node.term, *node.body)
     if isinstance(node, ast.ObjectComprehension):
@@ -110,7 +111,10 @@ def _parts(node: object) -> tuple[object, ...]:
         return node_terms(node)
     if isinstance(node, ast.TemplateString):
         return tuple(part for part in node.parts if isinstance(part, Expr))
-    return children(node)  # type: ignore[arg-type] # the rest of the nodes are terms
+    return ()
+
+
+_PLAIN = frozenset((Ref, Call, ast.Array, ast.Set, ast.Object, Var, String, ast.Number, Boolean, ast.Null))
 
 
 def walk(root: object) -> Iterator[object]:
@@ -119,11 +123,7 @@ def walk(root: object) -> Iterator[object]:
     while stack:
         current = stack.pop()
         yield current
-        if isinstance(current, Expr):
-            stack.append(current.node)
-            for modifier in current.modifiers:
-                stack.extend((modifier.target, modifier.value))
-        else:
+        if type(current) is not String:
             stack.extend(_parts(current))
 
 

@@ -1,4 +1,5 @@
 """The compile stage: order, hoisting, names, and what it refuses."""
+# ruff: noqa: E501 - one case a line
 
 from dataclasses import replace
 
@@ -11,7 +12,6 @@ from policies.language.compile import compile_modules, compile_query
 from policies.language.compiled import CompiledRule, Shape
 from policies.language.diagnostics import Diagnostics
 from policies.language.parser import parse_module, parse_query
-
 
 # Declarations alone matter here, not which functions exist so far.
 BUILTINS = {
