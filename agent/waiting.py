@@ -4,7 +4,7 @@ import asyncio
 
 
 async def wait_any(*events: asyncio.Event, timeout_seconds: float | None = None) -> None:
-    """Returns when one of the events is set, or when the time has run out; which of them, the caller looks."""
+    """Returns when one of the events is set or the time has run out; which of them, the caller looks."""
     if any(event.is_set() for event in events):
         return
     waits = [asyncio.ensure_future(event.wait()) for event in events]

@@ -106,7 +106,7 @@ class Running:
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = 10.0) -> None:
         """Waits for something to become true."""
         async with asyncio.timeout(seconds):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.01)
         assert condition(), what
 

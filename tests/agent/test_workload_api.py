@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ def test_w_04_an_identity_that_cannot_be_signed_does_not_hold_up_the_others(
 def test_w_05_the_first_message_comes_at_once(agent_in: Any, entry: Any, run_async: Any) -> None:
     async def work() -> None:
         async with agent_in(entry("e1", "/w")) as run:
-            await run.until(lambda: run.agent.identities.held(), "prefetched")
+            await run.until(run.agent.identities.held, "prefetched")
             for name, request, kind in STREAMS:
                 async with asyncio.timeout(1.0):
                     assert await run.first(name, request, kind) is not None
@@ -430,9 +431,9 @@ def test_e_01_grpc_on_a_unix_socket_that_everybody_may_open(
 ) -> None:
     async def work() -> None:
         async with agent_in(entry("e1", "/w")) as run:
-            mode = os.lstat(run.settings.socket_path).st_mode  # noqa: ASYNC240 - one look in a test
+            mode = os.lstat(run.settings.socket_path).st_mode
             assert stat.S_ISSOCK(mode) and stat.S_IMODE(mode) == 0o777
-            admin = os.lstat(run.settings.admin_socket_path).st_mode  # noqa: ASYNC240
+            admin = os.lstat(run.settings.admin_socket_path).st_mode
             assert stat.S_IMODE(admin) == 0o600
 
     run_async(work())
@@ -473,8 +474,9 @@ def test_e_03_the_header_is_required_exactly_once(
 
 
 def test_e_05_the_workload_proves_nothing_by_itself(agent_in: Any, entry: Any, run_async: Any) -> None:
+    path = Path("/proc/self/exe").readlink()
+
     async def work() -> None:
-        path = os.readlink("/proc/self/exe")
         async with agent_in(entry("e1", "/by-path", f"unix:path:{path}", f"unix:gid:{os.getgid()}")) as run:
             message = await run.x509_once()  # no credential was sent; the kernel said who asked
             assert message.svids[0].spiffe_id == f"spiffe://{TD}/by-path"

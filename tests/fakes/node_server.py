@@ -171,9 +171,12 @@ class FakeServer:
         der = key.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        trust = [authority.certificate for authority in self.bundle.x509_authorities]
-        tls = TlsServerSource(TlsIdentity(chain, Secret(der)), trust)
-        self.port = await self._server.listen_tcp("127.0.0.1", port, tls)
+        self._identity = TlsIdentity(chain, Secret(der))
+        self._tls = TlsServerSource(self._identity, self._trust())
+        self.port = await self._server.listen_tcp("127.0.0.1", port, self._tls)
+
+    def _trust(self) -> list[bytes]:
+        return [authority.certificate for authority in self.bundle.x509_authorities]
 
     async def stop(self) -> None:
         await self._server.close(0)
@@ -200,6 +203,7 @@ class FakeServer:
     def set_bundle(self, **changes: Any) -> None:
         """A new bundle with the next sequence number."""
         self.bundle = dataclasses.replace(self.bundle, sequence=self.bundle.sequence + 1, **changes)
+        self._tls.swap(self._identity, self._trust())
         self.change()
 
     def rotate(self, *, taint: bool) -> None:
@@ -414,7 +418,9 @@ class _Node:
         try:
             entries, bundle, federated = dict(server.entries), server.bundle, dict(server.federated)
             known = {each.id: (each.revision_number, each.created_at) for each in request.known_entries}
-            new = [each for each in entries.values() if known.get(each.id) != (each.revision, each.created_at)]
+            new = [
+                each for each in entries.values() if known.get(each.id) != (each.revision, each.created_at)
+            ]
             gone = [each for each in known if each not in entries]
             yield self._response(True, new, gone, bundle, federated.values(), [])
             while True:
