@@ -5,7 +5,8 @@ Peers are shown as the kernel and TLS saw them, errors are `core.errors` on both
 """
 
 from control_plane.runtime.transport.call import Call
-from control_plane.runtime.transport.channel import CLIENT_LIMITS, Channel, ClientCall
+from control_plane.runtime.transport.channel import CLIENT_LIMITS, Channel
+from control_plane.runtime.transport.client_connection import ClientCall
 from control_plane.runtime.transport.health import health
 from control_plane.runtime.transport.limits import FrameLimits, Limits
 from control_plane.runtime.transport.peer import Peer, UnixPeer

@@ -1,75 +1,32 @@
-"""HTTP/2 connections: grpclib's protocol classes, made lean, bounded and fit for graceful endings.
+"""Streams and connections: grpclib's classes, made lean, bounded and fit for graceful endings.
 
-The parts that both ends share. grpclib drives h2 and keeps streams; here are the frame gate in front of it,
-bounds on what is buffered, GOAWAY that lets open streams finish, and writes of a whole reply at once.
-Server and client build on it in `session` and `channel`.
+What both ends share. grpclib drives h2 and keeps streams; here are bounds on what is buffered, GOAWAY that
+lets open streams finish, and writes of a whole reply at once. `protocol` connects them to asyncio.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from grpclib.protocol import AbstractHandler, Connection, EventsProcessor, H2Protocol, Stream
-from h2 import events
-from h2.config import H2Configuration
+from grpclib.protocol import Connection, Stream
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
 
-from control_plane.core.errors import PeerMisbehaved, ResourceExhausted
-from control_plane.runtime.transport.frames import CLIENT_PREFACE_BYTES, FrameGate, goaway_frame
+from control_plane.core.errors import ResourceExhausted
+from control_plane.runtime.transport.frames import FrameGate, goaway_frame
 from control_plane.runtime.transport.lean import ReceiveBuffer, Signal
 from control_plane.runtime.transport.limits import Limits
 
 Headers = list[tuple[str, str]]
 _HIGHEST_STREAM_ID = 2**31 - 1
-_INITIAL_WINDOW = 65_535
 # gRPC's C core takes frames of 4 MiB; back-pressure is felt only between frames, so ours stay small.
 _LARGEST_WRITE = 65_536
 
 
-def _configuration(*, client: bool) -> H2Configuration:
-    # h2's checks of headers cost more than the rest of a call; what a call needs of them is checked in
-    # `session`, and what we send is built by us.
-    return H2Configuration(
-        client_side=client,
-        header_encoding="ascii",
-        validate_inbound_headers=False,
-        validate_outbound_headers=False,
-        normalize_inbound_headers=False,
-        normalize_outbound_headers=False,
-    )
-
-
-_CLIENT_CONFIG = _configuration(client=True)
-_SERVER_CONFIG = _configuration(client=False)
-
-
 class StreamGone(Exception):
     """The stream was reset or its connection lost; nothing can be sent on it any more."""
-
-
-class _Values(list[int]):
-    """Values of one setting, oldest first: what h2 keeps in a deque of more than half a KiB, 13 times."""
-
-    def popleft(self) -> int:
-        return self.pop(0)
-
-
-class _LeanSettings(Settings):
-    """h2's settings in less than a tenth of their memory."""
-
-    def __init__(self, *, client: bool, initial_values: dict[SettingCodes, int] | None = None) -> None:
-        super().__init__(client=client, initial_values=initial_values)
-        self._settings = {code: _Values(values) for code, values in self._settings.items()}  # type: ignore[misc]
-
-
-class _Engine(H2Connection):
-    """h2 remembers 65,536 closed streams per connection; a few hundred answer late frames as well."""
-
-    MAX_CLOSED_STREAMS = 256
 
 
 _NEVER_WAITED = Signal(is_set=True)  # a server doesn't wait for response headers
@@ -290,121 +247,3 @@ class LeanConnection(Connection):
         if not self.is_closing():
             self.write_out()
             self._transport.write(goaway_frame(last_stream_id, int(code), reason))
-
-
-class LeanProcessor(EventsProcessor):
-    """Dispatches h2's events without a table per connection; what it doesn't know it ignores."""
-
-    connection: LeanConnection
-
-    def __init__(self, handler: AbstractHandler, connection: LeanConnection) -> None:
-        # Without the parent's initialiser, which binds thirteen methods per connection.
-        self.handler = handler
-        self.connection = connection
-        self.streams = {}
-
-    def process(self, event: events.Event) -> None:
-        process = _DISPATCH.get(event.__class__)
-        if process is not None:
-            process(self, event)
-
-    def process_remote_settings_changed(self, event: events.RemoteSettingsChanged) -> None:
-        self.connection.greeted = True
-        super().process_remote_settings_changed(event)
-
-    def process_data_received(self, event: events.DataReceived) -> None:
-        stream = self.streams.get(event.stream_id)
-        size = event.flow_controlled_length
-        if stream is not None:
-            stream.buffer.add(event.data, size)
-        elif not self.connection.is_closing():
-            self.connection.ack(event.stream_id, size)
-
-    def process_stream_ended(self, event: events.StreamEnded) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is not None:
-            stream.__ended__()
-
-
-_DISPATCH: Final[dict[type[events.Event], Callable[[LeanProcessor, Any], None]]] = {
-    events.RequestReceived: lambda processor, event: processor.process_request_received(event),
-    events.ResponseReceived: lambda processor, event: processor.process_response_received(event),
-    events.TrailersReceived: lambda processor, event: processor.process_trailers_received(event),
-    events.RemoteSettingsChanged: lambda processor, event: processor.process_remote_settings_changed(event),
-    events.DataReceived: lambda processor, event: processor.process_data_received(event),
-    events.WindowUpdated: lambda processor, event: processor.process_window_updated(event),
-    events.StreamEnded: lambda processor, event: processor.process_stream_ended(event),
-    events.StreamReset: lambda processor, event: processor.process_stream_reset(event),
-    events.ConnectionTerminated: lambda processor, event: processor.process_connection_terminated(event),
-}
-
-
-class LeanProtocol(H2Protocol):
-    """The asyncio protocol of one connection, client or server."""
-
-    processor: LeanProcessor
-    connection: LeanConnection
-    limits: Limits
-    client: bool
-
-    def open(self, transport: asyncio.BaseTransport) -> LeanConnection:
-        """Starts HTTP/2 on a transport that is ready: our SETTINGS go out. Called by `connection_made`."""
-        engine = _engine(self.limits, client=self.client)
-        gate = FrameGate(self.limits.frames, skip_bytes=0 if self.client else CLIENT_PREFACE_BYTES)
-        self.connection = LeanConnection(engine, cast(asyncio.Transport, transport), self.limits, gate)
-        self.connection.write_out()
-        return self.connection
-
-    def data_received(self, data: bytes) -> None:
-        connection, processor = self.connection, self.processor
-        if connection.is_closing():
-            return
-        try:
-            allowed = connection.gate.feed(data, asyncio.get_running_loop().time())
-            received = connection.feed(allowed)
-        except ResourceExhausted as flood:
-            self._give_up(ErrorCodes.ENHANCE_YOUR_CALM, flood.message)
-        except PeerMisbehaved as error:
-            self._give_up(ErrorCodes.FRAME_SIZE_ERROR, error.message)
-        except (ProtocolError, UnicodeDecodeError) as error:
-            # h2 has prepared its own GOAWAY for a ProtocolError; a header that is no ASCII gets ours.
-            connection.write_out()
-            self._give_up(ErrorCodes.PROTOCOL_ERROR, type(error).__name__)
-        else:
-            connection.write_out()
-            for event in received:
-                processor.process(event)
-            connection.write_out()
-            if connection.gate.last_stream_id is not None:
-                self.peer_leaves(connection.gate.last_stream_id)
-
-    def peer_leaves(self, last_stream_id: int) -> None:
-        """The peer's GOAWAY came: it serves streams up to `last_stream_id` and no new ones."""
-
-    def gave_up(self, reason: str) -> None:
-        """The connection was closed because of what the peer sent."""
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.processor.close(reason="connection lost")
-
-    def _give_up(self, code: ErrorCodes, reason: str) -> None:
-        self.connection.refuse(code, reason)
-        self.gave_up(reason)
-        self.processor.close(reason=reason)
-
-
-def _engine(limits: Limits, *, client: bool) -> H2Connection:
-    """An h2 connection whose bounds hold from the first frame on, with its preface prepared."""
-    engine = _Engine(config=_CLIENT_CONFIG if client else _SERVER_CONFIG)
-    values = {
-        SettingCodes.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
-        SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,
-        SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
-    }
-    engine.local_settings = _LeanSettings(client=client, initial_values=values)
-    engine.remote_settings = _LeanSettings(client=not client)
-    engine.decoder.max_header_list_size = limits.max_header_bytes
-    engine.initiate_connection()
-    if limits.connection_window_bytes > _INITIAL_WINDOW:
-        engine.increment_flow_control_window(limits.connection_window_bytes - _INITIAL_WINDOW)
-    return engine

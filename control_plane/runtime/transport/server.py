@@ -17,20 +17,18 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from control_plane.core.errors import FailedPrecondition, GatehouseError, InvalidInput, Unavailable, shown
+from control_plane.core.errors import FailedPrecondition, GatehouseError, Unavailable
 from control_plane.runtime.log import Log, get_logger
 from control_plane.runtime.tls import TlsServerSource
+from control_plane.runtime.transport.accepted import ServerProtocol
 from control_plane.runtime.transport.limits import Limits
+from control_plane.runtime.transport.listener import Listener, bind_tcp, bind_unix, tune_tcp
 from control_plane.runtime.transport.peer import Peer, UnixPeer, read_unix_peer
 from control_plane.runtime.transport.service import Interceptor, Method, Service
-from control_plane.runtime.transport.session import Admit, Dispatch, ServerProtocol, Session
+from control_plane.runtime.transport.session import Admit, Dispatch, Session
 
-BACKLOG = 4096
-_ACCEPTS_AT_ONCE = 64
-_PAUSE_SECONDS = 0.2
 _TICK_SECONDS = 1.0
 _TICKS_AT_ONCE = 256
-_LONGEST_PATH_BYTES = 107  # sun_path with its terminating zero is 108 (unix(7))
 
 
 class Server:
@@ -55,7 +53,7 @@ class Server:
         self._limits = limits or Limits()
         self._log = log or get_logger("transport")
         self._dispatch = Dispatch(methods, tuple(interceptors), self._limits, admit, self._log)
-        self._listeners: list[_Listener] = []
+        self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
         self._per_source: Counter[str] = Counter()
         self._connections = 0
@@ -71,16 +69,7 @@ class Server:
         Raises:
             Unavailable: the address can't be bound.
         """
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind((host, port))
-        except OSError as error:
-            listener.close()
-            raise Unavailable(f"listening on {host}:{port}: {error.strerror or error}") from error
+        listener = bind_tcp(host, port, reuse_port=reuse_port)
         self._serve(listener, tls, path=None)
         return int(listener.getsockname()[1])
 
@@ -94,15 +83,7 @@ class Server:
             InvalidInput: the path is longer than the kernel takes.
             Unavailable: it can't be bound.
         """
-        target = Path(path)
-        name = f"{target}.{_suffix()}"
-        if len(os.fsencode(name)) > _LONGEST_PATH_BYTES:
-            raise InvalidInput(
-                f"unix socket {shown(str(target))}: the path takes more than "
-                f"{_LONGEST_PATH_BYTES - len(name) + len(str(target))} bytes",
-                hint="choose a shorter data directory",
-            )
-        self._serve(_bind_unix(name, target, mode), None, path=target)
+        self._serve(bind_unix(Path(path), mode), None, path=Path(path))
 
     async def close(self, grace_seconds: float = 10.0) -> None:
         """Takes no new connections, lets calls finish within the grace, then ends them with UNAVAILABLE."""
@@ -150,9 +131,7 @@ class Server:
         if self._closed:
             listener.close()
             raise FailedPrecondition("listening: this server has been closed")
-        listener.setblocking(False)
-        listener.listen(BACKLOG)
-        self._listeners.append(_Listener(listener, tls, path, self._accepted, self._log))
+        self._listeners.append(Listener(listener, tls, path, self._accepted, self._log))
         if self._housekeeping is None:
             self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
 
@@ -236,81 +215,6 @@ class Server:
             await asyncio.sleep(0.02)
 
 
-class _Listener:
-    """One listening socket: accepts in batches, pauses when the process runs out of descriptors."""
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        tls: TlsServerSource | None,
-        path: Path | None,
-        accepted: Callable[[socket.socket, object, TlsServerSource | None], None],
-        log: Log,
-    ) -> None:
-        self._socket = listener
-        self._tls = tls
-        self._path = path
-        self._inode = path.stat().st_ino if path is not None else 0
-        self._accepted = accepted
-        self._log = log
-        self._closed = False
-        self._listen()
-
-    def _listen(self) -> None:
-        if not self._closed:
-            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(_ACCEPTS_AT_ONCE):
-            try:
-                connection, address = self._socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: others must give back first
-                self._log.error("accept_failed", reason=str(error), hint="raise the limit of open files")
-                loop = asyncio.get_running_loop()
-                loop.remove_reader(self._socket.fileno())
-                loop.call_later(_PAUSE_SECONDS, self._listen)
-                return
-            self._accepted(connection, address, self._tls)
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
-        self._socket.close()
-        if self._path is not None:
-            # Another process may have put its own socket there since; that one stays.
-            with contextlib.suppress(OSError):
-                if self._path.lstat().st_ino == self._inode:
-                    self._path.unlink()
-
-
-def _bind_unix(name: str, target: Path, mode: int) -> socket.socket:
-    """A socket bound to `target` by way of `name`."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        previous = os.umask(0o177)
-        try:
-            listener.bind(name)
-        finally:
-            os.umask(previous)
-        os.chmod(name, mode)  # noqa: PTH101 -- two renames of one text
-        os.rename(name, target)  # noqa: PTH104
-    except OSError as error:
-        listener.close()
-        with contextlib.suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
-        raise Unavailable(f"listening on unix socket {target}: {error.strerror or error}") from error
-    return listener
-
-
-def _suffix() -> str:
-    """A short name for the socket while it is being made."""
-    return os.urandom(3).hex()
-
-
 def _describe(address: object, unix: UnixPeer | None) -> tuple[str, str]:
     """The source that a connection counts for, and the name of its peer in logs."""
     if unix is not None:
@@ -322,13 +226,3 @@ def _describe(address: object, unix: UnixPeer | None) -> tuple[str, str]:
         source = str(ipaddress.ip_network((ip, 64), strict=False))
         return source, f"[{host}]:{port}"
     return host, f"{host}:{port}"
-
-
-def tune_tcp(connection: socket.socket) -> None:
-    """Lets the kernel find out that a peer is gone, within about a minute."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)

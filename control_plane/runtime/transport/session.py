@@ -6,16 +6,11 @@ session doesn't know sockets and listeners; `server` owns those and calls `tick`
 """
 
 import asyncio
-import os
 import secrets
-import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
-from google.protobuf.message import DecodeError, Message
 from grpclib.protocol import AbstractHandler, Stream
 from h2.errors import ErrorCodes
 
@@ -23,30 +18,26 @@ from control_plane.core.errors import (
     Bug,
     DeadlineExceeded,
     GatehouseError,
-    InvalidInput,
     Unavailable,
     Unimplemented,
     shown,
 )
 from control_plane.runtime.log import Log
-from control_plane.runtime.tls import ALPN, peer_chain
 from control_plane.runtime.transport import messages
 from control_plane.runtime.transport.call import Call
 from control_plane.runtime.transport.connection import (
     Headers,
     LeanConnection,
-    LeanProcessor,
-    LeanProtocol,
     LeanStream,
     StreamGone,
 )
+from control_plane.runtime.transport.exchange import StreamReply, StreamRequests
 from control_plane.runtime.transport.limits import Limits
-from control_plane.runtime.transport.peer import Peer, UnixPeer
-from control_plane.runtime.transport.service import Interceptor, Method, Response
+from control_plane.runtime.transport.peer import Peer
+from control_plane.runtime.transport.service import Interceptor, Method
 from control_plane.runtime.transport.status import OK_TRAILERS, to_trailers
 
 Admit = Callable[[Peer], Coroutine[None, None, None]]
-_REPLY_HEADERS: Headers = [(":status", "200"), ("content-type", messages.CONTENT_TYPE)]
 _LONGEST_DEADLINE_SECONDS = 30 * 86_400.0  # more is no deadline, and timers have a range
 _ON_THE_WAY_SECONDS = 0.25
 _CLOSE_SECONDS = 5.0  # for what was written to leave, before a closing connection is cut
@@ -68,107 +59,6 @@ class _Refusal(Exception):
 
     def __init__(self, http_status: str) -> None:
         self.http_status = http_status
-
-
-class StreamRequests:
-    """Reads the messages of one call."""
-
-    __slots__ = ("_limits", "_request_class", "_stream")
-
-    def __init__(self, stream: LeanStream, request_class: type[Message], limits: Limits) -> None:
-        self._stream = stream
-        self._request_class = request_class
-        self._limits = limits
-
-    async def one(self) -> Message:
-        seconds = self._limits.request_timeout_seconds
-        try:
-            # What has come in whole can't block, and a timer costs more than reading it.
-            async with nullcontext() if self._stream.buffer.ended() else asyncio.timeout(seconds):
-                message = await self._next()
-        except TimeoutError:
-            raise DeadlineExceeded(f"the request didn't come in whole within {seconds:g} s") from None
-        if message is None:
-            raise InvalidInput("the call ended without a request; this method takes exactly one")
-        return message
-
-    def __aiter__(self) -> AsyncIterator[Message]:
-        return self
-
-    async def __anext__(self) -> Message:
-        message = await self._next()
-        if message is None:
-            raise StopAsyncIteration
-        return message
-
-    async def _next(self) -> Message | None:
-        buffer = self._stream.buffer
-        prefix = await buffer.read(messages.PREFIX_BYTES)
-        if not prefix:
-            return None
-        if len(prefix) < messages.PREFIX_BYTES:
-            raise InvalidInput("the call ended within the prefix of a message")
-        length = messages.payload_length(prefix, self._limits.max_message_bytes)
-        with self._stream.connection.reserve(length):
-            payload = await buffer.read(length) if length else b""
-        if len(payload) < length:
-            raise InvalidInput(f"the call ended after {len(payload)} of the {length} bytes of a message")
-        try:
-            return self._request_class.FromString(payload)
-        except DecodeError as error:
-            name = self._request_class.DESCRIPTOR.full_name
-            raise InvalidInput(f"the request of {length} bytes can't be read as {name}") from error
-
-
-class StreamReply:
-    """Writes the messages and the end of one call."""
-
-    __slots__ = ("_call", "_started", "_stream", "_timeout", "finished")
-
-    def __init__(self, stream: LeanStream, timeout_seconds: float) -> None:
-        self._stream = stream
-        self._timeout = timeout_seconds
-        self._started = False
-        self._call: Call | None = None
-        self.finished = False
-
-    def opened(self, call: Call) -> None:
-        """From here on the metadata that handlers set for `call` goes out with the reply."""
-        self._call = call
-
-    async def send(self, response: Response) -> None:
-        await self._write(response, None)
-
-    async def send_last(self, response: Response) -> None:
-        await self._write(response, OK_TRAILERS)
-
-    async def finish(self, trailers: Headers) -> None:
-        """Ends the call with `trailers`, unless it has ended."""
-        if not self.finished:
-            await self._write(None, trailers)
-        # A caller that is still sending is told to stop; NO_ERROR keeps the status valid (RFC 9113, 8.1).
-        self._stream.abandon(ErrorCodes.NO_ERROR)
-
-    async def _write(self, response: Response | None, trailers: Headers | None) -> None:
-        call = self._call
-        headers: Headers | None = None
-        if not self._started:
-            headers = _REPLY_HEADERS if call is None else _REPLY_HEADERS + call.initial_metadata
-        if trailers is not None and call is not None and call.trailing_metadata:
-            trailers = trailers + call.trailing_metadata
-        data = b""
-        if response is not None:
-            data = messages.frame(response if isinstance(response, bytes) else response.SerializeToString())
-        elif headers is not None and trailers is not None:
-            trailers = headers + trailers  # the short form that the specification calls trailers-only
-            headers = None
-        self._started = True
-        self.finished = trailers is not None
-        try:
-            await self._stream.send(headers, data, trailers, timeout=self._timeout)
-        except TimeoutError:
-            self._stream.abandon()
-            raise StreamGone from None
 
 
 class Session(AbstractHandler):
@@ -397,68 +287,4 @@ class Session(AbstractHandler):
             self._cut_at = asyncio.get_running_loop().time() + _CLOSE_SECONDS
 
 
-class ServerProtocol(LeanProtocol):
-    """The asyncio protocol of one accepted connection; its session begins when TLS has been negotiated."""
-
-    def __init__(
-        self,
-        dispatch: Dispatch,
-        address: str,
-        unix: UnixPeer | None,
-        sessions: set[Session],
-        age_seconds: float,
-        lost: Callable[[], None],
-    ) -> None:
-        self.limits = dispatch.limits
-        self.client = False
-        self._dispatch = dispatch
-        self._address = address
-        self._unix = unix
-        self._sessions = sessions
-        self._age_seconds = age_seconds
-        self._lost = lost
-        self._session: Session | None = None
-        self.opened = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.opened = True
-        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        if tls is not None and (tls.selected_alpn_protocol() != ALPN or tls.session_reused):
-            # A resumed session would bring a certificate that nobody checked on this connection.
-            self.gave_up("ALPN h2 wasn't negotiated" if not tls.session_reused else "TLS session resumed")
-            cast(asyncio.Transport, transport).abort()
-            return
-        peer = Peer(
-            "unix" if self._unix is not None else "tls",
-            self._address,
-            chain=() if tls is None else peer_chain(tls),
-            unix=self._unix,
-        )
-        connection = self.open(transport)
-        session = Session(self._dispatch, peer, connection, cast(asyncio.Transport, transport))
-        self._session = session
-        self.processor = LeanProcessor(session, connection)
-        self._sessions.add(session)
-        if self._age_seconds:
-            session.expire_after(self._age_seconds)
-        session.admit()
-
-    def data_received(self, data: bytes) -> None:
-        if self._session is not None:
-            super().data_received(data)
-
-    def gave_up(self, reason: str) -> None:
-        self._dispatch.log.warning("connection_refused", peer=self._address, reason=reason)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        session = self._session
-        if session is not None:
-            super().connection_lost(exc)
-            self._sessions.discard(session)
-            session.connection_lost()
-        elif self._unix is not None and self._unix.pidfd is not None:
-            os.close(self._unix.pidfd)
-        self._lost()
-
-
-__all__ = ["Admit", "Dispatch", "ServerProtocol", "Session"]
+__all__ = ["Admit", "Dispatch", "Session"]
