@@ -170,6 +170,23 @@ def test_large_messages_up_to_the_limit(run: Run, services: Any, short_dir: Path
     run(main())
 
 
+def test_large_messages_at_once_are_bounded_per_connection(run: Run, services: Any, short_dir: Path) -> None:
+    """What all callers of one connection may have on its way in is bounded, whatever each one may."""
+
+    async def main() -> None:
+        limits = Limits(max_message_bytes=1 << 20, max_buffered_bytes=3 << 20)
+        async with serving(services, short_dir, limits=limits) as (_, channel):
+            calls = (get(channel, "i" * 1_000_000) for _ in range(12))
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            served = [each for each in results if isinstance(each, Entry)]
+            refused = [each for each in results if isinstance(each, ResourceExhausted)]
+            assert len(served) + len(refused) == 12 and len(served) >= 3 and refused
+            assert "one after the other" in str(refused[0])
+            assert len((await get(channel, "i" * 1_000_000)).id) == 1_000_000
+
+    run(main())
+
+
 def test_many_calls_at_once_share_the_connection(run: Run, services: Any, short_dir: Path) -> None:
     async def main() -> None:
         async with serving(services, short_dir) as (server, channel):

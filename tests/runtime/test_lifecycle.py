@@ -1,0 +1,97 @@
+"""Services of a process start together, and a signal or a failure ends them together."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control_plane.core.errors import Bug, Unavailable
+from control_plane.runtime.lifecycle import notify, run_services
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+class Waiting:
+    def __init__(self) -> None:
+        self.ended = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        try:
+            await stop.wait()
+        finally:
+            self.ended = True
+
+
+class Failing:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def run(self, stop: asyncio.Event) -> None:
+        await asyncio.sleep(0.05)
+        raise self._error
+
+
+class Stubborn:
+    async def run(self, stop: asyncio.Event) -> None:
+        await asyncio.sleep(60)
+
+
+def test_a_signal_stops_all(run: Run) -> None:
+    first, second = Waiting(), Waiting()
+
+    def started() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    run(run_services({"first": first, "second": second}, started=started))
+    assert first.ended and second.ended
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(ValueError("boom"), Bug), (Unavailable("no port"), Unavailable)]
+)
+def test_a_failure_ends_the_others_and_is_raised(
+    run: Run, error: Exception, expected: type[Exception]
+) -> None:
+    waiting = Waiting()
+    with pytest.raises(expected, match=r"boom|no port"):
+        run(run_services({"waiting": waiting, "failing": Failing(error)}))
+    assert waiting.ended
+
+
+def test_one_that_does_not_stop_is_cut_and_told(run: Run) -> None:
+    with pytest.raises(Bug, match="stubborn"):
+        run(
+            run_services(
+                {"stubborn": Stubborn()},
+                started=lambda: os.kill(os.getpid(), signal.SIGINT),
+                grace_seconds=0.1,
+            )
+        )
+
+
+def test_a_second_signal_does_not_wait(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for delay in (0.05, 0.2):
+            loop.call_later(delay, os.kill, os.getpid(), signal.SIGTERM)
+        started = loop.time()
+        await run_services({"stubborn": Stubborn()}, grace_seconds=30)
+        assert loop.time() - started < 5
+
+    run(main())
+
+
+def test_systemd_is_told(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(short_dir / "n"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(short_dir / "n"))
+        notify("READY=1")
+        assert listener.recv(100) == b"READY=1"
+    notify("READY=1")  # nobody listens any more; not our problem
+    monkeypatch.setenv("NOTIFY_SOCKET", "relative")
+    notify("READY=1")

@@ -1,0 +1,115 @@
+"""The small stand-ins for asyncio's Event and grpclib's Buffer behave like what they stand for."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from h2.settings import SettingCodes, Settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.runtime.transport.engine import new_engine
+from control_plane.runtime.transport.lean import ReceiveBuffer, Signal
+from control_plane.runtime.transport.limits import Limits
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@given(
+    st.lists(st.binary(max_size=50), max_size=12),
+    st.lists(st.integers(1, 60), max_size=12),
+    st.lists(st.booleans(), max_size=30),
+)
+def test_reading_is_independent_of_the_cutting(
+    pieces: list[bytes], sizes: list[int], order: list[bool]
+) -> None:
+    acknowledged: list[int] = []
+    buffer = ReceiveBuffer(acknowledged.append)
+    read: list[bytes] = []
+
+    async def reader() -> None:
+        for size in [*sizes, 10_000]:
+            read.append(await buffer.read(size))
+            if order and order.pop():
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(reader())
+        for piece in pieces:
+            if order and order.pop():
+                await asyncio.sleep(0)
+            buffer.add(piece, len(piece) + 1)
+        buffer.eof()
+        await asyncio.wait_for(task, 5)
+        assert await buffer.read(1) == b""
+
+    asyncio.run(main())
+    whole = b"".join(pieces)
+    expected = []
+    for size in [*sizes, 10_000]:
+        expected.append(whole[:size])
+        whole = whole[size:]
+    assert read == expected
+    assert sum(acknowledged) + buffer.unacked_size() == sum(len(piece) + 1 for piece in pieces)
+
+
+def test_nothing_is_acknowledged_before_it_is_wanted(run: Run) -> None:
+    async def main() -> None:
+        acknowledged: list[int] = []
+        buffer = ReceiveBuffer(acknowledged.append)
+        buffer.add(b"x" * 1000, 1000)
+        assert await buffer.read(10) == b"x" * 10
+        assert acknowledged == []
+        waiting = asyncio.ensure_future(buffer.read(2000))
+        await asyncio.sleep(0)
+        assert acknowledged == [1000]
+        buffer.add(b"y" * 1010, 1010)
+        assert len(await waiting) == 2000
+        assert acknowledged == [1000, 1010]
+
+    run(main())
+
+
+def test_a_signal_wakes_all_and_survives_cancelled_waiters(run: Run) -> None:
+    async def main() -> None:
+        signal = Signal()
+        waiters = [asyncio.ensure_future(signal.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiters[0].cancel()
+        await asyncio.sleep(0)
+        assert not signal.is_set()
+        signal.set()
+        await asyncio.wait_for(asyncio.gather(*waiters[1:]), 1)
+        await signal.wait()
+        signal.clear()
+        again = asyncio.ensure_future(signal.wait())
+        await asyncio.sleep(0.01)
+        assert not again.done()
+        signal.set()
+        await asyncio.wait_for(again, 1)
+
+    run(main())
+
+
+def test_settings_behave_as_those_of_the_library() -> None:
+    """The slim ones reach into the library's class; this fails when it changes."""
+    limits = Limits(max_concurrent_streams=7, max_header_bytes=1234, stream_window_bytes=70_000)
+    ours = new_engine(limits, client=False).local_settings
+    theirs = Settings(
+        client=False,
+        initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: 7,
+            SettingCodes.MAX_HEADER_LIST_SIZE: 1234,
+            SettingCodes.INITIAL_WINDOW_SIZE: 70_000,
+        },
+    )
+    assert dict(ours) == dict(theirs)
+    for settings in (ours, theirs):
+        settings[SettingCodes.MAX_FRAME_SIZE] = 20_000
+        settings[SettingCodes.MAX_FRAME_SIZE] = 30_000
+    assert ours.max_frame_size == theirs.max_frame_size == 16_384
+    changed = [
+        {code: (change.original_value, change.new_value) for code, change in settings.acknowledge().items()}
+        for settings in (ours, theirs)
+    ]
+    assert changed[0] == changed[1] == {SettingCodes.MAX_FRAME_SIZE: (16_384, 20_000)}
