@@ -16,11 +16,13 @@ from policies.language.evaluate_bodies import BodyCompiler, Match
 from policies.language.evaluate_errors import ConflictError
 from policies.language.evaluate_terms import Evaluate, Frame, Step, item_of
 from policies.language.evaluate_world import UNDEFINED, Path, Result, World
-from policies.language.values import EMPTY_OBJECT, Object, Set, Value
+from policies.language.values import Object, Set, Value
 
 if TYPE_CHECKING:
     from policies.language.evaluate_rules import Program
 
+Contribution = tuple[tuple[Value, ...], Value, bool]
+"""Keys below a path, the value there, and whether it is (a part of) a set."""
 Branch = Callable[[World, tuple[Value, ...]], Result]
 
 
@@ -43,6 +45,7 @@ class Group:
         self.is_function = group.shape is Shape.FUNCTION
         self.is_partial = group.shape is Shape.SET or any(rule.keys for rule in group.rules)
         self._is_set = group.shape is Shape.SET
+        self._keyed = any(rule.keys for rule in group.rules)
         if self.is_partial:
             self._collectors = [self._collector(rule) for rule in group.rules]
         else:
@@ -191,15 +194,31 @@ class Group:
         run.steps -= 1
         if run.steps < 0:
             raise run.exhausted()
-        found: list[tuple[tuple[Value, ...], Value]] = []
-        for collect in self._collectors:
-            collect(world, found)
+        found = self._found(world)
         if self._is_set:
             return self._as_sets(found)
         return self._as_objects(found)
 
+    def _found(self, world: World) -> list[tuple[tuple[Value, ...], Value]]:
+        found: list[tuple[tuple[Value, ...], Value]] = []
+        for collect in self._collectors:
+            collect(world, found)
+        return found
+
+    def contributions(self, world: World) -> list[Contribution]:
+        """Where below the path the rules put what, before it is put together."""
+        if not self.is_partial:
+            value = self.value(world)
+            return [] if value is UNDEFINED else [((), value, False)]  # type: ignore[list-item]
+        if not self._is_set:
+            return [(keys, value, False) for keys, value in self._found(world)]
+        found = self._found(world)
+        if not found and not self._keyed:
+            return [((), Set(), True)]
+        return [(keys, Set((value,)), True) for keys, value in found]
+
     def _as_sets(self, found: list[tuple[tuple[Value, ...], Value]]) -> Any:
-        if all(not keys for keys, _ in found):
+        if not self._keyed:
             return Set([member for _, member in found])
         tree: dict[Value, Any] = {}
         for keys, member in found:
@@ -311,15 +330,21 @@ def _frozen(node: Any) -> Value:
     return node  # type: ignore[no-any-return]
 
 
-def united(left: Result, right: Result, span: tuple[Any, ...]) -> Result:
-    """The union of two documents at one path; ConflictError where they disagree."""
-    if left is UNDEFINED or right is UNDEFINED:
-        return right if left is UNDEFINED else left
-    if isinstance(left, Object) and isinstance(right, Object):
-        merged: dict[Value, Value] = dict(left)
-        for key, item in right.items():
-            merged[key] = united(merged.get(key, UNDEFINED), item, span)  # type: ignore[arg-type,assignment]
-        return Object(merged) if merged else EMPTY_OBJECT
-    if left != right:
-        raise ConflictError("object keys must be unique", *span)
-    return left
+def assembled(contributions: list[Contribution]) -> Value:
+    """One document of what several groups contribute; ConflictError where two disagree."""
+    tree: dict[Value, Any] = {}
+    for keys, value, is_set in contributions:
+        if not keys:
+            continue
+        if not is_set:
+            if not _inserted(tree, keys, value):
+                raise ConflictError("object keys must be unique")
+            continue
+        node: Any = tree
+        for key in keys[:-1]:
+            node = node.setdefault(key, {}) if _is_branch(node) else None
+        members = node.setdefault(keys[-1], set()) if _is_branch(node) else None
+        if type(members) is not set:
+            raise ConflictError("object keys must be unique")
+        members.update(value)  # type: ignore[arg-type] # a set's contribution is a set
+    return _frozen(tree)

@@ -14,7 +14,7 @@ from policies.language.builtins.registry import BUILTINS
 from policies.language.compiled import CompiledModules, CompiledRule, RuleTree, Shape
 from policies.language.evaluate_bodies import BodyCompiler, Consume, variables
 from policies.language.evaluate_errors import RefusedError
-from policies.language.evaluate_groups import Group, base_at, united
+from policies.language.evaluate_groups import Contribution, Group, assembled, base_at
 from policies.language.evaluate_terms import (
     Evaluate,
     Frame,
@@ -118,10 +118,10 @@ class Program:
     def mocked_call(
         self, world: World, name: str, mock: Mock, operands: tuple[Value, ...], span: Span
     ) -> Result:
-        """A call of a function that `with` replaced; the replacement sees the function's own meaning."""
+        """A call of a function that `with` replaced; the replacement sees no replacements itself."""
         if not mock.function:
             return mock.value
-        inner = world.without_mock(name)
+        inner = world.without_mocks()
         path = self.functions.get(mock.function)
         if path is not None:
             return self.group(path).call(inner, operands)
@@ -140,7 +140,10 @@ class Program:
             return base  # functions are no part of the document
         key = ("document", path)
         known = world.cache.get(key)
-        if known is None:
+        if known is None and group is not None:
+            # Rules with computed keys beside rules below them: all of them fill one object.
+            known = world.cache[key] = assembled(self._contributions(world, node, path, ()))
+        elif known is None:
             merged = dict(base) if isinstance(base, Object) else {}
             for name, child in node.children.items():
                 below = base.get(name, UNDEFINED) if isinstance(base, Object) else UNDEFINED
@@ -148,10 +151,18 @@ class Program:
                 if value is not UNDEFINED:
                     merged[name] = value  # type: ignore[assignment]
             known = Object(merged) if merged else EMPTY_OBJECT
-            if group is not None:
-                known = united(self.group(path).value(world), known, ())
             world.cache[key] = known
         return known  # type: ignore[no-any-return]
+
+    def _contributions(self, world: World, node: RuleTree, path: Path, keys: Path) -> list[Contribution]:
+        """What each rule at a node and below it puts where, seen from the node where `keys` began."""
+        found: list[Contribution] = []
+        if node.group is not None and node.group.shape is not Shape.FUNCTION:
+            found += [((*keys, *at), value, is_set) for at, value, is_set in self.group(path).contributions(world)]
+        for name, child in node.children.items():
+            if not (world.hidden and world.hides((*path, name))):
+                found += self._contributions(world, child, (*path, name), (*keys, name))
+        return found
 
     def lookup(self, world: World, keys: Sequence[Value]) -> Result:
         """What `data` holds at keys known only now."""

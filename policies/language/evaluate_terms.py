@@ -268,6 +268,8 @@ def apply_builtin(builtin: Builtin, world: World, operands: tuple[Value, ...], s
             builtin.check_operands(operands)
         result = function(world.run, *operands) if builtin.contextual else function(*operands)
     except BuiltinError as error:
+        if builtin.tolerant:
+            return FALSE
         if world.run.strict or isinstance(error, HaltError):
             raise BuiltinFailedError(f"{builtin.name}: {error}", span, code=error.code) from error
         return UNDEFINED

@@ -107,13 +107,11 @@ class World:
         """Whether `with` replaced the document at this path or above it, so that no rule counts there."""
         return any(path[: len(replaced)] == replaced for replaced in self.hidden)
 
-    def without_mock(self, name: str) -> World:
-        """This world with a function's own meaning: what replaces it may call it."""
-        key = ("without", name)
-        known = self.cache.get(key)
+    def without_mocks(self) -> World:
+        """This world with every function's own meaning: what replaces a function sees no replacements."""
+        known = self.cache.get("without mocks")
         if known is None:
-            mocks = {mocked: mock for mocked, mock in self.mocks.items() if mocked != name}
-            known = self.cache[key] = World(self.run, self.input, self.data, mocks, self.hidden)
+            known = self.cache["without mocks"] = World(self.run, self.input, self.data, None, self.hidden)
         return known  # type: ignore[no-any-return]
 
 

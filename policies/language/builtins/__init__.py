@@ -22,6 +22,7 @@ from policies.language.builtins import (
     regular,
     simple,
     strings,
+    times,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
@@ -39,4 +40,5 @@ FAMILIES: tuple[ModuleType, ...] = (
     regular,
     simple,
     strings,
+    times,
 )

@@ -58,6 +58,11 @@ class Builtin:
     def result(self) -> Shape | None:
         return self.signature.result
 
+    @property
+    def tolerant(self) -> bool:
+        """Whether operands of another type are answered with false (`…is_valid`), not with an error."""
+        return self.name.endswith("is_valid")
+
     def check_operands(self, operands: tuple[Value, ...]) -> None:
         """OperandError when an operand's type is none that the signature admits at the top."""
         for position, (operand, classes) in enumerate(zip(operands, self.operand_classes, strict=True)):
