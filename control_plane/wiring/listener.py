@@ -43,6 +43,7 @@ class NodeListener:
         self._source: TlsServerSource | None = None
         self._server: Server | None = None
         self._trust_changed = True
+        self.port = 0  # known once it listens
         parts.trust.listen(self._on_trust)
         parts.replica.listen(self._on_changes)
 
@@ -61,8 +62,8 @@ class NodeListener:
             limits=Limits(max_connection_age_seconds=settings.written.max_connection_age_seconds),
         )
         self._server = server
-        port = await server.listen_tcp(settings.host, settings.port, self._source, reuse_port=True)
-        self._log.info("listening", address=f"{settings.host}:{port}")
+        self.port = await server.listen_tcp(settings.host, settings.port, self._source, reuse_port=True)
+        self._log.info("listening", address=f"{settings.host}:{self.port}")
         if self._listening is not None:
             self._listening()
         try:

@@ -48,7 +48,7 @@ async def manage(
     published = PublishedBundle(parts)
     try:
         await parts.open()
-        lifecycle = _lifecycle(parts)
+        lifecycle = lifecycle_of(parts)
         await lifecycle.tick()  # the first authorities are there before anybody is told that we are ready
         await parts.reload()
         context = RestContext(
@@ -170,7 +170,8 @@ class Housekeeping:
         await store.prune_changes(KEPT_CHANGES)
 
 
-def _lifecycle(parts: Parts) -> AuthorityLifecycle:
+def lifecycle_of(parts: Parts) -> AuthorityLifecycle:
+    """The service that makes and rotates the authorities."""
     settings = parts.settings
     written, authority = settings.written, settings.written.authority
     lifetimes = Lifetimes(
