@@ -13,14 +13,12 @@ from typing import Final
 
 from agent.backoff import SERVER
 from agent.broadcast import Broadcast
-from agent.holdings import HeldSvid
 from agent.identities import Identities
 from agent.keys import FreshKey
 from agent.node import Node, ServerSession
 from agent.waiting import wait_any
 from control_plane.core.entry import Entry
 from control_plane.core.errors import GatehouseError, PermissionDenied, Unavailable
-from control_plane.core.lifetime import renewal_instant
 from control_plane.core.svid import JwtSvid
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
@@ -135,8 +133,7 @@ class Keeper:
             self._identities.failed(entry, now, str(error))
             _log.warning("svid_failed", spiffe_id=str(entry.spiffe_id), entry_id=entry.id, error=str(error))
             return
-        renew_at = renewal_instant(svid.spiffe_id, svid.serial, svid.not_before, svid.not_after)
-        if self._identities.signed(entry, HeldSvid(svid, key.pkcs8(), renew_at)):
+        if self._identities.signed(entry, key.hold(svid, now)):
             _log.debug("svid_renewed", spiffe_id=str(svid.spiffe_id), serial=f"{svid.serial:x}")
 
     def _refused(self, session: ServerSession, ordered: tuple[Entry, ...], error: GatehouseError) -> None:

@@ -10,7 +10,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from agent.holdings import HeldSvid
 from control_plane.core.errors import GatehouseError, PeerMisbehaved
+from control_plane.core.lifetime import RENEWAL_BAND, renewal_instant
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.core.svid import X509Svid
@@ -35,6 +37,13 @@ class FreshKey:
                 serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
+
+    def hold(self, svid: X509Svid, now: int) -> HeldSvid:
+        """The SVID with its key and its renewal instant. Counted from now as well: a certificate that lives
+        shorter than it is back-dated would otherwise be due as soon as it comes, again and again."""
+        instant = renewal_instant(svid.spiffe_id, svid.serial, svid.not_before, svid.not_after)
+        soonest = now + max(1, int((svid.not_after - now) * RENEWAL_BAND[0]))
+        return HeldSvid(svid, self.pkcs8(), max(instant, soonest))
 
     def accept(self, chain: Sequence[bytes], expected: SpiffeId | None, now: float) -> X509Svid:
         """The chain that the server signed for this key, checked for what the agent relies on.

@@ -20,7 +20,7 @@ from typing import Final
 
 from agent.backoff import ATTESTATION, RENEWAL, Backoff
 from agent.cache_content import AgentCredential
-from agent.holdings import HeldSvid, compromised
+from agent.holdings import compromised
 from agent.keys import FreshKey
 from agent.node_attestors import NodeAttestor
 from agent.ports import Dial, ServerApi
@@ -34,7 +34,6 @@ from control_plane.core.errors import (
     NotFound,
     PermissionDenied,
 )
-from control_plane.core.lifetime import renewal_instant
 from control_plane.core.spiffe_id import TrustDomain, is_agent_id
 from control_plane.core.svid import X509Svid
 from control_plane.runtime.clock import Clock
@@ -232,7 +231,9 @@ class Node:
         finally:
             await api.close()
         await self._adopt(
-            AgentCredential(_held(key, svid), attested.reattestable, attestor.type, attestor.evidence)
+            AgentCredential(
+                key.hold(svid, self._clock.unix()), attested.reattestable, attestor.type, attestor.evidence
+            )
         )
         self._attest_again = False
         _log.info(
@@ -251,7 +252,10 @@ class Node:
         svid = self._accept(key, await session.api.renew(key.csr))
         await self._adopt(
             AgentCredential(
-                _held(key, svid), credential.reattestable, credential.attestation_type, credential.evidence
+                key.hold(svid, self._clock.unix()),
+                credential.reattestable,
+                credential.attestation_type,
+                credential.evidence,
             )
         )
         _log.info("agent_renewed", agent_id=str(svid.spiffe_id), expires_at=svid.not_after)
@@ -310,8 +314,3 @@ async def _close_later(api: ServerApi) -> None:
         await asyncio.sleep(OLD_CONNECTION_SECONDS)
     finally:
         await api.close()
-
-
-def _held(key: FreshKey, svid: X509Svid) -> HeldSvid:
-    instant = renewal_instant(svid.spiffe_id, svid.serial, svid.not_before, svid.not_after)
-    return HeldSvid(svid, key.pkcs8(), instant)

@@ -147,6 +147,7 @@ class FakeServer:
         self.agents: dict[SpiffeId, AgentRow] = {}
         self.refuse: dict[str, GatehouseError] = {}
         self.refuse_entry: dict[str, int] = {}
+        self.deny: DenialReason | None = None
         self.calls: Counter[str] = Counter()
         self.batches: list[int] = []
         self.posted: list[int] = []
@@ -214,6 +215,8 @@ class FakeServer:
 
     def caller(self, call: Call) -> SpiffeId:
         """The agent that calls; the active-serial rule is kept here."""
+        if self.deny is not None:
+            raise PermissionDenied("refused by the test", reason=self.deny)
         if not call.peer.chain:
             raise PermissionDenied("no client certificate", reason=DenialReason.AGENT_NOT_ATTESTED)
         found = verify_x509(call.peer.chain, self.bundle, self.now(), purpose=Purpose.CLIENT_AUTH)
