@@ -121,7 +121,14 @@ def read_segment(segment: Segment) -> Contents:
             continue
         resumed = _next_marker(data, position)
         if resumed is None:
-            break  # a torn tail: this group was never acknowledged
+            # A torn tail, which was never acknowledged, unless whole groups stand there in a wrong place:
+            # then bytes were taken out before them, and cutting them off would lose what was durable.
+            moved = _moved_marker(data, position)
+            if moved is not None:
+                detail = f"groups after record {expected - 1} aren't where they were written"
+                damage.append(Damage(segment.path, position, len(data), detail))
+                expected = max(expected, moved)
+            break
         offset, next_sequence = resumed
         lost = max(0, next_sequence - expected)
         damage.append(
@@ -176,6 +183,19 @@ def _next_marker(data: bytes, position: int) -> tuple[int, int] | None:
             if next_sequence is not None:
                 return offset, next_sequence
     return None
+
+
+def _moved_marker(data: bytes, position: int) -> int | None:
+    """The highest next sequence that any whole marker after `position` tells, wherever it was written."""
+    found = []
+    for at in _occurrences(data, MARKER_MAGIC, position):
+        start, end = at - HEADER.size, at + _MARKER_BYTES
+        if start < position or end > len(data):
+            continue
+        if frame(0, data[at:end]) == data[start:end]:
+            _, next_sequence, _ = _MARKER_BODY.unpack_from(data, at + len(MARKER_MAGIC))
+            found.append(int(next_sequence))
+    return max(found, default=None)
 
 
 def _occurrences(data: bytes, wanted: bytes, start: int) -> Iterator[int]:
