@@ -183,8 +183,8 @@ class _Compiler:
             if uses_metadata:
                 names.constants = self.metadata(module, rule)
             compiled.append(_RuleCompiler(module, rule, names, order).run())
-        self.found.extend(names.diagnostics)
-        self.found.extend(order.diagnostics)
+        # A name that is declared wrongly makes variables unsafe, too: that would be the same error twice.
+        self.found.extend(names.diagnostics or order.diagnostics)
         self.findings.extend(names.unused)
         for entry in module.imports:
             if entry.path[0] not in ("rego", "future") and entry.name not in names.used_globals:

@@ -6,6 +6,7 @@ so is, under the default meaning of `not`, everything that OPA evaluates outside
 and references anywhere but directly on a side of `=` or `==`.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from policies.language.compile_terms import ROOTS, direct_vars, node_terms, rebu
 from policies.language.diagnostics import Diagnostic, ErrorCode, did_you_mean
 
 _EQUALITIES = ("eq", "equal")
+_DASHED = re.compile(r"([\w.]+)\.(\w+)-\Z")
 
 
 class Order:
@@ -93,15 +95,17 @@ class Order:
                     self.unsafe(variable, expression)
 
     def unsafe(self, variable: Var, expression: Expr | None = None) -> None:
-        """Reports one unsafe variable with the likeliest reason."""
+        """Reports one unsafe variable with the likeliest reason; without a statement it stands in a head."""
         name = variable.name.split("~")[0] or "_"
         message, hint = f"var {name} is unsafe", ""
-        text = variable.span.source.text
-        before = text[max(0, variable.span.start - 1) : variable.span.start]
+        start = variable.span.start
+        dashed = _DASHED.search(variable.span.source.text[max(0, start - 200) : start])
         if name == "_" and expression is not None and isinstance(expression.node, ast.Not):
             hint = "not can't iterate: move that to a helper rule or, with future.keywords.not, to not { … }"
-        elif before == "-" and text[variable.span.start - 2 : variable.span.start - 1].isidentifier():
-            hint = f'a minus is an operator; a key with a dash is written ["…-{name}"]'
+        elif dashed is not None:
+            hint = f'a minus is an operator: write {dashed.group(1)}["{dashed.group(2)}-{name}"]'
+        elif expression is None and name not in self.names.globals:
+            hint = f"bind it in the body: {name} := …, or some {name} in …"
         else:
             near = did_you_mean(name, self.names.globals)
             hint = f"no rule, import or bound variable has this name; {near}".removesuffix("; ")

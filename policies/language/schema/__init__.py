@@ -79,7 +79,7 @@ def _object(schema: Mapping[str, Any], root: Any, depth: int) -> Type:
     static = tuple((name, type_of_schema(part, root, depth + 1)) for name, part in known.items())
     # As in `opa check --schema`, an object that names its properties has no others unless it says so.
     others = schema.get("additionalProperties", not known)
-    if others is False or "patternProperties" in schema and not known:
+    if others is False or ("patternProperties" in schema and not known):
         return ObjectOf(static, None if others is False else (STRING, ANY))
     return ObjectOf(static, (STRING, type_of_schema(others, root, depth + 1)))
 

@@ -1,0 +1,74 @@
+"""Everything that `gatehouse policy check` asks of a policy, in one call.
+
+Errors of the compile stage stop the rest; after it all checks run and are reported together. Errors are
+raised, warnings returned with the compiled policy.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from policies.language.ast import Module
+from policies.language.checks_constants import check_constants
+from policies.language.checks_mistakes import check_mistakes
+from policies.language.checks_reach import check_conflicts, check_never_holds, check_unreached
+from policies.language.checks_types import check_comparisons, check_types
+from policies.language.compile import compile_modules
+from policies.language.compile_calls import BuiltinDeclaration
+from policies.language.compile_graph import Path
+from policies.language.compiled import CompiledModules
+from policies.language.diagnostics import Diagnostic, Diagnostics, Severity
+from policies.language.parser import parse_module
+from policies.language.schema import input_type
+from policies.language.types import Type
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A policy without errors, and the warnings about it."""
+
+    compiled: CompiledModules
+    warnings: tuple[Diagnostic, ...]
+
+
+def parse_modules(texts: Mapping[str, str]) -> list[Module]:
+    """Modules by file name. Raises Diagnostics with the errors of all files."""
+    modules: list[Module] = []
+    found: list[Diagnostic] = []
+    for file, text in texts.items():
+        try:
+            modules.append(parse_module(text, file))
+        except Diagnostics as error:
+            found.extend(error.diagnostics)
+    if found:
+        raise Diagnostics(found)
+    return modules
+
+
+def check_modules(
+    modules: Sequence[Module],
+    builtins: Mapping[str, BuiltinDeclaration],
+    *,
+    schema: Type | None = None,
+    entrypoints: Iterable[Path] = (),
+) -> Checked:
+    """Compiles and checks modules against the input schema (ours unless given). Raises Diagnostics."""
+    compiled = compile_modules(modules, builtins)
+    schema = input_type() if schema is None else schema
+    found = [
+        *compiled.findings,
+        *check_types(compiled, builtins, schema),
+        *check_comparisons(compiled, builtins, schema),
+        *check_constants(compiled),
+        *check_mistakes(modules, builtins),
+        *check_conflicts(compiled),
+        *check_never_holds(compiled),
+        *check_unreached(compiled, entrypoints),
+    ]
+    errors = [diagnostic for diagnostic in found if diagnostic.severity is Severity.ERROR]
+    if errors:
+        raise Diagnostics(sorted(errors, key=_place))
+    return Checked(compiled, tuple(sorted(dict.fromkeys(found), key=_place)))
+
+
+def _place(diagnostic: Diagnostic) -> tuple[str, int]:
+    return diagnostic.span.source.file, diagnostic.span.start
