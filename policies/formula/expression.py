@@ -265,11 +265,37 @@ def _join(
         if node.atom is not None and not node.negated and _opposite(node) in flat:
             return dominant
     flat.discard(neutral)
+    if any(isinstance(node.atom, Present) for node in flat):
+        presences = _settle_presence(kind, flat)
+        if presences is None:
+            return dominant
+        flat = presences
     if not flat:
         return neutral
     if len(flat) == 1:
         return next(iter(flat))
     return _junction(kind, tuple(sorted(flat)))
+
+
+def _settle_presence(kind: Literal["and", "or"], nodes: set[Formula]) -> set[Formula] | None:
+    """Literals joined with `Present` of the same attribute: an atom that holds implies presence.
+
+    present AND equal is equal; absent AND not equal is absent; absent AND equal is false (None: the join is
+    dominated). OR follows by duality.
+    """
+    conjunction = kind == "and"
+    presence = {(n.atom.attribute, n.negated) for n in nodes if isinstance(n.atom, Present)}
+    kept = set(nodes)
+    for node in nodes:
+        atom = node.atom
+        if atom is None or isinstance(atom, Present | Opaque):
+            continue
+        if (atom.attribute, not node.negated) in presence and node.negated != conjunction:
+            return None
+        if (atom.attribute, node.negated) in presence:
+            weaker_is_presence = node.negated != conjunction
+            kept.discard(literal(Present(atom.attribute), node.negated) if weaker_is_presence else node)
+    return kept
 
 
 def _opposite(node: Formula) -> Formula | None:
@@ -283,22 +309,30 @@ def _merge_values(kind: Literal["and", "or"], nodes: set[Formula]) -> set[Formul
 
     Negated literals follow by duality.
     """
-    groups: dict[tuple[Attribute, bool], list[Formula]] = {}
+    groups: dict[Attribute, list[Formula]] = {}
     for node in nodes:
         if isinstance(node.atom, Equal | In):
-            groups.setdefault((node.atom.attribute, node.negated), []).append(node)
+            groups.setdefault(node.atom.attribute, []).append(node)
     merged = nodes
-    for (attribute, negated), group in groups.items():
+    for attribute, group in groups.items():
         if len(group) < 2:
             continue
         if merged is nodes:
             merged = set(nodes)
         merged.difference_update(group)
-        sets = [{(type(value), value) for value in _values(node)} for node in group]
-        unite = (kind == "or") != negated
-        kept = set.union(*sets) if unite else set.intersection(*sets)
-        merged.add(literal(_in(attribute, (value for _, value in kept)), negated))
+        negated = kind == "or"  # AND keeps the positive sets less the excluded ones, OR the other way round
+        kept, taken = (_sets(group, negated), _sets(group, not negated))
+        remainder = set.intersection(*kept) if kept else None
+        excluded = set.union(*taken) if taken else set()
+        values = excluded if remainder is None else remainder - excluded
+        merged.add(
+            literal(_in(attribute, (value for _, value in values)), negated == (remainder is not None))
+        )
     return merged
+
+
+def _sets(group: list[Formula], negated: bool) -> list[set[tuple[type, str | int | bool]]]:
+    return [{(type(value), value) for value in _values(node)} for node in group if node.negated == negated]
 
 
 def _values(node: Formula) -> tuple[str | int | bool, ...]:

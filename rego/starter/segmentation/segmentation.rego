@@ -3,7 +3,7 @@
 # description: |
 #   The coarse question under every call: may these two workloads exchange packets at all? Decided from labels alone, so
 #   that it can be enforced below HTTP, by NetworkPolicy and ztunnel. Three labels cut the estate:
-#   tier (web, app, data), env (prod, staging, dev) and data-class (public, internal, pci).
+#   tier (edge, web, app, data), env (prod, staging, dev) and data-class (public, internal, pci).
 package gatehouse.segmentation
 
 import future.keywords.not
@@ -19,11 +19,12 @@ allow if {
 	input.destination.labels.tier in below[input.source.labels.tier]
 }
 
-below := {"web": {"app"}, "app": {"app", "data"}}
+below := {"edge": {"web"}, "web": {"app"}, "app": {"app", "data"}}
 
 # METADATA
-# title: Card data is reached only from workloads that may hold it
+# title: Stores of card data are reached only from workloads that may hold it
 deny if {
+	input.destination.labels.tier == "data"
 	input.destination.labels["data-class"] == "pci"
 	not input.source.labels["data-class"] == "pci"
 }

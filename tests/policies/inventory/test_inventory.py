@@ -30,12 +30,20 @@ def smallest(**workload: object) -> dict[str, object]:
 
 def test_the_demo_is_read_and_fits_the_schema() -> None:
     inventory = parse_inventory(DEMO)
-    payment = inventory.by_key["shop/payment"]
-    assert payment.spiffe_id == "spiffe://gatehouse.test/ns/shop/sa/payment"
-    assert dict(payment.ports) == {8080: Protocol.HTTP, 9090: Protocol.GRPC}
-    assert inventory.segments["pci"] == ("cards/card-db",)
-    assert inventory.selected_by("shop", {"tier": "web"}) == (inventory.by_key["shop/frontend"],)
+    assert inventory.workloads
+    for workload in inventory.workloads:
+        assert workload.spiffe_id.startswith(f"spiffe://{inventory.mesh.trust_domain}/")
+        assert inventory.selected_by(workload.namespace, workload.labels) == (workload,)
     jsonschema.validate(yaml.safe_load(DEMO), SCHEMA)
+
+
+def test_ports_and_segments() -> None:
+    document = smallest(labels={"tier": "web"}, services=[{"name": "s", "ports": [
+        {"port": 80, "target_port": 8080, "protocol": "http"}, {"port": 9090, "protocol": "grpc"}]}])  # fmt: skip
+    document["segments"] = [{"name": "web", "labels": {"tier": "web"}}, {"name": "none", "namespaces": ["x"]}]
+    inventory = inventory_from_document(document)
+    assert dict(inventory.by_key["n/a"].ports) == {8080: Protocol.HTTP, 9090: Protocol.GRPC}
+    assert inventory.segments == {"web": ("n/a",), "none": ()}
 
 
 def test_json_reads_the_same() -> None:

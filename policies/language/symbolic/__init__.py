@@ -1,0 +1,7 @@
+"""The symbolic evaluator: what a Rego rule means for every request at once."""
+
+from policies.language.symbolic.evaluate import SymbolicEvaluator
+from policies.language.symbolic.input import PartialInput
+from policies.language.symbolic.machine import Limits
+
+__all__ = ["Limits", "PartialInput", "SymbolicEvaluator"]

@@ -1,0 +1,248 @@
+"""Bodies: solving the expressions of a rule one after another, collecting guards instead of deciding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policies import formula as f
+from policies.formula import FALSE, TRUE, Formula
+from policies.language import ast
+from policies.language.source import NOWHERE
+from policies.language.symbolic.machine import Environment, Scope, Solution, span_of
+from policies.language.symbolic.relations import equal, truth
+from policies.language.symbolic.terms import Terms
+from policies.language.symbolic.values import Sequence, Symbolic, is_known
+from policies.language.values import Object
+
+
+class Bodies(Terms):
+    """How a body is solved."""
+
+    __slots__ = ()
+
+    def solve(
+        self, body: ast.Body, index: int, environment: Environment, guard: Formula, scope: Scope
+    ) -> Iterator[Solution]:
+        """The solutions of `body` from the expression at `index` on; none has an impossible guard."""
+        self.count_step(body[index].span if index < len(body) else NOWHERE)
+        while index < len(body) and guard is not FALSE:
+            expression = body[index]
+            if self._binds(expression, environment):
+                for extended, condition in self._bindings(expression, environment, scope):
+                    joined = guard & condition
+                    if joined is not FALSE:
+                        yield from self.solve(body, index + 1, extended, joined, scope)
+                return
+            guard &= self._holds(expression, environment, scope)
+            index += 1
+        if guard is not FALSE:
+            yield environment, guard
+
+    def _binds(self, expression: ast.Expr, environment: Environment) -> bool:
+        names = self.remembered(("names", id(expression)), lambda: tuple(_variables(expression.node)))
+        return any(name not in environment for name in names)
+
+    def _holds(self, expression: ast.Expr, environment: Environment, scope: Scope) -> Formula:
+        """Where an expression that binds nothing is true."""
+        node = expression.node
+        found = FALSE
+        for condition, inner in self.scopes(expression, environment, scope):
+            if isinstance(node, ast.Not):
+                solved = (guard for _, guard in self.solve(node.body, 0, environment, TRUE, inner))
+                found |= condition & ~f.any_of(*solved)
+            elif isinstance(node, ast.Every):
+                found |= condition & self._every(node, environment, inner)
+            elif isinstance(node, ast.Call) and node.name == "eq":
+                for guard, (left, right) in self.product(node.arguments, environment, inner):
+                    found |= condition & guard & equal(left, right, self.site(expression.span))
+            elif isinstance(node, ast.Some | ast.SomeIn):
+                raise self.refusal(
+                    expression.span, "an unresolved `some`", "this is a fault of ours; report it"
+                )
+            else:
+                for guard, value in self.term(node, environment, inner, statement=True):
+                    found |= condition & guard & truth(value, self.site(expression.span))
+        return found
+
+    def _every(self, node: ast.Every, environment: Environment, scope: Scope) -> Formula:
+        found = FALSE
+        for guard, domain in self.term(node.domain, environment, scope):
+            parts = []
+            for condition, key, value in self.elements(domain, node.span):
+                bound = dict(environment)
+                bound[node.value.name] = value
+                if node.key is not None:
+                    bound[node.key.name] = key
+                solved = f.any_of(*(g for _, g in self.solve(node.body, 0, bound, TRUE, scope)))
+                parts.append(~condition | solved)
+            found |= guard & f.all_of(*parts)
+        return found
+
+    def _bindings(self, expression: ast.Expr, environment: Environment, scope: Scope) -> Iterator[Solution]:
+        """Solutions of an expression that binds variables."""
+        node = expression.node
+        for condition, inner in self.scopes(expression, environment, scope):
+            if isinstance(node, ast.Call) and node.name == "eq":
+                left, right = node.arguments
+                solutions = self._unify(left, right, environment, inner)
+            elif isinstance(node, ast.Call):
+                solutions = self._unify_output(node, environment, inner)
+            elif isinstance(node, ast.Ref):
+                solutions = (
+                    (bound, guard & truth(value, self.site(expression.span)))
+                    for bound, guard, value in self.reference(node, environment, inner)
+                )
+            else:
+                raise self.refusal(expression.span, "this can't bind its variables", "bind them before")
+            for bound, guard in solutions:
+                yield bound, condition & guard
+
+    def _unify(
+        self, left: ast.Term, right: ast.Term, environment: Environment, scope: Scope
+    ) -> Iterator[Solution]:
+        if self._is_pattern(left, environment) and not self._is_pattern(right, environment):
+            for bound, guard, value in self.values(right, environment, scope):
+                for matched, condition in self.match(left, value, bound, scope):
+                    yield matched, guard & condition
+        elif self._is_pattern(right, environment) and not self._is_pattern(left, environment):
+            yield from self._unify(right, left, environment, scope)
+        elif isinstance(left, ast.Array) and isinstance(right, ast.Array):
+            if len(left.items) == len(right.items):
+                yield from self._unify_each(left.items, right.items, environment, scope)
+        else:
+            for bound, guard, value in self.values(left, environment, scope):
+                for again, condition, other in self.values(right, bound, scope):
+                    yield again, guard & condition & equal(value, other, self.site(span_of(left)))
+
+    def _unify_each(
+        self, left: tuple[ast.Term, ...], right: tuple[ast.Term, ...], environment: Environment, scope: Scope
+    ) -> Iterator[Solution]:
+        if not left:
+            yield environment, TRUE
+            return
+        for bound, guard in self._unify(left[0], right[0], environment, scope):
+            for again, condition in self._unify_each(left[1:], right[1:], bound, scope):
+                yield again, guard & condition
+
+    def _unify_output(self, call: ast.Call, environment: Environment, scope: Scope) -> Iterator[Solution]:
+        """A call with one argument more than declared: its result is unified with the last one."""
+        inner = ast.Call(call.operator, call.arguments[:-1], call.span)
+        for bound, guard, value in self.values(inner, environment, scope):
+            for matched, condition in self.match(call.arguments[-1], value, bound, scope):
+                yield matched, guard & condition
+
+    def _is_pattern(self, term: ast.Term, environment: Environment) -> bool:
+        """Whether a term holds unbound variables outside references, where matching binds them."""
+        if isinstance(term, ast.Var):
+            return term.name not in environment and term.name not in ("input", "data")
+        if isinstance(term, ast.Array):
+            return any(self._is_pattern(item, environment) for item in term.items)
+        if isinstance(term, ast.Object):
+            return any(self._is_pattern(value, environment) for _, value in term.entries)
+        return False
+
+    def match(
+        self, pattern: ast.Term, value: Symbolic, environment: Environment, scope: Scope
+    ) -> Iterator[Solution]:
+        """Solutions in which a pattern equals a value."""
+        if (
+            isinstance(pattern, ast.Var)
+            and pattern.name not in environment
+            and pattern.name not in ("input", "data")
+        ):
+            yield {**environment, pattern.name: value}, TRUE
+        elif isinstance(pattern, ast.Array) and self._is_pattern(pattern, environment):
+            items = (
+                value.items if isinstance(value, Sequence) else value if isinstance(value, tuple) else None
+            )
+            if items is None and not is_known(value):
+                raise self.refusal(
+                    pattern.span, "an unknown value is taken apart as an array", "name its fields"
+                )
+            if items is not None and len(items) == len(pattern.items):
+                yield from self._match_each(pattern.items, items, environment, scope)
+        elif isinstance(pattern, ast.Object) and self._is_pattern(pattern, environment):
+            yield from self._match_object(pattern, value, environment, scope)
+        else:
+            for guard, found in self.term(pattern, environment, scope):
+                yield environment, guard & equal(found, value, self.site(span_of(pattern)))
+
+    def _match_each(
+        self,
+        patterns: tuple[ast.Term, ...],
+        values: tuple[Symbolic, ...],
+        environment: Environment,
+        scope: Scope,
+    ) -> Iterator[Solution]:
+        if not patterns:
+            yield environment, TRUE
+            return
+        for bound, guard in self.match(patterns[0], values[0], environment, scope):
+            for again, condition in self._match_each(patterns[1:], values[1:], bound, scope):
+                yield again, guard & condition
+
+    def _match_object(
+        self, pattern: ast.Object, value: Symbolic, environment: Environment, scope: Scope
+    ) -> Iterator[Solution]:
+        if not is_known(value):
+            raise self.refusal(
+                pattern.span, "an unknown value is taken apart as an object", "name its fields"
+            )
+        if not isinstance(value, Object):
+            return
+        for guard, keys in self.product(tuple(key for key, _ in pattern.entries), environment, scope):
+            plain = [key for key in keys if is_known(key)]
+            if (
+                len(plain) == len(keys)
+                and len(set(plain)) == len(value)
+                and all(key in value for key in plain)
+            ):
+                parts = tuple(value[key] for key in plain)  # type: ignore[index]  # plain values, checked above
+                terms = tuple(part for _, part in pattern.entries)
+                for bound, condition in self._match_each(terms, parts, environment, scope):
+                    yield bound, guard & condition
+
+    def scopes(
+        self, expression: ast.Expr, environment: Environment, scope: Scope
+    ) -> Iterator[tuple[Formula, Scope]]:
+        """The scope inside an expression, one for each combination of its `with` values."""
+        if not expression.modifiers:
+            yield TRUE, scope
+            return
+        values = tuple(modifier.value for modifier in expression.modifiers)
+        for guard, found in self.product(values, environment, scope):
+            inputs, data = list(scope.inputs), list(scope.data)
+            for modifier, value in zip(expression.modifiers, found, strict=True):
+                head = modifier.target.head
+                path = tuple(step.value for step in modifier.target.operands if isinstance(step, ast.String))
+                root = head.name if isinstance(head, ast.Var) else ""
+                if root not in ("input", "data") or len(path) != len(modifier.target.operands):
+                    raise self.refusal(
+                        modifier.span, "a function is replaced by `with`", "replace input or data instead"
+                    )
+                (inputs if root == "input" else data).append((path, value))
+            yield guard, Scope(tuple(inputs), tuple(data))
+
+
+def _variables(node: ast.ExprNode) -> Iterator[str]:
+    """Variables that an expression could bind: those outside nested bodies."""
+    match node:
+        case ast.Var():
+            if node.name not in ("input", "data"):
+                yield node.name
+        case ast.Ref():
+            yield from _variables(node.head)
+            for operand in node.operands:
+                yield from _variables(operand)
+        case ast.Call():
+            for argument in node.arguments:
+                yield from _variables(argument)
+        case ast.Array() | ast.Set():
+            for item in node.items:
+                yield from _variables(item)
+        case ast.Object():
+            for key, value in node.entries:
+                yield from _variables(key)
+                yield from _variables(value)
+        case _:
+            return

@@ -1,0 +1,239 @@
+"""References: walking `input`, `data` and other values step by step, iterating where a step is unbound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from policies.formula import FALSE, TRUE, Domain, Formula
+from policies.language import ast
+from policies.language.compiled import RuleTree, Shape
+from policies.language.source import Span
+from policies.language.symbolic.input import settle
+from policies.language.symbolic.machine import Environment, Machine, Scope, span_of
+from policies.language.symbolic.relations import defined, equal
+from policies.language.symbolic.values import (
+    Choices,
+    Derived,
+    Node,
+    Outcome,
+    Sequence,
+    Symbolic,
+    Unknown,
+    is_known,
+)
+from policies.language.values import Object, Set, Value, members
+
+Row = tuple[Environment, Formula, Symbolic]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the tree of packages and data that is stepped through and is no value itself."""
+
+    path: tuple[str, ...]
+
+
+class References(Machine):
+    """How a reference is followed."""
+
+    __slots__ = ()
+
+    def reference(self, reference: ast.Ref, environment: Environment, scope: Scope) -> Iterator[Row]:
+        """Every value of a reference, with what its unbound variables are then."""
+        head = reference.head
+        name = head.name if isinstance(head, ast.Var) and head.name not in environment else ""
+        starts: list[tuple[Formula, Symbolic | Place]]
+        if name == "input":
+            starts = list(self._replaced_input((), scope) or [(TRUE, self.input.root())])
+        elif name == "data":
+            starts = [(TRUE, Place(()))]
+        else:
+            starts = list(self.term(head, environment, scope))
+        for guard, start in starts:
+            yield from self._walk(reference, 0, start, environment, guard, scope)
+
+    def _walk(
+        self,
+        reference: ast.Ref,
+        index: int,
+        current: Symbolic | Place,
+        environment: Environment,
+        guard: Formula,
+        scope: Scope,
+    ) -> Iterator[Row]:
+        if guard is FALSE:
+            return
+        self.count_step(reference.span)
+        if isinstance(current, Place):
+            entered = self._enter(current.path, scope)
+            if entered is not None:
+                for condition, value in entered:
+                    yield from self._walk(reference, index, value, environment, guard & condition, scope)
+                return
+        if index == len(reference.operands):
+            if isinstance(current, Place):
+                current = self._document(current, reference.span)
+            settled = settle(current) if isinstance(current, Node) else None
+            condition, value = settled or (TRUE, current)
+            yield environment, guard & condition, value
+            return
+        operand = reference.operands[index]
+        if isinstance(operand, ast.Var) and operand.name not in environment:
+            for condition, key, below in self._below(current, scope, span_of(operand)):
+                bound = {**environment, operand.name: key}
+                yield from self._walk(reference, index + 1, below, bound, guard & condition, scope)
+            return
+        for condition, key in self.term(operand, environment, scope):
+            for selected, below in self._select(current, key, scope, span_of(operand)):
+                joined = guard & condition & selected
+                yield from self._walk(reference, index + 1, below, environment, joined, scope)
+
+    # --- one step --------------------------------------------------------------------------------------
+
+    def _select(
+        self, current: Symbolic | Place, key: Symbolic, scope: Scope, span: Span
+    ) -> list[tuple[Formula, Symbolic | Place]]:
+        """What stands at `key` of a value."""
+        if isinstance(current, Place):
+            return self._select_place(current, key, scope, span)
+        if isinstance(current, Node):
+            return list(self._select_input(current, key, scope, span))
+        if isinstance(current, Unknown) and current.attribute.domain is not Domain.CLAIM:
+            return []  # a text, number or flag has no members
+        if isinstance(current, Unknown | Derived):
+            inside = Derived("element", (current, key))
+            return [(defined(inside, self.site(span)), inside)]
+        if is_known(current) and is_known(key):
+            found = _member(current, key)  # type: ignore[arg-type]  # both were just seen to be plain
+            return [(TRUE, value) for value in found]
+        return [
+            (joined, value)
+            for guard, own, value in self.elements(current, span)
+            if (joined := guard & equal(own, key, self.site(span))) is not FALSE
+        ]
+
+    def elements(self, current: Symbolic, span: Span) -> list[tuple[Formula, Symbolic, Symbolic]]:
+        """Guard, key and value of each member of a collection; a scalar has none."""
+        if isinstance(current, Choices):
+            return list(current.members)
+        if isinstance(current, Sequence):
+            return [(TRUE, index, item) for index, item in enumerate(current.items)]
+        if isinstance(current, Unknown) and current.attribute.domain is not Domain.CLAIM:
+            return []
+        if isinstance(current, Unknown | Derived | Node):
+            raise self.refusal(
+                span,
+                "this iterates over a part of the request, whose members aren't known yet",
+                'name the member you want, or ask `"x" in …` of a claim',
+            )
+        return [(TRUE, key, value) for key, value in members(current)]
+
+    def _below(
+        self, current: Symbolic | Place, scope: Scope, span: Span
+    ) -> list[tuple[Formula, Symbolic, Symbolic | Place]]:
+        if not isinstance(current, Place):
+            return list(self.elements(current, span))
+        names: dict[str, None] = dict.fromkeys(self._children(current.path))
+        base = _at(self.data, current.path)
+        if isinstance(base, Object):
+            names.update(dict.fromkeys(key for key in base if isinstance(key, str)))
+        return [(TRUE, name, Place((*current.path, name))) for name in sorted(names)]
+
+    # --- input -----------------------------------------------------------------------------------------
+
+    def _select_input(self, node: Node, key: Symbolic, scope: Scope, span: Span) -> list[Outcome]:
+        if not isinstance(key, str):
+            if is_known(key):
+                return []  # every key of the input is a text
+            raise self.refusal(
+                span,
+                "the input is indexed by a value of the request",
+                "compare the values in question one by one",
+            )
+        replaced = self._replaced_input((*node.path, key), scope)
+        if replaced is not None:
+            return replaced
+        found = self.input.step(node, key)
+        for value in found:
+            self.known_reads += is_known(value)
+        if not found:
+            self.known_reads += 1  # absent because this input is known to lack it
+        return [(TRUE, value) for value in found]
+
+    def _replaced_input(self, path: tuple[str, ...], scope: Scope) -> list[Outcome] | None:
+        """What `with` put at a path below `input`; None where nothing was put."""
+        for place, value in reversed(scope.inputs):
+            if place == path:
+                return [(TRUE, value)]
+        return None
+
+    # --- data ------------------------------------------------------------------------------------------
+
+    def _select_place(
+        self, place: Place, key: Symbolic, scope: Scope, span: Span
+    ) -> list[tuple[Formula, Symbolic | Place]]:
+        if isinstance(key, str):
+            return [(TRUE, Place((*place.path, key)))]
+        if is_known(key):
+            base = _at(self.data, place.path)
+            return [(TRUE, value) for value in _member(base, key)] if base is not None else []  # type: ignore[arg-type]
+        return [
+            (joined, value)
+            for _, name, value in self._below(place, scope, span)
+            if (joined := equal(name, key, self.site(span))) is not FALSE
+        ]
+
+    def _enter(self, path: tuple[str, ...], scope: Scope) -> list[Outcome] | None:
+        """The value at a place of `data`; None where the place is only on the way to rules below it."""
+        for place, value in reversed(scope.data):
+            if place == path:
+                return [(TRUE, value)]
+        node = self.modules.tree.at(path)
+        if node is not None and node.group is not None and node.group.shape is not Shape.FUNCTION:
+            return self.group(node.group, scope)
+        on_the_way = any(place[: len(path)] == path for place, _ in scope.data)
+        if node is not None or on_the_way:
+            return None
+        base = _lookup(self.data, path)
+        return [(TRUE, value) for value in base]
+
+    def _document(self, place: Place, span: Span) -> Symbolic:
+        node = self.modules.tree.at(place.path)
+        if node is not None and not _has_rules(node):
+            base = _at(self.data, place.path)
+            if base is not None:
+                return base
+        name = ".".join(("data", *place.path))
+        raise self.refusal(span, f"{name} is a whole package, not a value", "name one of its rules")
+
+    def _children(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        node = self.modules.tree.at(path)
+        return tuple(node.children) if node is not None else ()
+
+
+def _has_rules(node: RuleTree) -> bool:
+    return node.group is not None or any(_has_rules(child) for child in node.children.values())
+
+
+def _lookup(value: Value, path: tuple[str, ...]) -> tuple[Value, ...]:
+    for step in path:
+        if not isinstance(value, Object) or step not in value:
+            return ()
+        value = value[step]
+    return (value,)
+
+
+def _at(value: Value, path: tuple[str, ...]) -> Value | None:
+    found = _lookup(value, path)
+    return found[0] if found else None
+
+
+def _member(collection: Value, key: Value) -> tuple[Value, ...]:
+    if isinstance(collection, Object):
+        return (collection[key],) if key in collection else ()
+    if isinstance(collection, Set):
+        return (key,) if key in collection else ()
+    if isinstance(collection, tuple) and isinstance(key, int):
+        return (collection[key],) if 0 <= key < len(collection) else ()
+    return ()

@@ -1,0 +1,188 @@
+"""From a compiled policy and an inventory to the questions of every workload.
+
+For each workload the destination is known and the request is not. `data.gatehouse.authz` and
+`data.gatehouse.segmentation` are evaluated with that much known; what remains is, for each rule, a formula
+over the request (`policies.formula.decision`). A rule set without `allow` isn't asked. `deny` may be a
+boolean or a set of reasons; any reason denies.
+
+`data.inventory` is what policies see of the inventory: `inventory_document` gives its shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from policies import formula as f
+from policies.formula import (
+    FALSE,
+    TRUE,
+    Decision,
+    Disjunct,
+    Formula,
+    Origin,
+    PolicySet,
+    Question,
+    WorkloadPolicy,
+)
+from policies.inventory import Inventory, Workload
+from policies.language.ast import Boolean as BooleanTerm
+from policies.language.compiled import CompiledModules, RuleGroup, Shape
+from policies.language.diagnostics import Diagnostic, Diagnostics, ErrorCode
+from policies.language.source import Span
+from policies.language.symbolic import Limits, PartialInput, SymbolicEvaluator
+from policies.language.symbolic.machine import Witness
+from policies.language.symbolic.relations import equal
+from policies.language.values import TRUE as REGO_TRUE
+from policies.language.values import Object, from_python
+
+AUTHZ: Final = ("gatehouse", "authz")
+SEGMENTATION: Final = ("gatehouse", "segmentation")
+_LABELS: Final = ("destination", "labels")
+
+
+@dataclass(slots=True)
+class Questions:
+    """Evaluates one policy version for the workloads of one inventory."""
+
+    modules: CompiledModules
+    data: Object
+    inventory: Inventory
+    limits: Limits = field(default_factory=Limits)
+    witness: Witness | None = None
+    _shared: dict[object, object] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        modules: CompiledModules,
+        inventory: Inventory,
+        data: Mapping[str, object] | None = None,
+        *,
+        limits: Limits | None = None,
+        witness: Witness | None = None,
+    ) -> Questions:
+        """A policy with `data` beside the inventory. Raises Diagnostics for a bad default."""
+        for package in (AUTHZ, SEGMENTATION):
+            for name in ("allow", "deny"):
+                _check_default(modules, (*package, name))
+        document = from_python({**(data or {}), "inventory": inventory_document(inventory)})
+        assert isinstance(document, Object)
+        return Questions(modules, document, inventory, limits or Limits(), witness)
+
+    def all(self, bundle_digest: str) -> PolicySet:
+        """The policy of every workload."""
+        return PolicySet.of(bundle_digest, *map(self.workload, self.inventory.workloads))
+
+    def workload(self, workload: Workload) -> WorkloadPolicy:
+        """Both questions of one workload. Raises Diagnostics where a rule can't be compiled."""
+        return WorkloadPolicy(
+            workload.key, self._question(AUTHZ, workload), self._question(SEGMENTATION, workload)
+        )
+
+    def _question(self, package: tuple[str, ...], workload: Workload) -> Question | None:
+        if _group(self.modules, (*package, "allow")) is None:
+            return None
+        allow: list[Disjunct] = []
+        deny: list[Disjunct] = []
+        for known, guard in _destinations(workload):
+            evaluator = SymbolicEvaluator(
+                self.modules, self.data, known, self.limits, self.witness, self._shared
+            )
+            allow.extend(_disjuncts(evaluator, (*package, "allow"), guard))
+            deny.extend(_disjuncts(evaluator, (*package, "deny"), guard))
+        return Question(Decision.of(*allow), Decision.of(*deny))
+
+
+def inventory_document(inventory: Inventory) -> dict[str, object]:
+    """`data.inventory` as plain JSON values.
+
+    {"trust_domain": …, "segments": {name: [workload, …]},
+     "workloads": {"ns/name": {"name", "namespace", "service_account", "spiffe_id", "labels", "services"}}}
+    """
+    return {
+        "trust_domain": inventory.mesh.trust_domain,
+        "segments": {name: list(keys) for name, keys in inventory.segments.items()},
+        "workloads": {
+            workload.key: {
+                "name": workload.name,
+                "namespace": workload.namespace,
+                "service_account": workload.service_account,
+                "spiffe_id": workload.spiffe_id,
+                "labels": dict(workload.labels),
+                "services": [service.name for service in workload.services],
+            }
+            for workload in inventory.workloads
+        },
+    }
+
+
+def destination_document(workload: Workload, service: str | None) -> dict[str, object]:
+    """`input.destination` as far as the inventory knows it."""
+    document: dict[str, object] = {
+        "spiffe_id": workload.spiffe_id,
+        "trust_domain": workload.spiffe_id.removeprefix("spiffe://").partition("/")[0],
+        "namespace": workload.namespace,
+        "service_account": workload.service_account,
+        "labels": dict(workload.labels),
+    }
+    return document if service is None else document | {"service": service}
+
+
+def _destinations(workload: Workload) -> Iterator[tuple[PartialInput, Formula]]:
+    """What is known of the destination, once a service; ports tell several services apart."""
+    services = workload.services
+    if not services:
+        yield _partial(workload, None), TRUE
+    for service in services:
+        ports = {port.target_port for port in service.ports}
+        guard = TRUE if len(services) == 1 else f.one_of(f.PORT, ports)
+        yield _partial(workload, service.name), guard
+
+
+def _partial(workload: Workload, service: str | None) -> PartialInput:
+    known = from_python({"destination": destination_document(workload, service)})
+    assert isinstance(known, Object)
+    return PartialInput(known, frozenset({_LABELS}))
+
+
+def _disjuncts(evaluator: SymbolicEvaluator, path: tuple[str, ...], guard: Formula) -> Iterator[Disjunct]:
+    name = ".".join(("data", *path))
+    group = _group(evaluator.modules, path)
+    if group is not None and group.shape is Shape.SET:
+        found = [(condition, span) for condition, _, span in evaluator.set_members(path)]
+    else:
+        found = [
+            (condition & equal(value, REGO_TRUE, evaluator.site(span)), span)
+            for condition, value, span in evaluator.outcomes(path)
+        ]
+    for condition, span in found:
+        if (joined := condition & guard) is not FALSE:
+            yield Disjunct(joined, (_origin(span, name),))
+
+
+def _origin(span: Span, rule: str) -> Origin:
+    return Origin(span.source.file, span.row, rule)
+
+
+def _group(modules: CompiledModules, path: tuple[str, ...]) -> RuleGroup | None:
+    node = modules.tree.at(path)
+    return node.group if node is not None else None
+
+
+def _check_default(modules: CompiledModules, path: tuple[str, ...]) -> None:
+    """What no rule decides is denied: a default of anything but false would decide it."""
+    group = _group(modules, path)
+    default = group.default if group is not None else None
+    if default is not None and default.value != BooleanTerm(False):
+        name = ".".join(("data", *path))
+        raise Diagnostics(
+            [
+                Diagnostic(
+                    default.span,
+                    ErrorCode.COMPILE,
+                    f"the default of {name} must be false",
+                    hint="say in rules what holds; the default is what holds when nobody thought of it",
+                )
+            ]
+        )
