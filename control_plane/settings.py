@@ -23,7 +23,10 @@ from control_plane.runtime.log import LEVELS
 from control_plane.runtime.settings import load
 
 ENVIRONMENT_PREFIX: Final = "GATEHOUSE_"
-OTHERS: Final = ("GATEHOUSE_AGENT_", "GATEHOUSE_PEERS", "GATEHOUSE_REQUIRE_")
+OTHERS: Final = (
+    *("GATEHOUSE_AGENT_", "GATEHOUSE_PEERS", "GATEHOUSE_REQUIRE_", "GATEHOUSE_CONFORMANCE"),
+    *("GATEHOUSE_BENCH_", "GATEHOUSE_CHAOS_", "GATEHOUSE_DEMO_"),
+)
 DEFAULT_BIND: Final = "0.0.0.0:8081"
 MAX_ISSUERS: Final = 64
 HOUR: Final = 3600

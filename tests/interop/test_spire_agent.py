@@ -123,3 +123,23 @@ def test_x509pop(running: ModuleType, peer: Callable[[str], Path], x509pop: Any)
             assert [each["attestation_type"] for each in agents] == ["x509pop"]
             assert agents[0]["spiffe_id"].endswith(f"/spire/agent/x509pop/{x509pop.fingerprint}")
             assert agents[0]["can_reattest"] is True
+
+
+def test_our_agent_proves_possession_too(running: ModuleType, x509pop: Any) -> None:
+    """The same certificate with our own agent; it may attest again after losing everything."""
+    with running.short_folder() as place:
+        ours = running.GatehouseServer(place, extra=x509pop.server_flags)
+        agent = running.GatehouseAgent(place)
+        flags = ("--x509pop-certificate", str(x509pop.certificate), "--x509pop-key", str(x509pop.key))
+        with running.stopping(ours, agent):
+            ours.run()
+            agent.run(f"127.0.0.1:{ours.port}", ours.trust_domain, ours.bundle_file(), extra=flags)
+            first = ours.cli("agent", "list")["agents"][0]
+            assert first["spiffe_id"].endswith(f"/spire/agent/x509pop/{x509pop.fingerprint}")
+            agent.kill()
+            for path in agent.data.glob("*.cache"):
+                path.unlink()
+            agent.run(f"127.0.0.1:{ours.port}", ours.trust_domain, ours.bundle_file(), extra=flags)
+            second = ours.cli("agent", "list")["agents"]
+            assert [each["spiffe_id"] for each in second] == [first["spiffe_id"]]
+            assert second[0]["serial"] != first["serial"]
