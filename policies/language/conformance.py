@@ -27,6 +27,9 @@ from policies.language.parser import parse_module, parse_query
 from policies.language.serial import json_key, json_text, parse_json
 from policies.language.values import EMPTY_OBJECT, TRUE, Object, Set, Value, ordered
 
+_NOW_NS = 1_795_000_000_000_000_000
+"""The present moment of every case: November 2026."""
+
 Clock = Callable[[], float]
 
 
@@ -134,7 +137,7 @@ def _results(case: Object) -> list[dict[str, Value]]:
         input_document=_input(case),
         data=EMPTY_OBJECT if data is None else data,
         strict=strict,
-        now_ns=1_600_000_000_000_000_000,
+        now_ns=_NOW_NS,
     )
     return [dict(bindings) for bindings in found]
 

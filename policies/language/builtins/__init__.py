@@ -9,7 +9,9 @@ from types import ModuleType
 
 from policies.language.builtins import (
     aggregates,
+    certificates,
     collections,
+    crypto,
     documents,
     encoding,
     formatting,
@@ -20,14 +22,18 @@ from policies.language.builtins import (
     numeric,
     operators,
     regular,
+    schemas,
     simple,
     strings,
+    templates,
     times,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
     aggregates,
+    certificates,
     collections,
+    crypto,
     documents,
     encoding,
     formatting,
@@ -38,7 +44,9 @@ FAMILIES: tuple[ModuleType, ...] = (
     numeric,
     operators,
     regular,
+    schemas,
     simple,
     strings,
+    templates,
     times,
 )
