@@ -138,7 +138,7 @@ class _NoRequests(AbstractHandler):
     """A server doesn't call its client; h2 refuses what would be a request."""
 
     def __init__(self, connection: "ClientConnection") -> None:
-        self._connection = connection
+        self._connection: ClientConnection | None = connection
 
     def accept(self, stream: Stream, headers: Headers, release_stream: Callable[[], None]) -> None:
         release_stream()
@@ -147,7 +147,9 @@ class _NoRequests(AbstractHandler):
         pass
 
     def close(self) -> None:
-        self._connection.usable = False
+        connection, self._connection = self._connection, None  # which leads back here: a cycle otherwise
+        if connection is not None:
+            connection.usable = False
 
 
 class ClientConnection(LeanProtocol):

@@ -105,6 +105,7 @@ class ReceiveBuffer:
     def unacked_size(self) -> int:
         """Gives up what wasn't read; returns what is still to be acknowledged to the peer."""
         self._data = None
+        self._acknowledge = _nothing  # it leads back to the stream, and that would be a cycle
         unacknowledged, self._unacknowledged = self._unacknowledged, 0
         return unacknowledged
 
@@ -116,3 +117,7 @@ class ReceiveBuffer:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _nothing(size: int) -> None:
+    """Nobody wants acknowledgements of a stream that has ended."""

@@ -203,10 +203,13 @@ class Server:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            for number, session in enumerate(list(self._sessions)):
-                session.tick(asyncio.get_running_loop().time())
-                if number % _TICKS_AT_ONCE == _TICKS_AT_ONCE - 1:
-                    await asyncio.sleep(0)
+            await self._tick()
+
+    async def _tick(self) -> None:
+        for number, session in enumerate(list(self._sessions)):
+            session.tick(asyncio.get_running_loop().time())
+            if number % _TICKS_AT_ONCE == _TICKS_AT_ONCE - 1:
+                await asyncio.sleep(0)
 
     async def _until_empty(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """How connections end: shutdown, age, being thrown out, idleness; and what open calls hear of it."""
 
 import asyncio
+import gc
 import os
 import stat
 import subprocess
@@ -15,6 +16,9 @@ from control_plane.core.errors import DenialReason, InvalidInput, PermissionDeni
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.types.entry_pb2 import Entry
 from control_plane.runtime.transport import Call, Channel, Limits, Peer, Server
+from control_plane.runtime.transport.connection import LeanConnection, LeanStream
+from control_plane.runtime.transport.protocol import LeanProtocol
+from control_plane.runtime.transport.session import Session
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 ENTRY = entry_pb2.DESCRIPTOR.services_by_name["Entry"]
@@ -218,6 +222,42 @@ def test_a_busy_port_is_reported(run: Run, services: Any, authority: Any) -> Non
             await server.listen_tcp("127.0.0.1", port, source)
         shared = await server.listen_tcp("127.0.0.1", 0, source, reuse_port=True)
         assert await server.listen_tcp("127.0.0.1", shared, source, reuse_port=True) == shared
+        await server.close(0.1)
+
+    run(main())
+
+
+def test_connections_are_freed_without_the_cyclic_collector(
+    run: Run, services: Any, entries: Any, short_dir: Path, authority: Any
+) -> None:
+    """Long-lived processes keep the collector quiet, so nothing of a connection may lie in a cycle."""
+
+    def alive() -> int:
+        kinds = (Session, LeanConnection, LeanStream, LeanProtocol)
+        return sum(isinstance(each, kinds) for each in gc.get_objects())
+
+    async def main() -> None:
+        server = Server(services)
+        await server.listen_unix(short_dir / "s.sock")
+        port = await server.listen_tcp("127.0.0.1", 0, authority.server_source())
+        before = alive()
+        gc.disable()
+        try:
+            for _ in range(10):
+                for channel in (
+                    Channel.unix(short_dir / "s.sock"),
+                    Channel.tcp("127.0.0.1", port, authority.client()),
+                ):
+                    async with channel:
+                        await get(channel)
+            entries.calls.clear()
+            for _ in range(50):
+                await asyncio.sleep(0.05)
+                if alive() <= before:
+                    break
+            assert alive() <= before
+        finally:
+            gc.enable()
         await server.close(0.1)
 
     run(main())
