@@ -27,6 +27,7 @@ from policies.language.builtins import (
     strings,
     templates,
     times,
+    tokens,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
@@ -49,4 +50,5 @@ FAMILIES: tuple[ModuleType, ...] = (
     strings,
     templates,
     times,
+    tokens,
 )
