@@ -1,9 +1,10 @@
 """Runs conformance cases of Rego and says which end right, which are refused, and which are wrong.
 
-A case is one JSON object a line: `id`, `query`, `modules`, `data`, `input` or `input_term`, and what is wanted:
-`want_result` (a list of bindings, sets given as sorted arrays) or `want_error_code` (`strict_error`: only when errors
-of built-ins are strict). A case is *right* when it ends as wanted; *refused* when loading it or running it ends with
-an error that names a construct which is not implemented; otherwise *wrong*.
+A case is one JSON object a line: `id`, `query`, `modules`, `data`, `input` or `input_term`, and what is
+wanted: `want_result` (a list of bindings, sets given as sorted arrays) or `want_error_code`
+(`strict_error`: only when errors of built-ins are strict). A case is *right* when it ends as wanted;
+*refused* when loading it or running it ends with an error that names a construct which is not implemented;
+otherwise *wrong*.
 
     python -m policies.language.conformance CASES.jsonl --output json
 
@@ -148,7 +149,7 @@ def _input(case: Object) -> Result:
         query = compile_query(parse_query(f"x = {case['input_term']}"), nothing, BUILTINS)
         (bindings,) = Evaluator(nothing).query(query)
         return bindings["x"]
-    return case["input"] if "input" in case else UNDEFINED
+    return case.get("input", UNDEFINED)
 
 
 def _same_results(found: list[dict[str, Value]], wanted: Value) -> bool:

@@ -1,14 +1,16 @@
 """The concrete evaluator: what a compiled policy says about given input and data.
 
     evaluator = Evaluator(compiled_modules)
-    evaluator.query(compiled_query, input_document=…, data=…)   -> results, each a mapping of variables to values
-    evaluator.document(("gatehouse", "authz", "allow"), …)      -> the value of one document, or UNDEFINED
+    evaluator.query(compiled_query, input_document=…, data=…)   -> results, each a mapping of variables to
+    values evaluator.document(("gatehouse", "authz", "allow"), …)      -> the value of one document, or
+    UNDEFINED
 
-Values are those of `values`; use `serial.parse_json` or `values.from_python` to make them. Everything an evaluation
-may cost is bounded by `Limits`; the time of day is an argument. Constructs that are not implemented are refused when
-the evaluator is made, by name and place.
+Values are those of `values`; use `serial.parse_json` or `values.from_python` to make them. Everything an
+evaluation may cost is bounded by `Limits`; the time of day is an argument. Constructs that are not
+implemented are refused when the evaluator is made, by name and place.
 
-Not here: parsing and checking (`compile`), several requests per second (`closure`), unknown inputs (`symbolic`).
+Not here: parsing and checking (`compile`), several requests per second (`closure`), unknown inputs
+(`symbolic`).
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Bodies of compiled Rego as chains of Python closures.
 
-Each expression becomes a step that knows the step after it and calls that once per solution. Expressions that can
-hold at most once are tests and run flat in a row; only what iterates nests a Python call. A step returns True when
-whoever collects the solutions wants no more.
+Each expression becomes a step that knows the step after it and calls that once per solution. Expressions
+that can hold at most once are tests and run flat in a row; only what iterates nests a Python call. A step
+returns True when whoever collects the solutions wants no more.
 
-Unification is taken apart while compiling: every pair of sides becomes a comparison, a match of a value against a
-pattern, or an iteration, in an order in which each finds its variables bound.
+Unification is taken apart while compiling: every pair of sides becomes a comparison, a match of a value
+against a pattern, or an iteration, in an order in which each finds its variables bound.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from policies.language.builtins.registry import BUILTINS
 from policies.language.evaluate_errors import ConflictError, EvaluationError, RefusedError
 from policies.language.evaluate_terms import Evaluate, Frame, Step, TermCompiler, apply_builtin, item_of
 from policies.language.evaluate_world import UNDEFINED, Mock, Result, World, replaced_at
+from policies.language.source import Span
 from policies.language.values import FALSE, Object, Set, Value, members
 
 Test = Callable[[Frame], bool]
@@ -31,7 +32,8 @@ _ROOTS = frozenset({"input", "data"})
 def variables(term: ast.Term | ast.Expr) -> frozenset[str]:
     """The local variables that a term needs or binds: those inside comprehensions are not counted.
 
-    Comprehension variables of the outside are bound before by the order of the body, hence of no interest here.
+    Comprehension variables of the outside are bound before by the order of the body, hence of no interest
+    here.
     """
     match term:
         case ast.Var(name=name):
@@ -50,7 +52,7 @@ def variables(term: ast.Term | ast.Expr) -> frozenset[str]:
 class BodyCompiler(TermCompiler):
     """Adds bodies, unification and everything that iterates."""
 
-    # --- bodies ---------------------------------------------------------------------------------------
+    # --- bodies -------------------------------------------------------------------------------------
 
     def body(self, body: ast.Body, bound: frozenset[str], final: Step) -> Step:
         """A step that calls `final` for every solution of the body."""
@@ -62,6 +64,11 @@ class BodyCompiler(TermCompiler):
         """As `body`, where the last step needs to know which variables are bound by then."""
         return self._from(body, 0, bound, final)
 
+    def _rest(
+        self, body: ast.Body, index: int, final: Callable[[frozenset[str]], Step]
+    ) -> Callable[[frozenset[str]], Step]:
+        return lambda bound: self._from(body, index, bound, final)
+
     def _from(
         self, body: ast.Body, index: int, bound: frozenset[str], final: Callable[[frozenset[str]], Step]
     ) -> Step:
@@ -69,7 +76,7 @@ class BodyCompiler(TermCompiler):
         while index < len(body):
             expression = body[index]
             index += 1
-            compiled = self._expression(expression, bound, lambda b, at=index: self._from(body, at, b, final))
+            compiled = self._expression(expression, bound, self._rest(body, index, final))
             if isinstance(compiled, _Test):
                 tests.append(self._observed(compiled.test, expression))
                 bound |= compiled.binds
@@ -113,8 +120,7 @@ class BodyCompiler(TermCompiler):
         node = expression.node
         match node:
             case ast.Not(body=body):
-                holds = self.exists(body, bound)
-                return _Test(lambda frame: not holds(frame))
+                return _Test(_negated(self.exists(body, bound)))
             case ast.Every():
                 return _Test(self._every(node, bound))
             case ast.Some() | ast.SomeIn():
@@ -148,7 +154,7 @@ class BodyCompiler(TermCompiler):
         builtin = BUILTINS.get(call.name)
         return builtin is not None and builtin.relation
 
-    # --- calls as expressions --------------------------------------------------------------------------
+    # --- calls as expressions -----------------------------------------------------------------------
 
     def _call_expression(
         self, call: ast.Call, bound: frozenset[str], rest: Callable[[frozenset[str]], Step]
@@ -194,7 +200,7 @@ class BodyCompiler(TermCompiler):
             world: World = frame[0]
             mock = world.mocks.get(builtin.name) if mockable else None
             if mock is not None:
-                value = self.program.mocked_call(world, builtin.name, mock, operands, span)  # type: ignore[arg-type]
+                value = self.program.mocked_call(world, builtin.name, mock, operands, span)
                 results = () if value is UNDEFINED else (value,)
             else:
                 results = apply_builtin(builtin, world, operands, span)  # type: ignore[arg-type]
@@ -211,7 +217,7 @@ class BodyCompiler(TermCompiler):
 
         return step
 
-    # --- unification -----------------------------------------------------------------------------------
+    # --- unification --------------------------------------------------------------------------------
 
     def _iterates(self, term: ast.Term, bound: frozenset[str]) -> bool:
         return isinstance(term, ast.Ref) and not variables(term) <= bound
@@ -221,7 +227,7 @@ class BodyCompiler(TermCompiler):
         pairs: list[tuple[ast.Term, ast.Term]],
         bound: frozenset[str],
         rest: Callable[[frozenset[str]], Step],
-        span: ast.Span,
+        span: Span,
     ) -> _Test | Step:
         """The pairs in an order in which each can be decided, then the rest of the body."""
         pairs = [simple for pair in pairs for simple in _taken_apart(*pair)]
@@ -273,7 +279,7 @@ class BodyCompiler(TermCompiler):
         other: ast.Term,
         bound: frozenset[str],
         rest: Callable[[frozenset[str]], Step],
-        span: ast.Span,
+        span: Span,
     ) -> Step:
         after_ref = bound | variables(ref)
         if isinstance(other, ast.Ref) and self._iterates(other, after_ref):
@@ -349,7 +355,7 @@ class BodyCompiler(TermCompiler):
 
         return fits, bound
 
-    # --- iteration -------------------------------------------------------------------------------------
+    # --- iteration ----------------------------------------------------------------------------------
 
     def iterate(self, ref: ast.Ref, bound: frozenset[str], consume: Consume) -> Step:
         """A step that gives every value of a reference with unbound operands to `consume`."""
@@ -399,7 +405,7 @@ class BodyCompiler(TermCompiler):
 
         return each
 
-    # --- every, comprehensions, with -------------------------------------------------------------------
+    # --- every, comprehensions, with ----------------------------------------------------------------
 
     def _every(self, every: ast.Every, bound: frozenset[str]) -> Test:
         domain_of = self.term(every.domain, bound)
@@ -450,7 +456,8 @@ class BodyCompiler(TermCompiler):
         build = Set if isinstance(term, ast.SetComprehension) else tuple
 
         def evaluate(frame: Frame) -> Result:
-            frame[collected] = found = []  # type: list[Value]
+            found: list[Value] = []
+            frame[collected] = found
             step(frame)
             return build(found)  # type: ignore[return-value]
 
@@ -484,7 +491,8 @@ class BodyCompiler(TermCompiler):
         step = self.body_then(term.body, bound, final)
 
         def evaluate(frame: Frame) -> Result:
-            frame[collected] = found = {}  # type: dict[Value, Value]
+            found: dict[Value, Value] = {}
+            frame[collected] = found
             step(frame)
             return Object(found)
 
@@ -614,6 +622,10 @@ def _taken_apart(left: ast.Term, right: ast.Term) -> list[tuple[ast.Term, ast.Te
         if constant and ours.keys() == theirs.keys():
             return [pair for key in ours for pair in _taken_apart(ours[key], theirs[key])]
     return [(left, right)]
+
+
+def _negated(test: Test) -> Test:
+    return lambda frame: not test(frame)
 
 
 def _matching(value_of: Evaluate, match: Match) -> Test:

@@ -1,8 +1,9 @@
 """What the rules at one path make: a value, a set, an object with computed keys, a function.
 
-A group is compiled when it is first asked for, and its value is worked out once per world. Two values where there
-may be one are a `ConflictError`; in objects with computed keys it is raised only when that place is looked at, so
-that a lookup of another key is not disturbed (as in OPA, which evaluates just the key that is asked for).
+A group is compiled when it is first asked for, and its value is worked out once per world. Two values
+where there may be one are a `ConflictError`; in objects with computed keys it is raised only when that
+place is looked at, so that a lookup of another key is not disturbed (as in OPA, which evaluates just
+the key that is asked for).
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Group:
                 branch = branch.otherwise
         return all(value == found[0] for value in found)
 
-    # --- complete rules and functions ------------------------------------------------------------------
+    # --- complete rules and functions ---------------------------------------------------------------
 
     def value(self, world: World) -> Result:
         """The document that the rules make; UNDEFINED when none holds."""
@@ -170,7 +171,7 @@ class Group:
 
         return run
 
-    # --- sets and objects with computed keys ------------------------------------------------------------
+    # --- sets and objects with computed keys --------------------------------------------------------
 
     def lookup(self, world: World, keys: list[Value]) -> Result:
         """The value below the document at keys, without asking for the rest of it."""
@@ -300,7 +301,7 @@ class _Torn:
                 raise self.error
 
 
-def _tell(world: World, rule: CompiledRule, value: Value) -> None:
+def _tell(world: World, rule: CompiledRule, value: Any) -> None:
     observer = world.run.observer
     if observer is not None and observer.on_rule is not None:
         observer.on_rule(rule, value)

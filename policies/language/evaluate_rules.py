@@ -1,13 +1,15 @@
-"""The program: all rules of a compiled policy, and the `data` document that they and plain data make together.
+"""The program: all rules of a compiled policy, and the `data` document that they and plain data make
+together.
 
-`Program` finds what a reference into `data` means: while compiling as far as its operands are constants, while
-running for the rest. Rules win over plain data at the same path; packages are objects of their rules and of the
-data beside them.
+`Program` finds what a reference into `data` means: while compiling as far as its operands are constants,
+while running for the rest. Rules win over plain data at the same path; packages are objects of their rules
+and of the data beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from policies.language import ast
 from policies.language.builtins.registry import BUILTINS
@@ -27,7 +29,6 @@ from policies.language.evaluate_terms import (
 from policies.language.evaluate_world import UNDEFINED, Mock, Path, Result, World
 from policies.language.source import Span
 from policies.language.values import EMPTY_OBJECT, Object, Value, ordered
-
 
 TreeWalk = Callable[[Frame, RuleTree | None, Result, Path], bool]
 """Goes on from a node of the tree and the plain data beside it."""
@@ -95,7 +96,7 @@ class Program:
             group = self._groups[path] = Group(self, self.modules.groups[path])
         return group
 
-    # --- functions -------------------------------------------------------------------------------------
+    # --- functions ----------------------------------------------------------------------------------
 
     def function_closure(self, name: str, call: ast.Call, arguments: list[Evaluate]) -> Evaluate:
         """A call of a function of the policy."""
@@ -116,7 +117,7 @@ class Program:
         return evaluate
 
     def mocked_call(
-        self, world: World, name: str, mock: Mock, operands: tuple[Value, ...], span: Span
+        self, world: World, name: str, mock: Mock, operands: tuple[Any, ...], span: Span
     ) -> Result:
         """A call of a function that `with` replaced; the replacement sees no replacements itself."""
         if not mock.function:
@@ -127,7 +128,7 @@ class Program:
             return self.group(path).call(inner, operands)
         return apply_builtin(BUILTINS[mock.function], inner, operands, span)  # type: ignore[no-any-return]
 
-    # --- the data document -------------------------------------------------------------------------------
+    # --- the data document --------------------------------------------------------------------------
 
     def document(self, world: World, node: RuleTree | None, base: Result, path: Path) -> Result:
         """Rules and plain data below a node of the tree."""
@@ -158,7 +159,9 @@ class Program:
         """What each rule at a node and below it puts where, seen from the node where `keys` began."""
         found: list[Contribution] = []
         if node.group is not None and node.group.shape is not Shape.FUNCTION:
-            found += [((*keys, *at), value, is_set) for at, value, is_set in self.group(path).contributions(world)]
+            found += [
+                ((*keys, *at), value, is_set) for at, value, is_set in self.group(path).contributions(world)
+            ]
         for name, child in node.children.items():
             if not (world.hidden and world.hides((*path, name))):
                 found += self._contributions(world, child, (*path, name), (*keys, name))
@@ -203,7 +206,9 @@ class Program:
         return evaluate
 
     def _constant_prefix(self, operands: tuple[ast.Term, ...]) -> tuple[Path, RuleTree | None]:
-        """How far constants lead into the tree of rules: up to a rule, out of the tree (None), or to a variable."""
+        """How far constants lead into the tree of rules: up to a rule, out of the tree (None), or to a
+        variable.
+        """
         node: RuleTree | None = self.tree
         path: Path = ()
         for operand in operands:
@@ -253,7 +258,7 @@ class Program:
 
         return evaluate_below if rest else evaluate
 
-    # --- iteration over data -------------------------------------------------------------------------------
+    # --- iteration over data ------------------------------------------------------------------------
 
     def data_iteration(
         self, compiler: BodyCompiler, operands: tuple[ast.Term, ...], bound: frozenset[str], consume: Consume

@@ -1,8 +1,9 @@
 """Terms of compiled Rego as Python closures.
 
-A closure takes the frame of the rule being evaluated and returns a value or UNDEFINED. A frame is a list: position
-0 holds the world, every local variable has a position of its own. Which variables are bound at which point of a body
-is known before anything runs, so there is nothing to undo on the way back: a later solution overwrites.
+A closure takes the frame of the rule being evaluated and returns a value or UNDEFINED. A frame is a list:
+position 0 holds the world, every local variable has a position of its own. Which variables are bound at
+which point of a body is known before anything runs, so there is nothing to undo on the way back: a later
+solution overwrites.
 
 Not here: what iterates (`evaluate_bodies`) and what rules mean (`evaluate_rules`).
 """
@@ -69,7 +70,7 @@ class TermCompiler:
         self.size += 1
         return self.size - 1
 
-    # --- constants -----------------------------------------------------------------------------------
+    # --- constants ----------------------------------------------------------------------------------
 
     def constant(self, term: ast.Term) -> Result:
         """The value of a term that is the same everywhere, else UNDEFINED."""
@@ -107,7 +108,7 @@ class TermCompiler:
                     raise ConflictError("object keys must be unique", span)
         return Object(made)
 
-    # --- terms with one value -------------------------------------------------------------------------
+    # --- terms with one value -----------------------------------------------------------------------
 
     def term(self, term: ast.Term, bound: frozenset[str]) -> Evaluate:
         """The closure of a term whose variables are all bound."""
@@ -152,7 +153,7 @@ class TermCompiler:
 
         return evaluate
 
-    # --- references -----------------------------------------------------------------------------------
+    # --- references ---------------------------------------------------------------------------------
 
     def reference(self, ref: ast.Ref, bound: frozenset[str]) -> Evaluate:
         """A reference without unbound variables."""
@@ -169,7 +170,7 @@ class TermCompiler:
                 return _one_key(head, keys[0])  # type: ignore[arg-type]
         return _steps(head, [self.term(operand, bound) for operand in ref.operands])
 
-    # --- calls ----------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------
 
     def call(self, call: ast.Call, bound: frozenset[str]) -> Evaluate:
         """A call with exactly the declared arguments, as a value."""
@@ -255,10 +256,10 @@ def _steps(head: Evaluate, keys: list[Evaluate]) -> Evaluate:
     return evaluate
 
 
-# --- built-in functions ---------------------------------------------------------------------------------
+# --- built-in functions ----------------------------------------------------------------------------
 
 
-def apply_builtin(builtin: Builtin, world: World, operands: tuple[Value, ...], span: Span) -> Any:
+def apply_builtin(builtin: Builtin, world: World, operands: tuple[Any, ...], span: Span) -> Any:
     """The result of a built-in (an iterable of results for a relation), or UNDEFINED where it fails."""
     function = builtin.function
     if function is None:

@@ -1,8 +1,8 @@
 """What an evaluation sees: input, data, replaced functions, and what has been worked out about them.
 
-A `World` is a set of documents together with the results that hold for them. `with` makes another world, and
-leaving the expression goes back to the old one with everything it already knew. The counters of `Run` are shared by
-all worlds of one evaluation.
+A `World` is a set of documents together with the results that hold for them. `with` makes another
+world, and leaving the expression goes back to the old one with everything it already knew. The counters
+of `Run` are shared by all worlds of one evaluation.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Numbers of Rego: exact integers, and everything else as a decimal that keeps how it was written.
 
-An integer is a Python `int`. Any other literal (`0.5`, `1.0`, `1e2`) is a `Real`: a `Decimal` with the text
-that a reader sees again in JSON and in `sprintf`. `Real("1.0") == 1` and both hash alike, so sets and
-objects need no help.
+An integer is a Python `int`. Any other literal (`0.5`, `1.0`, `1e2`) is a `Real`: a `Decimal` with the
+text that a reader sees again in JSON and in `sprintf`. `Real("1.0") == 1` and both hash alike, so sets
+and objects need no help.
 
 Arithmetic on integers is exact at any size. As soon as a fraction takes part, operands and result are
-rounded to a binary mantissa of 64 bits and the result is written with the fewest digits that name it: that
-is what OPA does (Go's `big.Float` at its default precision), and why `1 / 3` is 0.33333333333333333334 and
-`0.1 + 0.2 == 0.3` holds.
+rounded to a binary mantissa of 64 bits and the result is written with the fewest digits that name it:
+that is what OPA does (Go's `big.Float` at its default precision), and why `1 / 3` is
+0.33333333333333333334 and `0.1 + 0.2 == 0.3` holds.
 
 Not here: which built-in accepts which number, and comparison with other types (`values`).
 """
@@ -102,8 +102,7 @@ def written_integer(number: Number) -> int | None:
     return number if type(number) is int else None
 
 
-# --- arithmetic
-# ----------------------------------------------------------------------------------------------------
+# --- arithmetic ------------------------------------------------------------------------------------
 
 
 def add(left: Number, right: Number) -> Number:

@@ -103,8 +103,13 @@ def _write(value: Value, put: Any, newline: str | None, indent: str) -> None:
         put("true" if value is TRUE else "false")
     elif isinstance(value, Object):
         pairs = sorted(((json_key(key), item) for key, item in value.items()), key=lambda pair: pair[0])
-        _write_members("{}", [(json_string(key) + (":" if newline is None else ": "), item) for key, item in pairs],
-                       put, newline, indent)  # fmt: skip
+        _write_members(
+            "{}",
+            [(json_string(key) + (":" if newline is None else ": "), item) for key, item in pairs],
+            put,
+            newline,
+            indent,
+        )
     elif isinstance(value, tuple):
         _write_members("[]", [("", item) for item in value], put, newline, indent)
     elif isinstance(value, Set):
@@ -131,9 +136,19 @@ def _write_members(
 
 
 _JSON_ESCAPES = {
-    '"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f",
-    "<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029",
-}  # fmt: skip
+    '"': '\\"',
+    "\\": "\\\\",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\b": "\\b",
+    "\f": "\\f",
+    "<": "\\u003c",
+    ">": "\\u003e",
+    "&": "\\u0026",
+    "\u2028": "\\u2028",
+    "\u2029": "\\u2029",
+}
 _JSON_SPECIAL = re.compile('["\\\\<>&\u2028\u2029\x00-\x1f]')
 
 
@@ -144,9 +159,16 @@ def json_string(text: str) -> str:
 
 
 _QUOTE_ESCAPES = {
-    '"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t",
+    '"': '\\"',
+    "\\": "\\\\",
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
     "\v": "\\v",
-}  # fmt: skip
+}
 
 
 def quote(text: str) -> str:
@@ -185,6 +207,15 @@ def render(value: Value) -> str:
 
 
 __all__ = [
-    "JsonError", "NestingLimitExceededError", "NumberLimitExceededError", "json_key", "json_string", "json_text",
-    "order_key", "parse_json", "quote", "render", "replace_surrogates",
-]  # fmt: skip
+    "JsonError",
+    "NestingLimitExceededError",
+    "NumberLimitExceededError",
+    "json_key",
+    "json_string",
+    "json_text",
+    "order_key",
+    "parse_json",
+    "quote",
+    "render",
+    "replace_surrogates",
+]

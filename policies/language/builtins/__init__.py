@@ -1,6 +1,7 @@
 """The built-in functions of Rego: one module a family, `registry.BUILTINS` for all of them.
 
-A family has `FUNCTIONS` (name to function) and, where functions need the state of the evaluation, `CONTEXTUAL`.
+A family has `FUNCTIONS` (name to function) and, where functions need the state of the evaluation,
+`CONTEXTUAL`.
 """
 
 from __future__ import annotations

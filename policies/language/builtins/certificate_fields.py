@@ -1,7 +1,8 @@
-"""Certificates and requests as the objects that OPA makes of them: the fields of Go's x509.Certificate in JSON.
+"""Certificates and requests as the objects that OPA makes of them: the fields of Go's x509.Certificate in
+JSON.
 
-Absent lists are null, byte strings base64, object identifiers arrays of integers, algorithms Go's enumeration.
-Not here: finding certificates in text and verifying chains (`certificates`).
+Absent lists are null, byte strings base64, object identifiers arrays of integers, algorithms Go's
+enumeration. Not here: finding certificates in text and verifying chains (`certificates`).
 """
 
 from __future__ import annotations
@@ -16,41 +17,71 @@ from urllib.parse import unquote, urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID, NameOID
 from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
-from cryptography.x509.oid import ExtensionOID, NameOID
 from cryptography.x509.oid import SignatureAlgorithmOID as Signature
 
 from policies.language.values import Object, Value, from_python
 
 _SIGNATURES = {
-    Signature.RSA_WITH_MD5: 2, Signature.RSA_WITH_SHA1: 3, Signature.RSA_WITH_SHA256: 4,
-    Signature.RSA_WITH_SHA384: 5, Signature.RSA_WITH_SHA512: 6, Signature.DSA_WITH_SHA1: 7,
-    Signature.DSA_WITH_SHA256: 8, Signature.ECDSA_WITH_SHA1: 9, Signature.ECDSA_WITH_SHA256: 10,
-    Signature.ECDSA_WITH_SHA384: 11, Signature.ECDSA_WITH_SHA512: 12, Signature.ED25519: 16,
-}  # fmt: skip
+    Signature.RSA_WITH_MD5: 2,
+    Signature.RSA_WITH_SHA1: 3,
+    Signature.RSA_WITH_SHA256: 4,
+    Signature.RSA_WITH_SHA384: 5,
+    Signature.RSA_WITH_SHA512: 6,
+    Signature.DSA_WITH_SHA1: 7,
+    Signature.DSA_WITH_SHA256: 8,
+    Signature.ECDSA_WITH_SHA1: 9,
+    Signature.ECDSA_WITH_SHA256: 10,
+    Signature.ECDSA_WITH_SHA384: 11,
+    Signature.ECDSA_WITH_SHA512: 12,
+    Signature.ED25519: 16,
+}
 _PSS_BY_HASH = {"sha256": 13, "sha384": 14, "sha512": 15}
 _USAGES = {
-    Usage.ANY_EXTENDED_KEY_USAGE: 0, Usage.SERVER_AUTH: 1, Usage.CLIENT_AUTH: 2, Usage.CODE_SIGNING: 3,
-    Usage.EMAIL_PROTECTION: 4, x509.ObjectIdentifier("1.3.6.1.5.5.7.3.5"): 5,
-    x509.ObjectIdentifier("1.3.6.1.5.5.7.3.6"): 6, x509.ObjectIdentifier("1.3.6.1.5.5.7.3.7"): 7,
-    Usage.TIME_STAMPING: 8, Usage.OCSP_SIGNING: 9,
-}  # fmt: skip
+    Usage.ANY_EXTENDED_KEY_USAGE: 0,
+    Usage.SERVER_AUTH: 1,
+    Usage.CLIENT_AUTH: 2,
+    Usage.CODE_SIGNING: 3,
+    Usage.EMAIL_PROTECTION: 4,
+    x509.ObjectIdentifier("1.3.6.1.5.5.7.3.5"): 5,
+    x509.ObjectIdentifier("1.3.6.1.5.5.7.3.6"): 6,
+    x509.ObjectIdentifier("1.3.6.1.5.5.7.3.7"): 7,
+    Usage.TIME_STAMPING: 8,
+    Usage.OCSP_SIGNING: 9,
+}
 _KEY_USAGES = (
-    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
-    "key_cert_sign", "crl_sign",
-)  # fmt: skip
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+)
 _NAME_FIELDS = {
-    NameOID.COUNTRY_NAME: "Country", NameOID.ORGANIZATION_NAME: "Organization",
-    NameOID.ORGANIZATIONAL_UNIT_NAME: "OrganizationalUnit", NameOID.LOCALITY_NAME: "Locality",
-    NameOID.STATE_OR_PROVINCE_NAME: "Province", NameOID.STREET_ADDRESS: "StreetAddress",
+    NameOID.COUNTRY_NAME: "Country",
+    NameOID.ORGANIZATION_NAME: "Organization",
+    NameOID.ORGANIZATIONAL_UNIT_NAME: "OrganizationalUnit",
+    NameOID.LOCALITY_NAME: "Locality",
+    NameOID.STATE_OR_PROVINCE_NAME: "Province",
+    NameOID.STREET_ADDRESS: "StreetAddress",
     NameOID.POSTAL_CODE: "PostalCode",
-}  # fmt: skip
-_HANDLED = frozenset({
-    ExtensionOID.KEY_USAGE, ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
-    ExtensionOID.NAME_CONSTRAINTS, ExtensionOID.CRL_DISTRIBUTION_POINTS, ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
-    ExtensionOID.EXTENDED_KEY_USAGE, ExtensionOID.SUBJECT_KEY_IDENTIFIER, ExtensionOID.CERTIFICATE_POLICIES,
-    ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
-})  # fmt: skip
+}
+_HANDLED = frozenset(
+    {
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        ExtensionOID.NAME_CONSTRAINTS,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.CERTIFICATE_POLICIES,
+        ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
+    }
+)
 
 
 def text64(data: bytes) -> str:
@@ -111,10 +142,18 @@ def _uri(text: str) -> dict[str, Any]:
     parts = urlsplit(text)
     path = unquote(parts.path)
     return {
-        "Scheme": parts.scheme, "Opaque": "", "User": None, "Host": parts.netloc.rpartition("@")[2], "Path": path,
-        "RawPath": parts.path if path != parts.path else "", "OmitHost": False, "ForceQuery": False,
-        "RawQuery": parts.query, "Fragment": parts.fragment, "RawFragment": "",
-    }  # fmt: skip
+        "Scheme": parts.scheme,
+        "Opaque": "",
+        "User": None,
+        "Host": parts.netloc.rpartition("@")[2],
+        "Path": path,
+        "RawPath": parts.path if path != parts.path else "",
+        "OmitHost": False,
+        "ForceQuery": False,
+        "RawQuery": parts.query,
+        "Fragment": parts.fragment,
+        "RawFragment": "",
+    }
 
 
 def _alternative_names(extensions: x509.Extensions) -> dict[str, Any]:
@@ -147,9 +186,11 @@ def _extensions(extensions: x509.Extensions) -> list[dict[str, Any]] | None:
 
 
 _CONSTRAINTS = {
-    x509.DNSName: "DNSDomains", x509.RFC822Name: "EmailAddresses", x509.IPAddress: "IPRanges",
+    x509.DNSName: "DNSDomains",
+    x509.RFC822Name: "EmailAddresses",
+    x509.IPAddress: "IPRanges",
     x509.UniformResourceIdentifier: "URIDomains",
-}  # fmt: skip
+}
 
 
 def _range(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> dict[str, str]:
@@ -161,16 +202,32 @@ def _from_extensions(extensions: x509.Extensions) -> dict[str, Any]:
         f"{side}{kind}": None for side in ("Permitted", "Excluded") for kind in _CONSTRAINTS.values()
     }
     fields |= {
-        "KeyUsage": 0, "ExtKeyUsage": None, "UnknownExtKeyUsage": None, "BasicConstraintsValid": False, "IsCA": False,
-        "MaxPathLen": 0, "MaxPathLenZero": False, "SubjectKeyId": None, "AuthorityKeyId": None, "OCSPServer": None,
-        "IssuingCertificateURL": None, "CRLDistributionPoints": None, "PolicyIdentifiers": None, "Policies": None,
-        "PermittedDNSDomainsCritical": False, "InhibitAnyPolicy": 0, "InhibitAnyPolicyZero": False,
-        "InhibitPolicyMapping": 0, "InhibitPolicyMappingZero": False, "RequireExplicitPolicy": 0,
-        "RequireExplicitPolicyZero": False, "PolicyMappings": None,
+        "KeyUsage": 0,
+        "ExtKeyUsage": None,
+        "UnknownExtKeyUsage": None,
+        "BasicConstraintsValid": False,
+        "IsCA": False,
+        "MaxPathLen": 0,
+        "MaxPathLenZero": False,
+        "SubjectKeyId": None,
+        "AuthorityKeyId": None,
+        "OCSPServer": None,
+        "IssuingCertificateURL": None,
+        "CRLDistributionPoints": None,
+        "PolicyIdentifiers": None,
+        "Policies": None,
+        "PermittedDNSDomainsCritical": False,
+        "InhibitAnyPolicy": 0,
+        "InhibitAnyPolicyZero": False,
+        "InhibitPolicyMapping": 0,
+        "InhibitPolicyMappingZero": False,
+        "RequireExplicitPolicy": 0,
+        "RequireExplicitPolicyZero": False,
+        "PolicyMappings": None,
         "UnhandledCriticalExtensions": _listed(
             identifier(one.oid) for one in extensions if one.critical and one.oid not in _HANDLED
         ),
-    }  # fmt: skip
+    }
     for extension in extensions:
         fields |= _one_extension(extension)
     return fields
@@ -218,7 +275,7 @@ def _one_extension(extension: x509.Extension[Any]) -> dict[str, Any]:
 def _access(access: x509.AuthorityInformationAccess) -> dict[str, Any]:
     found: dict[str, list[str]] = {"OCSPServer": [], "IssuingCertificateURL": []}
     for description in access:
-        server = description.access_method == x509.AuthorityInformationAccessOID.OCSP
+        server = description.access_method == AuthorityInformationAccessOID.OCSP
         if isinstance(description.access_location, x509.UniformResourceIdentifier):
             found["OCSPServer" if server else "IssuingCertificateURL"].append(
                 description.access_location.value
@@ -233,7 +290,7 @@ def _name_constraints(constraints: x509.NameConstraints, critical: bool) -> dict
         ("Excluded", constraints.excluded_subtrees),
     ):
         for name in names or ():
-            kind = _CONSTRAINTS.get(type(name))  # type: ignore[arg-type] # other kinds of names are left out, as in Go
+            kind = _CONSTRAINTS.get(type(name))  # other kinds of names are left out, as in Go
             if kind is not None:
                 shown = _range(name.value) if kind == "IPRanges" else name.value
                 found[f"{side}{kind}"] = [*(found.get(f"{side}{kind}") or []), shown]
@@ -274,24 +331,26 @@ def certificate_object(certificate: x509.Certificate, *, uri_strings: bool = Tru
 def request_object(request: x509.CertificateSigningRequest) -> Object:
     """Every field of a certificate request."""
     algorithm, key = public_key(request.public_key())
-    return _object({
-        "Raw": text64(request.public_bytes(Encoding.DER)),
-        "RawTBSCertificateRequest": text64(request.tbs_certrequest_bytes),
-        "RawSubjectPublicKeyInfo": text64(
-            request.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        ),
-        "RawSubject": text64(request.subject.public_bytes()),
-        "Signature": text64(request.signature),
-        "SignatureAlgorithm": _signature_algorithm(request),
-        "PublicKeyAlgorithm": algorithm,
-        "PublicKey": key,
-        "Version": 0,
-        "Subject": _name(request.subject),
-        "Attributes": None,
-        "Extensions": _extensions(request.extensions),
-        "ExtraExtensions": None,
-        **_alternative_names(request.extensions),
-    })  # fmt: skip
+    return _object(
+        {
+            "Raw": text64(request.public_bytes(Encoding.DER)),
+            "RawTBSCertificateRequest": text64(request.tbs_certrequest_bytes),
+            "RawSubjectPublicKeyInfo": text64(
+                request.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            ),
+            "RawSubject": text64(request.subject.public_bytes()),
+            "Signature": text64(request.signature),
+            "SignatureAlgorithm": _signature_algorithm(request),
+            "PublicKeyAlgorithm": algorithm,
+            "PublicKey": key,
+            "Version": 0,
+            "Subject": _name(request.subject),
+            "Attributes": None,
+            "Extensions": _extensions(request.extensions),
+            "ExtraExtensions": None,
+            **_alternative_names(request.extensions),
+        }
+    )
 
 
 def _object(fields: dict[str, Any]) -> Object:

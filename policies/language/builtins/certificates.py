@@ -1,8 +1,8 @@
 """X.509 in policies: certificates, requests and keys out of text, and chains verified.
 
-Text is PEM, base64 of PEM, or base64 of DER. A chain is verified from its first certificate (the root) to its last
-(the leaf) at the moment of the evaluation: signatures, validity, CA flags, path lengths and server use. A chain with
-name constraints is refused rather than half checked.
+Text is PEM, base64 of PEM, or base64 of DER. A chain is verified from its first certificate (the root)
+to its last (the leaf) at the moment of the evaluation: signatures, validity, CA flags, path lengths and
+server use. A chain with name constraints is refused rather than half checked.
 """
 
 from __future__ import annotations
@@ -154,13 +154,19 @@ def _serves(leaf: x509.Certificate) -> bool:
     return ExtendedKeyUsageOID.SERVER_AUTH in usages or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usages
 
 
-# --- private keys: a policy may look at one that it was given ----------------------------------------------
+# --- private keys: a policy may look at one that it was given --------------------------------------
+
+
+def _load(data: bytes) -> Any:
+    # The key is only shown, never used, so its primes are not tested (0.8 s for 4,096 bits).
+    load = load_pem_private_key if b"-----BEGIN" in data else load_der_private_key
+    return load(data, None, unsafe_skip_rsa_key_validation=True)
 
 
 def _private_key(text: str) -> Any:
     data = text.encode() if text.lstrip().startswith("-----") else base64_bytes(text)
     try:
-        return load_pem_private_key(data, None) if b"-----BEGIN" in data else load_der_private_key(data, None)
+        return _load(data)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BuiltinError("the private key can't be read") from error
 
@@ -177,9 +183,15 @@ def parse_rsa_private_key(text: str) -> Object:
         raise BuiltinError("the private key is not an RSA key")
     numbers = key.private_numbers()
     parts = {
-        "n": numbers.public_numbers.n, "e": numbers.public_numbers.e, "d": numbers.d, "p": numbers.p, "q": numbers.q,
-        "dp": numbers.dmp1, "dq": numbers.dmq1, "qi": numbers.iqmp,
-    }  # fmt: skip
+        "n": numbers.public_numbers.n,
+        "e": numbers.public_numbers.e,
+        "d": numbers.d,
+        "p": numbers.p,
+        "q": numbers.q,
+        "dp": numbers.dmp1,
+        "dq": numbers.dmq1,
+        "qi": numbers.iqmp,
+    }
     return Object({"kty": "RSA", **{name: _url64(number) for name, number in parts.items()}})
 
 
@@ -206,8 +218,10 @@ def parse_keypair(certificate_text: str, key_text: str) -> Object:
         "Certificate": [text64(certificate.public_bytes(Encoding.DER)) for certificate in certificates],
         "PrivateKey": _private_fields(key),
         "Leaf": _object(certificates[0], uri_strings=False),
-        "OCSPStaple": None, "SignedCertificateTimestamps": None, "SupportedSignatureAlgorithms": None,
-    }  # fmt: skip
+        "OCSPStaple": None,
+        "SignedCertificateTimestamps": None,
+        "SupportedSignatureAlgorithms": None,
+    }
     made = from_python(fields)
     assert isinstance(made, Object)  # a dict becomes an object
     return made

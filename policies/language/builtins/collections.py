@@ -102,7 +102,9 @@ def object_union_n(sources: Array) -> Object:
 
 
 def object_subset(super_value: Value, sub_value: Value) -> Boolean:
-    """Whether the second value is part of the first (objects deeply, arrays as a run, sets or array and set)."""
+    """Whether the second value is part of the first (objects deeply, arrays as a run, sets or array and
+    set).
+    """
     if isinstance(super_value, Object) and isinstance(sub_value, Object):
         return boolean(_object_part(super_value, sub_value))
     if isinstance(super_value, Set) and isinstance(sub_value, Set):

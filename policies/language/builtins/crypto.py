@@ -1,7 +1,7 @@
 """Hashes and message authentication codes, as lower-case hexadecimal text.
 
-MD5 and SHA-1 are here because policies compare fingerprints made by others; nothing of ours relies on them.
-Not here: certificates (`certificates`) and tokens (`tokens`).
+MD5 and SHA-1 are here because policies compare fingerprints made by others; nothing of ours relies on
+them. Not here: certificates (`certificates`) and tokens (`tokens`).
 """
 
 from __future__ import annotations

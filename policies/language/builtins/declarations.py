@@ -2,9 +2,9 @@
 capabilities`).
 
 One line a function: `name: argument types -> result type`. Types are `any null boolean number string
-nothing`, `array[T]`, `tuple[T,...]` (array of fixed length), `set[T]`, `object[K:V]`, and alternatives with
-`|`; `any*` is any number of arguments. `signature` reads this notation; `registry` joins it with the
-functions themselves.
+nothing`, `array[T]`, `tuple[T,...]` (array of fixed length), `set[T]`, `object[K:V]`, and alternatives
+with `|`; `any*` is any number of arguments. `signature` reads this notation; `registry` joins it with
+the functions themselves.
 """
 
 from __future__ import annotations

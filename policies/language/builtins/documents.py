@@ -1,8 +1,8 @@
 """JSON and YAML text as values and back.
 
-YAML is read as OPA reads it: only the first document, YAML 1.1 scalars for booleans and octal numbers, dates as
-strings, keys made into JSON strings. Anchors that multiply are bounded. Not here: paths and patches (`json_paths`),
-schemas (`schema`).
+YAML is read as OPA reads it: only the first document, YAML 1.1 scalars for booleans and octal numbers,
+dates as strings, keys made into JSON strings. Anchors that multiply are bounded. Not here: paths and
+patches (`json_paths`), schemas (`schema`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def json_marshal_with_options(value: Value, options: Object) -> str:
     return prefix + json_text(value, prefix=prefix, indent=indent)
 
 
-# --- YAML ------------------------------------------------------------------------------------------------
+# --- YAML ------------------------------------------------------------------------------------------
 
 
 def yaml_unmarshal(text: str) -> Value:
@@ -112,7 +112,7 @@ _WORDS: dict[str, Value] = {
 }
 
 
-_RESOLVER = yaml.resolver.Resolver()
+_RESOLVER: Any = yaml.SafeLoader("")
 
 
 class _YamlReader:

@@ -1,8 +1,8 @@
 """Text in other notations: base64, base64url, hexadecimal, URL queries and URIs.
 
-Strings of Rego may hold bytes that are no UTF-8 (base64.decode makes them): such a byte is a lone surrogate here
-(`surrogateescape`), counts as one character, and is written as U+FFFD in JSON. `bytes_of` and `text_of` go both
-ways without loss. JSON and YAML are in `documents`.
+Strings of Rego may hold bytes that are no UTF-8 (base64.decode makes them): such a byte is a lone
+surrogate here (`surrogateescape`), counts as one character, and is written as U+FFFD in JSON.
+`bytes_of` and `text_of` go both ways without loss. JSON and YAML are in `documents`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def decode_hex(text: str) -> str:
     return text_of(bytes.fromhex(text))
 
 
-# --- URL queries -------------------------------------------------------------------------------------------
+# --- URL queries -----------------------------------------------------------------------------------
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
@@ -122,8 +122,7 @@ def encode_query_object(source: Object) -> str:
     for key, item in source.ordered_items():
         if not isinstance(key, str):
             raise OperandError("operand 1 must be object with string keys")
-        for text in _query_values(item):
-            parts.append(f"{encode_query(key)}={encode_query(text)}")
+        parts += [f"{encode_query(key)}={encode_query(text)}" for text in _query_values(item)]
     return "&".join(parts)
 
 
@@ -151,7 +150,7 @@ def decode_query_object(text: str) -> Object:
     return Object({name: tuple(values) for name, values in found.items()})
 
 
-# --- URIs (Go net/url) ---------------------------------------------------------------------------------------
+# --- URIs (Go net/url) -----------------------------------------------------------------------------
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _HOST_PORT = re.compile(r"(?:[^:\[\]]*|\[[^\[\]]*\])(?::[0-9]*)?")

@@ -1,8 +1,8 @@
 """`regex.globs_match`: whether two simple expressions share a non-empty string.
 
-The expressions know `.` (any character), `[a-z…]` (a class), `\\x` (the character x), and after each the flags `*`
-and `+`; everything else stands for itself. Decided on the product of the two automata: a state is a pair of
-positions, an edge a character that both sides can take.
+The expressions know `.` (any character), `[a-z…]` (a class), `\\x` (the character x), and after each
+the flags `*` and `+`; everything else stands for itself. Decided on the product of the two automata: a
+state is a pair of positions, an edge a character that both sides can take.
 """
 
 from __future__ import annotations

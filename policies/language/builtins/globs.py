@@ -4,10 +4,10 @@
     ?    one character that is no delimiter               [abc] [a-c] [!abc]   one character (delimiters too)
     {a,b*}   alternatives, nested                         \\x     the character x itself
 
-Delimiters `[]` mean `["."]`, null means none. A pattern becomes one regular expression, so matching takes linear
-time. One fault of the library is kept because decisions depend on it: in `prefix**suffix` (as a whole pattern or a
-whole alternative) the two may overlap, so `/a/**/c` matches `/a/c`. `overlaps` and `translate` are public because
-the compiler needs the same language.
+Delimiters `[]` mean `["."]`, null means none. A pattern becomes one regular expression, so matching
+takes linear time. One fault of the library is kept because decisions depend on it: in `prefix**suffix`
+(as a whole pattern or a whole alternative) the two may overlap, so `/a/**/c` matches `/a/c`. `overlaps`
+and `translate` are public because the compiler needs the same language.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`json.filter`, `json.remove` and `json.patch`: parts of documents selected by paths.
 
-A path is a string (`a/b~1c/0`, RFC 6901 escapes, the leading slash optional) or an array of keys. Array positions
-are decimal strings. Not here: JSON text (`encoding`) and schemas (`schema`).
+A path is a string (`a/b~1c/0`, RFC 6901 escapes, the leading slash optional) or an array of keys. Array
+positions are decimal strings. Not here: JSON text (`encoding`) and schemas (`schema`).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _without(value: Value, selection: _Selection) -> Value:
     return value
 
 
-# --- json.patch -----------------------------------------------------------------------------------------
+# --- json.patch ------------------------------------------------------------------------------------
 
 
 def patch(target: Value, operations: tuple[Value, ...]) -> Value:

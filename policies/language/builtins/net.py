@@ -1,7 +1,8 @@
 """Address blocks: containment, intersection, merging.
 
-Read as Go's net package reads them: host bits of a block are dropped, an IPv4-mapped IPv6 address is the IPv4
-address, a prefix length may have leading zeros, an address may not; zones and ports are errors.
+Read as Go's net package reads them: host bits of a block are dropped, an IPv4-mapped IPv6 address is
+the IPv4 address, a prefix length may have leading zeros, an address may not; zones and ports are
+errors.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ def expand(block: str) -> Set:
 
 
 def merge(collection: Value) -> Set:
-    """The fewest blocks that hold the same addresses. A bare IPv4 address stands for its class A, B or C network."""
+    """The fewest blocks that hold the same addresses. A bare IPv4 address stands for its class A, B or C
+    network.
+    """
     items = collection.ordered_members() if isinstance(collection, Set) else collection
     blocks = []
     for item in items:  # type: ignore[union-attr] # array or set by signature
@@ -179,7 +182,9 @@ def contains_matches(blocks: Value, addresses: Value) -> Set:
 
 
 def _keyed(operand: Value, position: int) -> list[tuple[Value, str]]:
-    """The strings of an operand with their keys; an array in place of a string counts by its first element."""
+    """The strings of an operand with their keys; an array in place of a string counts by its first
+    element.
+    """
     pairs = [(operand, operand)] if isinstance(operand, str) else members(operand)
     keyed: list[tuple[Value, str]] = []
     for key, item in pairs:

@@ -103,12 +103,14 @@ def to_number(source: Value) -> Number:
         raise BuiltinError(str(error)) from error
     except ValueError as error:
         if _GO_FLOAT.fullmatch(source):
-            raise HaltError(f"to_number: {source!r} is no JSON number; write it without '+', with digits on both "
-                            "sides of the point and without leading zeros") from error  # fmt: skip
+            raise HaltError(
+                f"to_number: {source!r} is no JSON number; write it without '+', with digits on both "
+                "sides of the point and without leading zeros"
+            ) from error
         raise BuiltinError(f"to_number: parsing {source!r}: invalid syntax") from error
 
 
-# --- bits: integers of any size, negative ones as if infinitely sign-extended ---------------------------------------
+# --- bits: integers of any size, negative ones as if infinitely sign-extended ----------------------
 
 
 def bits_and(left: Number, right: Number) -> int:

@@ -80,21 +80,30 @@ def _wanted(shape: Shape) -> str:
     return kinds[0] if len(set(kinds)) == 1 else "one of {" + ", ".join(dict.fromkeys(kinds)) + "}"
 
 
-REFUSALS: Mapping[str, str] = MappingProxyType({
-    "http.send": "a policy that is compiled can't ask other services; put what it needs into data",
-    "net.lookup_ip_addr": "a policy that is compiled can't ask DNS; put the addresses into data",
-    "opa.runtime": "the environment of the process is no input of a decision",
-    "rand.intn": "a decision must not depend on chance",
-    "uuid.rfc4122": "a decision must not depend on chance",
-    "io.jwt.encode_sign": "signing tokens is not a policy's business; ask for a JWT-SVID",
-    "io.jwt.encode_sign_raw": "signing tokens is not a policy's business; ask for a JWT-SVID",
-    "providers.aws.sign_req": "signing requests to AWS is not a policy's business",
-    "rego.parse_module": "policies that read policies are not supported",
-    **{
-        f"graphql.{name}": "GraphQL is not supported"
-        for name in ("is_valid", "parse", "parse_and_verify", "parse_query", "parse_schema", "schema_is_valid")
-    },
-})  # fmt: skip
+REFUSALS: Mapping[str, str] = MappingProxyType(
+    {
+        "http.send": "a policy that is compiled can't ask other services; put what it needs into data",
+        "net.lookup_ip_addr": "a policy that is compiled can't ask DNS; put the addresses into data",
+        "opa.runtime": "the environment of the process is no input of a decision",
+        "rand.intn": "a decision must not depend on chance",
+        "uuid.rfc4122": "a decision must not depend on chance",
+        "io.jwt.encode_sign": "signing tokens is not a policy's business; ask for a JWT-SVID",
+        "io.jwt.encode_sign_raw": "signing tokens is not a policy's business; ask for a JWT-SVID",
+        "providers.aws.sign_req": "signing requests to AWS is not a policy's business",
+        "rego.parse_module": "policies that read policies are not supported",
+        **{
+            f"graphql.{name}": "GraphQL is not supported"
+            for name in (
+                "is_valid",
+                "parse",
+                "parse_and_verify",
+                "parse_query",
+                "parse_schema",
+                "schema_is_valid",
+            )
+        },
+    }
+)
 
 
 def _load() -> dict[str, Builtin]:

@@ -1,8 +1,8 @@
 """Regular expressions: RE2's language and time bounds, with the results of Go's regexp package.
 
-Matching works on UTF-8 bytes; every offset that leaves this module has become text again. What Go and RE2's C++
-library read differently (`\\C`, a group name given twice) and what is too large for the library's memory bound
-ends the evaluation with an error instead of being undefined.
+Matching works on UTF-8 bytes; every offset that leaves this module has become text again. What Go and
+RE2's C++ library read differently (`\\C`, a group name given twice) and what is too large for the
+library's memory bound ends the evaluation with an error instead of being undefined.
 
 Not here: `glob.match` (`globs`), `regex.globs_match` (`glob_intersection`).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import re2
@@ -109,7 +109,7 @@ def replace(text: str, pattern: str, replacement: str) -> str:
     names = compiled.groupindex
     pieces, end, size = [], 0, 0
 
-    def expand(reference: re.Match[str], spans: Spans) -> str:
+    def expand(spans: Spans, reference: re.Match[str]) -> str:
         name = reference["braced"] or reference["bare"]
         if name is None:
             return "$"
@@ -122,7 +122,7 @@ def replace(text: str, pattern: str, replacement: str) -> str:
     for spans in _matches(compiled, data, -1):
         start = spans[0][0]
         pieces.append(data[end:start].decode())
-        pieces.append(_REFERENCE.sub(lambda reference, spans=spans: expand(reference, spans), replacement))
+        pieces.append(_REFERENCE.sub(partial(expand, spans), replacement))
         size += len(pieces[-1])
         if size > MAX_RESULT:
             raise HaltError(f"the result of regex.replace is longer than {MAX_RESULT} characters")

@@ -1,6 +1,7 @@
 """`json.match_schema` and `json.verify_schema`: JSON Schema drafts 4, 6 and 7, without fetching anything.
 
-Error texts are those of the gojsonschema library for the common keywords. A remote `$ref` ends the evaluation.
+Error texts are those of the gojsonschema library for the common keywords. A remote `$ref` ends the
+evaluation.
 """
 
 from __future__ import annotations
@@ -92,13 +93,13 @@ def match_schema(document: Value, schema: Value) -> tuple[Value, ...]:
 def _described(error: ValidationError) -> list[dict[str, str]]:
     field = ".".join(map(str, error.absolute_path)) or "(Root)"
     keyword = str(error.validator)
+    wanted: Any = error.validator_value
     if keyword == "required":
         present = error.instance if isinstance(error.instance, dict) else {}
-        missing = next((name for name in error.validator_value if name not in present and f"'{name}'" in error.message),
-                       "")  # fmt: skip
+        lacking = [name for name in wanted if name not in present and f"'{name}'" in error.message]
+        missing = lacking[0] if lacking else ""
         return [_entry(field, "required", f"{missing} is required")]
     if keyword == "type":
-        wanted = error.validator_value
         expected = wanted if isinstance(wanted, str) else ",".join(wanted)
         return [
             _entry(
@@ -106,7 +107,7 @@ def _described(error: ValidationError) -> list[dict[str, str]]:
             )
         ]
     if keyword == "enum":
-        options = ", ".join(json_text(from_python(option)) for option in error.validator_value)
+        options = ", ".join(json_text(from_python(option)) for option in wanted)
         return [_entry(field, "enum", f"{field} must be one of the following: {options}")]
     return [_entry(field, keyword, error.message)]
 

@@ -22,7 +22,7 @@ from policies.language.values import (
     type_name,
 )
 
-# --- types -------------------------------------------------------------------------------------------------
+# --- types ------------------------------------------------------------------------------------------
 
 
 def _is(name: str) -> Callable[[Value], Boolean]:
@@ -48,7 +48,7 @@ def cast_set(value: Value) -> Value:
     return Set(value) if isinstance(value, tuple) else _cast("set")(value)
 
 
-# --- semantic versions ---------------------------------------------------------------------------------------
+# --- semantic versions -----------------------------------------------------------------------------
 
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
 _VERSION = re.compile(rf"v?([0-9]+)\.([0-9]+)\.([0-9]+)(?:-({_IDENTIFIERS}|))?(?:\+({_IDENTIFIERS}|))?")
@@ -92,7 +92,7 @@ def semver_is_valid(value: Value) -> Boolean:
     return boolean(True)
 
 
-# --- units -----------------------------------------------------------------------------------------------------
+# --- units -----------------------------------------------------------------------------------------
 
 _AMOUNT = re.compile(r"[-+]?[0-9.]*(?:[eE][-+]?[0-9]+)?")
 _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15, "e": 10**18}
@@ -109,7 +109,7 @@ def _split_amount(text: str, function: str, what: str) -> tuple[Fraction, str]:
     amount, unit = (text[: found.end()], text[found.end() :]) if found else ("", text)
     if not amount:
         raise BuiltinError(f"{function}: no {what} provided")
-    if len(amount) > 60 or (exponent := re.search(r"[eE][-+]?([0-9]+)", amount)) and len(exponent[1]) > 3:
+    if len(amount) > 60 or ((exponent := re.search(r"[eE][-+]?([0-9]+)", amount)) and len(exponent[1]) > 3):
         raise HaltError(f"{function}: the amount {amount[:60]!r} has too many digits")
     try:
         return Fraction(amount), unit
@@ -143,7 +143,7 @@ def units_parse_bytes(text: str) -> int:
     return int(amount * size)
 
 
-# --- UUIDs -------------------------------------------------------------------------------------------------------
+# --- UUIDs -----------------------------------------------------------------------------------------
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _HUNDRED_NS_TO_1970 = 0x01B21DD213814000
@@ -191,7 +191,7 @@ def _uuid_bytes(text: str) -> bytes:
     return bytes.fromhex(inner.replace("-", ""))
 
 
-# --- graphs --------------------------------------------------------------------------------------------------------
+# --- graphs ----------------------------------------------------------------------------------------
 
 MAX_PATHS = 100_000
 """Most paths that graph.reachable_paths may return; their number can be exponential."""
@@ -233,7 +233,7 @@ def reachable_paths(graph: Object, initial: Value) -> Set:
     return Set(paths)
 
 
-# --- walking, reporting ------------------------------------------------------------------------------------------------
+# --- walking, reporting ----------------------------------------------------------------------------
 
 
 def walk(document: Value) -> Iterator[Value]:

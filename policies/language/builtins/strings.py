@@ -15,7 +15,10 @@ from policies.language.values import Boolean, Object, Set, Value, boolean, type_
 MAX_RESULT = 16_000_000
 """Longest string, in characters, that a replacement may make."""
 
-_WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"  # noqa: E501
+_WHITE_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
 
 
 def texts(collection: Value, position: int) -> list[str]:

@@ -1,7 +1,7 @@
 """`strings.render_template`: the part of Go's text/template that policies use.
 
-Fields (`{{.a.b}}`, `{{.}}`), variables of `range`, `if`/`else`, `range`, `with`, comments, trimming (`{{-`, `-}}`) and
-literals. Pipelines and function calls are refused by name, never guessed.
+Fields (`{{.a.b}}`, `{{.}}`), variables of `range`, `if`/`else`, `range`, `with`, comments, trimming
+(`{{-`, `-}}`) and literals. Pipelines and function calls are refused by name, never guessed.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _evaluated(text: str, dot: _Value, names: Mapping[str, _Value]) -> _Value:
             return _MISSING
         if not isinstance(value, Object):
             raise BuiltinError(f"template: can't evaluate field {name}")
-        value = value.get(name, _MISSING)  # type: ignore[call-overload]
+        value = value.get(name, _MISSING)
     return value
 
 

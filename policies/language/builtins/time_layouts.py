@@ -1,7 +1,7 @@
 """Go's time layouts: reading and writing times by example ("2006-01-02T15:04:05Z07:00").
 
-`read` and `write` work on `Moment`, a civil time with nanoseconds and an offset from UTC. Not here: time zones by
-name and the built-in functions (`time`).
+`read` and `write` work on `Moment`, a civil time with nanoseconds and an offset from UTC. Not here:
+time zones by name and the built-in functions (`time`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,20 @@ from dataclasses import dataclass
 
 from policies.language.builtins.errors import BuiltinError
 
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-          "November", "December")  # fmt: skip
+MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 NAMED_LAYOUTS = {
@@ -77,7 +89,7 @@ def days_in(year: int, month: int) -> int:
     return (31, 29 if is_leap(year) else 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]
 
 
-# --- writing -----------------------------------------------------------------------------------------------
+# --- writing ---------------------------------------------------------------------------------------
 
 
 def write(moment: Moment, layout: str) -> str:
@@ -93,17 +105,30 @@ def write(moment: Moment, layout: str) -> str:
 def _written(moment: Moment, element: str) -> str:
     hour12 = moment.hour % 12 or 12
     simple = {
-        "2006": f"{moment.year:04d}", "06": f"{moment.year % 100:02d}",
-        "January": MONTHS[moment.month - 1], "Jan": MONTHS[moment.month - 1][:3],
-        "01": f"{moment.month:02d}", "1": str(moment.month),
-        "Monday": WEEKDAYS[moment.weekday], "Mon": WEEKDAYS[moment.weekday][:3],
-        "2": str(moment.day), "_2": f"{moment.day:2d}", "02": f"{moment.day:02d}",
-        "002": f"{moment.year_day:03d}", "__2": f"{moment.year_day:3d}",
-        "15": f"{moment.hour:02d}", "03": f"{hour12:02d}", "3": str(hour12),
-        "04": f"{moment.minute:02d}", "4": str(moment.minute), "05": f"{moment.second:02d}", "5": str(moment.second),
-        "PM": "PM" if moment.hour >= 12 else "AM", "pm": "pm" if moment.hour >= 12 else "am",
+        "2006": f"{moment.year:04d}",
+        "06": f"{moment.year % 100:02d}",
+        "January": MONTHS[moment.month - 1],
+        "Jan": MONTHS[moment.month - 1][:3],
+        "01": f"{moment.month:02d}",
+        "1": str(moment.month),
+        "Monday": WEEKDAYS[moment.weekday],
+        "Mon": WEEKDAYS[moment.weekday][:3],
+        "2": str(moment.day),
+        "_2": f"{moment.day:2d}",
+        "02": f"{moment.day:02d}",
+        "002": f"{moment.year_day:03d}",
+        "__2": f"{moment.year_day:3d}",
+        "15": f"{moment.hour:02d}",
+        "03": f"{hour12:02d}",
+        "3": str(hour12),
+        "04": f"{moment.minute:02d}",
+        "4": str(moment.minute),
+        "05": f"{moment.second:02d}",
+        "5": str(moment.second),
+        "PM": "PM" if moment.hour >= 12 else "AM",
+        "pm": "pm" if moment.hour >= 12 else "am",
         "MST": moment.zone or _offset_text(moment.offset or 0, "-07"),
-    }  # fmt: skip
+    }
     if element in simple:
         return simple[element]
     if element[0] in ".,":
@@ -121,29 +146,58 @@ def _offset_text(offset: int, form: str) -> str:
     hours, minutes, seconds = size // 3600, size % 3600 // 60, size % 60
     texts = {
         "-07": f"{hours:02d}",
-        "-0700": f"{hours:02d}{minutes:02d}", "-07:00": f"{hours:02d}:{minutes:02d}",
-        "-070000": f"{hours:02d}{minutes:02d}{seconds:02d}", "-07:00:00": f"{hours:02d}:{minutes:02d}:{seconds:02d}",
-    }  # fmt: skip
+        "-0700": f"{hours:02d}{minutes:02d}",
+        "-07:00": f"{hours:02d}:{minutes:02d}",
+        "-070000": f"{hours:02d}{minutes:02d}{seconds:02d}",
+        "-07:00:00": f"{hours:02d}:{minutes:02d}:{seconds:02d}",
+    }
     return sign + texts[form]
 
 
-# --- reading -----------------------------------------------------------------------------------------------
+# --- reading ---------------------------------------------------------------------------------------
 
 _DIGITS = {
-    "2006": r"[0-9]{4}", "06": r"[0-9]{2}", "01": r"[0-9]{2}", "1": r"[0-9]{1,2}", "02": r"[0-9]{2}",
-    "2": r"[0-9]{1,2}", "_2": r" ?[0-9]{1,2}", "002": r"[0-9]{3}", "__2": r" {0,2}[0-9]{1,3}", "15": r"[0-9]{2}",
-    "03": r"[0-9]{2}", "3": r"[0-9]{1,2}", "04": r"[0-9]{2}", "4": r"[0-9]{1,2}", "05": r"[0-9]{2}",
+    "2006": r"[0-9]{4}",
+    "06": r"[0-9]{2}",
+    "01": r"[0-9]{2}",
+    "1": r"[0-9]{1,2}",
+    "02": r"[0-9]{2}",
+    "2": r"[0-9]{1,2}",
+    "_2": r" ?[0-9]{1,2}",
+    "002": r"[0-9]{3}",
+    "__2": r" {0,2}[0-9]{1,3}",
+    "15": r"[0-9]{2}",
+    "03": r"[0-9]{2}",
+    "3": r"[0-9]{1,2}",
+    "04": r"[0-9]{2}",
+    "4": r"[0-9]{1,2}",
+    "05": r"[0-9]{2}",
     "5": r"[0-9]{1,2}",
-}  # fmt: skip
+}
 _FIELD = {
-    "2006": "year", "01": "month", "1": "month", "02": "day", "2": "day", "_2": "day", "002": "year_day",
-    "__2": "year_day", "15": "hour", "03": "hour", "3": "hour", "04": "minute", "4": "minute", "05": "second",
+    "2006": "year",
+    "01": "month",
+    "1": "month",
+    "02": "day",
+    "2": "day",
+    "_2": "day",
+    "002": "year_day",
+    "__2": "year_day",
+    "15": "hour",
+    "03": "hour",
+    "3": "hour",
+    "04": "minute",
+    "4": "minute",
+    "05": "second",
     "5": "second",
-}  # fmt: skip
+}
 _OFFSETS = {
-    "-07:00:00": r"([+-])([0-9]{2}):([0-9]{2}):([0-9]{2})", "-070000": r"([+-])([0-9]{2})([0-9]{2})([0-9]{2})",
-    "-07:00": r"([+-])([0-9]{2}):([0-9]{2})", "-0700": r"([+-])([0-9]{2})([0-9]{2})", "-07": r"([+-])([0-9]{2})",
-}  # fmt: skip
+    "-07:00:00": r"([+-])([0-9]{2}):([0-9]{2}):([0-9]{2})",
+    "-070000": r"([+-])([0-9]{2})([0-9]{2})([0-9]{2})",
+    "-07:00": r"([+-])([0-9]{2}):([0-9]{2})",
+    "-0700": r"([+-])([0-9]{2})([0-9]{2})",
+    "-07": r"([+-])([0-9]{2})",
+}
 _FRACTION = re.compile(r"[.,][0-9]+")
 _RANGES = {"month": (1, 12), "hour": (0, 23), "minute": (0, 59), "second": (0, 59)}
 
@@ -157,8 +211,10 @@ class _Reader:
 
     def fail(self, reason: str = "") -> BuiltinError:
         rest = self._text[self._at :]
-        return BuiltinError(f'parsing time "{self._text}"' + (f": {reason}" if reason else f' as "{self._layout}": '
-                            f'cannot parse "{rest}"'))  # fmt: skip
+        return BuiltinError(
+            f'parsing time "{self._text}"'
+            + (f": {reason}" if reason else f' as "{self._layout}": cannot parse "{rest}"')
+        )
 
     def take(self, pattern: str) -> re.Match[str]:
         match = re.compile(pattern).match(self._text, self._at)

@@ -1,7 +1,7 @@
 """Times: nanoseconds since 1970 in 64 bits, civil dates, durations.
 
-The present moment is an argument of the evaluation, never read here. Time zones come from the system's tz database;
-"" and "UTC" are UTC, and so is "Local": a decision must not depend on where it is made.
+The present moment is an argument of the evaluation, never read here. Time zones come from the system's tz
+database; "" and "UTC" are UTC, and so is "Local": a decision must not depend on where it is made.
 """
 
 from __future__ import annotations
@@ -60,9 +60,18 @@ def parse_rfc3339_ns(text: str) -> int:
 
 
 _UNITS = {
-    "ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": _SECOND, "m": 60 * _SECOND,
-    "h": 3_600 * _SECOND, "d": 86_400 * _SECOND, "w": 7 * 86_400 * _SECOND, "y": 365 * 86_400 * _SECOND,
-}  # fmt: skip
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": _SECOND,
+    "m": 60 * _SECOND,
+    "h": 3_600 * _SECOND,
+    "d": 86_400 * _SECOND,
+    "w": 7 * 86_400 * _SECOND,
+    "y": 365 * 86_400 * _SECOND,
+}
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w|y)")
 
 
@@ -86,7 +95,7 @@ def parse_duration_ns(text: str) -> int:
     return -int(total) if text[0] == "-" else int(total)
 
 
-# --- moments and zones -----------------------------------------------------------------------------------------
+# --- moments and zones -----------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
@@ -126,9 +135,18 @@ def _moment(nanoseconds: int, zone_name: str) -> Moment:
     local = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).astimezone(_zone(zone_name))
     offset = local.utcoffset() or timedelta()
     return Moment(
-        local.year, local.month, local.day, local.hour, local.minute, local.second, fraction,
-        int(offset.total_seconds()), local.tzname() or "", local.timetuple().tm_yday, local.weekday(),
-    )  # fmt: skip
+        local.year,
+        local.month,
+        local.day,
+        local.hour,
+        local.minute,
+        local.second,
+        fraction,
+        int(offset.total_seconds()),
+        local.tzname() or "",
+        local.timetuple().tm_yday,
+        local.weekday(),
+    )
 
 
 def format_time(operand: Value) -> str:
@@ -174,7 +192,9 @@ def add_date(timestamp: Number, years: Number, months: Number, days: Number) -> 
 
 
 def difference(left: Value, right: Value) -> tuple[int, ...]:
-    """Years, months, days, hours, minutes and seconds between two times, both seen in the zone of the first."""
+    """Years, months, days, hours, minutes and seconds between two times, both seen in the zone of the
+    first.
+    """
     first_ns, zone, _ = _arguments(left)
     second_ns, second_zone, _ = _arguments(right)
     _zone(second_zone)

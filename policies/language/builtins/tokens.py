@@ -1,7 +1,8 @@
-"""JSON Web Tokens: decoding and verifying (RFC 7515, 7518, 7519). Signing is refused by name in `registry`.
+"""JSON Web Tokens: decoding and verifying (RFC 7515, 7518, 7519). Signing is refused by name in
+`registry`.
 
-A key is a PEM certificate, a PEM public key, a JWK or a JWK set; with several keys one must fit. Secrets and
-signatures are compared by the cryptographic library, in constant time.
+A key is a PEM certificate, a PEM public key, a JWK or a JWK set; with several keys one must fit.
+Secrets and signatures are compared by the cryptographic library, in constant time.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def decode(token: str) -> tuple[Value, ...]:
     raise HaltError("io.jwt.decode: tokens nested deeper than 16")
 
 
-# --- keys --------------------------------------------------------------------------------------------------
+# --- keys ------------------------------------------------------------------------------------------
 
 _PEM = re.compile(r"\s*-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----\s*", re.DOTALL)
 
@@ -91,10 +92,10 @@ def load_keys(text: str) -> tuple[PublicKey, ...]:
     if text.lstrip().startswith("-----"):
         return (_pem_key(text),)
     try:
-        document = json_unmarshal(text)
-        found = document.get("keys") if isinstance(document, Object) and "keys" in document else (document,)
-        return tuple(key for jwk in found if (key := _jwk(jwk)) is not None)  # type: ignore[union-attr,arg-type]
-    except (BuiltinError, ValueError, TypeError, AttributeError) as error:
+        document: Any = json_unmarshal(text)
+        found = document["keys"] if "keys" in document else (document,)
+        return tuple(key for jwk in found if (key := _jwk(jwk)) is not None)
+    except (BuiltinError, ValueError, TypeError, KeyError) as error:
         raise BuiltinError("failed to parse a JWK key (set)") from error
 
 
@@ -134,7 +135,7 @@ def _jwk(jwk: Any) -> PublicKey | None:
     raise ValueError(f"unknown key type {jwk['kty']!r}")
 
 
-# --- signatures ----------------------------------------------------------------------------------------------
+# --- signatures ------------------------------------------------------------------------------------
 
 
 def _fits(algorithm: str, key: PublicKey, signed: bytes, signature: bytes) -> bool:
@@ -195,7 +196,7 @@ def _verify_secret(algorithm: str) -> Callable[[str, str], Boolean]:
     return verify
 
 
-# --- io.jwt.decode_verify ------------------------------------------------------------------------------------------
+# --- io.jwt.decode_verify --------------------------------------------------------------------------
 
 _ALGORITHMS = frozenset(
     f"{family}{size}" for family in ("HS", "RS", "PS", "ES") for size in (256, 384, 512)
