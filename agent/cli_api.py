@@ -136,7 +136,7 @@ def validate_jwt(socket: Path, audience: str, token: str, form: Form, timeout: f
 
     response = call(socket, work)
     Output(form).record(
-        {"valid": True, "spiffe_id": response.spiffe_id, "claims": MessageToDict(response.claims)}
+        {"valid": True, "spiffe_id": response.spiffe_id, "claims": _whole(MessageToDict(response.claims))}
     )
 
 
@@ -209,3 +209,12 @@ def _write(response: pb.X509SVIDResponse, folder: Path) -> list[str]:
     except OSError as error:
         raise FailedPrecondition(f"writing SVIDs to {folder}: {error.strerror or error}") from error
     return written
+
+
+def _whole(value: Any) -> Any:
+    """Numbers of a Struct are floats; times read better as the whole numbers that they are."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _whole(item) for name, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
