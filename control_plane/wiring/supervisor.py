@@ -24,7 +24,7 @@ from control_plane.sql.database import prepare
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
 MAX_BACKOFF_SECONDS: Final = 30.0
-STABLE_SECONDS: Final = 60.0
+STABLE_SECONDS: Final = 10.0  # longer than a start takes: only a process that fails at its start is held back
 STOP_SECONDS: Final = 20.0
 READY_LINE: Final = b"ready\n"
 
