@@ -4,7 +4,7 @@ Reads come from the index; a write waits until this process's index holds it, so
 connection reads its own writes.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 from control_plane.api.caller import agent_of, caller_of
@@ -173,6 +173,14 @@ class EntryService:
         for outcome in outcomes:
             if outcome.error is None and outcome.entry is not None:
                 _log.info(event, entry=outcome.entry.id, spiffe_id=str(outcome.entry.spiffe_id), by=by)
+
+
+async def catch_up(context: ServerContext, agent_id: SpiffeId, entry_ids: Iterable[str]) -> None:
+    """Reads the change log at once if one of the entries isn't known yet: it may have been created by
+    another process a moment ago, and who was told of it may ask here first."""
+    known = context.replica.index.authorized_entries(agent_id).entries
+    if not all(entry_id in known for entry_id in entry_ids):
+        await context.replica.refresh()
 
 
 def authorized_entry(context: ServerContext, agent_id: SpiffeId, entry_id: str) -> Entry:

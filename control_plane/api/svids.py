@@ -8,7 +8,7 @@ from typing import Final
 
 from control_plane.api.caller import agent_of, caller_of
 from control_plane.api.context import ServerContext
-from control_plane.api.entries import authorized_entry
+from control_plane.api.entries import authorized_entry, catch_up
 from control_plane.core.csr import check_csr
 from control_plane.core.errors import GatehouseError, InvalidInput
 from control_plane.core.spiffe_id import SpiffeId
@@ -43,6 +43,7 @@ class SvidService:
             raise InvalidInput(f"batch of {len(request.params)} SVIDs: at most {MAX_BATCH} at once")
         await self._context.limiters.x509_signing.take(call, len(request.params))
         agent_id = agent_of(call)
+        await catch_up(self._context, agent_id, (params.entry_id for params in request.params))
         attempts = [self._prepared(agent_id, params) for params in request.params]
         items = [one for one in attempts if isinstance(one, X509Issue)]
         issued = iter(await self._context.issuer.issue_x509(items) if items else [])
@@ -70,6 +71,7 @@ class SvidService:
         if not request.audience:
             raise InvalidInput("missing audience")
         await self._context.limiters.jwt_signing.take(call)
+        await catch_up(self._context, agent_id, (request.entry_id,))
         entry = authorized_entry(self._context, agent_id, request.entry_id)
         item = JwtIssue(
             spiffe_id=entry.spiffe_id,

@@ -95,19 +95,23 @@ class Parts:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Reloads whenever the change log says so; a failure is tried again, what was loaded stays."""
-        while not stop.is_set():
-            try:
-                async with asyncio.timeout(0.25):
-                    await self._stale.wait()
-            except TimeoutError:
-                continue
-            self._stale.clear()
-            try:
-                await self.reload()
-            except GatehouseError as error:
-                self.log.error("authority_not_loaded", reason=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
-                self._stale.set()
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                stale = asyncio.ensure_future(self._stale.wait())
+                await asyncio.wait({stale, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                stale.cancel()
+                self._stale.clear()
+                if stop.is_set():
+                    return
+                try:
+                    await self.reload()
+                except GatehouseError as error:
+                    self.log.error("authority_not_loaded", reason=str(error))
+                    await asyncio.wait({stopping}, timeout=RETRY_SECONDS)
+                    self._stale.set()
+        finally:
+            stopping.cancel()
 
     def _on_changes(self, effects: Effects) -> None:
         if effects.authorities:

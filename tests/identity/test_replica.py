@@ -1,0 +1,100 @@
+"""Following the change log: one's own writes, others' writes, and who is told."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from control_plane.core.entry import Entry
+from control_plane.core.errors import Unavailable
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.identity.index import Index
+from control_plane.identity.memory import MemoryStore
+from control_plane.identity.ports import ChangeSet
+from control_plane.identity.replica import Replica
+from control_plane.sql.database import prepare
+from control_plane.sql.store import SqlStore
+
+TD = TrustDomain("example.org")
+PARENT = SpiffeId(TD, "/agent")
+
+
+def test_another_connections_commit_arrives_within_50_ms(
+    tmp_path: Path, make_entry: Callable[..., Entry]
+) -> None:
+    async def scenario() -> None:
+        prepare(tmp_path / "r.db")
+        writer, reader = (SqlStore(tmp_path / "r.db", TD, os.urandom) for _ in range(2))
+        replica = Replica(reader, Index(TD))
+        await replica.refresh()
+        stop = asyncio.Event()
+        task = asyncio.create_task(replica.run(stop))
+        subscription = replica.subscribe(PARENT)
+        replica.index.authorized_entries(PARENT)
+        await asyncio.sleep(0.2)
+        subscription.take()
+        waits = []
+        for number in range(10):
+            [outcome] = await writer.create_entries([make_entry(f"/w{number}")], now=1)
+            began = asyncio.get_running_loop().time()
+            assert await subscription.wait(2)
+            waits.append(asyncio.get_running_loop().time() - began)
+            assert outcome.entry is not None and subscription.take()[0] == {outcome.entry.id}
+        assert sorted(waits)[len(waits) // 2] < 0.05, waits
+        stop.set()
+        await task
+        await writer.close()
+        await reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_refresh_sees_what_was_written_before_it(make_entry: Callable[..., Entry]) -> None:
+    async def scenario() -> None:
+        store = MemoryStore(TD, os.urandom)
+        replica = Replica(store, Index(TD))
+
+        async def write_and_read(number: int) -> None:
+            [outcome] = await store.create_entries([make_entry(f"/w{number}")], now=1)
+            await replica.refresh()
+            assert outcome.entry is not None and replica.index.entry(outcome.entry.id) is not None
+
+        await asyncio.gather(*(write_and_read(number) for number in range(50)))
+
+    asyncio.run(scenario())
+
+
+class Failing(MemoryStore):
+    """Fails to read for a while."""
+
+    broken = False
+
+    async def changes_after(self, sequence: int) -> ChangeSet:
+        if self.broken:
+            raise Unavailable("reading the change log: the disk is gone")
+        return await super().changes_after(sequence)
+
+
+def test_a_failure_keeps_the_index_and_is_tried_again(make_entry: Callable[..., Entry]) -> None:
+    async def scenario() -> None:
+        store = Failing(TD, os.urandom)
+        replica = Replica(store, Index(TD))
+        await store.create_entries([make_entry("/a", id="a")], now=1)
+        await replica.refresh()
+        stop = asyncio.Event()
+        task = asyncio.create_task(replica.run(stop))
+        store.broken = True
+        await store.create_entries([make_entry("/b", id="b")], now=1)
+        with pytest.raises(Unavailable):
+            await replica.refresh()
+        assert replica.index.entry("a") is not None
+        store.broken = False
+        async with asyncio.timeout(3):
+            while replica.index.entry("b") is None:
+                await asyncio.sleep(0.02)
+        stop.set()
+        await task
+
+    asyncio.run(scenario())
