@@ -67,10 +67,12 @@ class ServerProtocol(LeanProtocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         session = self._session
-        if session is not None:
-            super().connection_lost(exc)
-            self._sessions.discard(session)
-            session.connection_lost()
-        elif self._unix is not None and self._unix.pidfd is not None:
-            os.close(self._unix.pidfd)
-        self._lost()
+        try:
+            if session is not None:
+                self._sessions.discard(session)
+                super().connection_lost(exc)
+                session.connection_lost()
+            elif self._unix is not None and self._unix.pidfd is not None:
+                os.close(self._unix.pidfd)
+        finally:
+            self._lost()

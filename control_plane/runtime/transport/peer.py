@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from control_plane.runtime.log import get_logger
+
 SO_PEERPIDFD = 77  # Linux 6.5; the socket module of Python 3.11 doesn't name it
 _CREDENTIALS = struct.Struct("3i")
 
@@ -86,12 +88,14 @@ class Peer:
             return
         self._closed = True
         callbacks, self._callbacks = self._callbacks or [], None
-        try:
-            for callback in callbacks:
+        for callback in callbacks:
+            try:
                 callback()
-        finally:
-            if self.unix is not None and self.unix.pidfd is not None:
-                os.close(self.unix.pidfd)
+            except Exception:
+                # Another's callback must not keep the next from being told, nor the pidfd open.
+                get_logger("transport").exception("close_callback_failed", peer=self.address)
+        if self.unix is not None and self.unix.pidfd is not None:
+            os.close(self.unix.pidfd)
 
     def __repr__(self) -> str:
         return f"Peer({self.kind}, {self.address})"

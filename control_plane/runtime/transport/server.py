@@ -207,7 +207,12 @@ class Server:
 
     async def _tick(self) -> None:
         for number, session in enumerate(list(self._sessions)):
-            session.tick(asyncio.get_running_loop().time())
+            try:
+                session.tick(asyncio.get_running_loop().time())
+            except Exception:
+                # Time goes on for the other connections, whatever is wrong with this one.
+                self._log.exception("connection_tick_failed", peer=session.peer.address)
+                session.cut()
             if number % _TICKS_AT_ONCE == _TICKS_AT_ONCE - 1:
                 await asyncio.sleep(0)
 

@@ -158,6 +158,7 @@ def test_peer_credentials_pidfd_and_close_callbacks(
     closed: list[str] = []
 
     async def admit(peer: Peer) -> None:
+        peer.on_close(lambda: int("x"))  # one that fails doesn't keep the next from being told
         peer.on_close(lambda: closed.append(peer.address))
 
     async def main() -> None:

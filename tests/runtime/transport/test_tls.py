@@ -235,3 +235,35 @@ def test_no_key_is_left_on_disk_or_in_open_files(authority: Any) -> None:
     for _ in range(20):
         authority.server_source()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+
+
+def resumed_once(port: int, authority: Any) -> tuple[bool, bytes]:
+    """Connects twice with TLS 1.2 and one session: whether it was resumed, and what came then."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(cadata=authority.root)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10)) as first:
+        first.recv(100)
+        session = first.session
+    second = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=2), session=session)
+    try:
+        return bool(second.session_reused), second.recv(100)
+    except OSError:
+        return bool(second.session_reused), b""
+    finally:
+        second.close()
+
+
+def test_sessions_are_not_resumed(run: Run, services: Any, authority: Any) -> None:
+    """A resumed session would bring a certificate that nobody checked on this connection."""
+
+    async def main() -> None:
+        server = Server(services)
+        port = await server.listen_tcp("127.0.0.1", 0, authority.server_source(allow_tls12=True))
+        reused, received = await asyncio.to_thread(resumed_once, port, authority)
+        assert not reused and received
+        await server.close(0.1)
+
+    run(main())
