@@ -218,7 +218,7 @@ def _show_results(results: list[Any], done: str, output: Output) -> None:
     answer = [
         {
             "status": done if each.status.code == wire.OK else "refused",
-            "error": each.status.message,
+            "error": "" if each.status.code == wire.OK else each.status.message,
             "entry": wire.entry_json(each.entry) if each.HasField("entry") else None,
         }
         for each in results

@@ -42,11 +42,11 @@ def up() -> None:
         _until_serving("server", place.data_dir() / "server.sock", place.gatehouse("healthcheck"))
         shown.step("server", f"trust domain {place.TRUST_DOMAIN}, 127.0.0.1:{ports['server']}")
     if fresh_agent:
-        _start(running, "agent", _agent_command(ports))
+        knows_itself = (place.DATA / "agent.cache").exists()
+        _start(running, "agent", _agent_command(ports, with_token=not knows_itself))
     _entries()  # while the agent attests
     if fresh_agent:
-        _until_serving("agent", place.data_dir() / "agent.sock", place.gatehouse_agent("healthcheck"))
-        shown.step("agent", "attested with a join token")
+        _await_agent(running, ports, knows_itself)
     for name, command in _workload_commands(ports).items():
         _start(running, name, command)
     _await_event("storefront", "answered", "the first answer over mutual TLS")
@@ -70,18 +70,32 @@ def _server_command(ports: dict[str, int]) -> list[str]:
     return place.gatehouse("server", "run", *flags, "--bind", f"127.0.0.1:{ports['server']}")
 
 
-def _agent_command(ports: dict[str, int]) -> list[str]:
-    """What starts the agent: with the server's trust bundle, and a token that lets it attest once."""
+def _agent_command(ports: dict[str, int], *, with_token: bool) -> list[str]:
+    """What starts the agent: with the server's trust bundle, and perhaps a token that lets it attest once."""
     with ThreadPoolExecutor() as pool:
         shown_bundle = pool.submit(answer, "bundle", "show")
-        token = pool.submit(answer, "token", "generate", "--spiffe-id", place.NODE)
+        token = pool.submit(answer, "token", "generate", "--spiffe-id", place.NODE) if with_token else None
     bundle = place.DEMO / "bundle.pem"
     bundle.write_text(shown_bundle.result()["pem"], encoding="ascii")
     return place.gatehouse_agent(
         "run", "--data-dir", str(place.data_dir()), "--trust-domain", place.TRUST_DOMAIN,
         "--server", f"127.0.0.1:{ports['server']}", "--trust-bundle", str(bundle),
-        "--join-token", token.result()["token"],
+        *(["--join-token", token.result()["token"]] if token else []),
     )  # fmt: skip
+
+
+def _await_agent(running: dict[str, Started], ports: dict[str, int], knows_itself: bool) -> None:
+    """Waits until the agent serves; one that could not go on with what it remembers attests anew."""
+    socket_path, healthcheck = place.data_dir() / "agent.sock", place.gatehouse_agent("healthcheck")
+    try:
+        _until_serving("agent", socket_path, healthcheck)
+    except DemoFailed:
+        if not knows_itself or running.pop("agent").is_alive:
+            raise
+        knows_itself = False
+        _start(running, "agent", _agent_command(ports, with_token=True))
+        _until_serving("agent", socket_path, healthcheck)
+    shown.step("agent", "came back as it was" if knows_itself else "attested with a join token")
 
 
 def _interpreters() -> None:
