@@ -5,6 +5,7 @@ costly. Strict dimensions hold only what can occur under the input schema (a SPI
 a host in lower case); free ones hold any text and serve to compare one proxy model with another.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,10 +33,15 @@ class Dimensions:
     path: Dimension
     sni: Dimension
     header_domain: str
+    claim_shapes: Mapping[tuple[str, ...], str]
 
     @staticmethod
-    def of(strict: bool) -> "Dimensions":
-        """Strict for proofs about workloads, free for models against each other."""
+    def of(strict: bool, claim_shapes: Mapping[tuple[str, ...], str] | None = None) -> "Dimensions":
+        """Strict for proofs about workloads, free for models against each other.
+
+        `claim_shapes` (`string` or `list` by claim path) is what every issuer promises; such a claim never
+        holds anything else.
+        """
 
         def text(rank: int, name: str, domain: str, head: str = "") -> Dimension:
             return Dimension(rank, name, "text", (), domain if strict else FREE, head if strict else "")
@@ -51,6 +57,7 @@ class Dimensions:
             path=text(12, "path", PATH_DOMAIN, "/"),
             sni=text(7, "sni", HOST_DOMAIN),
             header_domain=HEADER_DOMAIN if strict else FREE,
+            claim_shapes=claim_shapes or {},
         )
 
     def header(self, name: str) -> Dimension:
@@ -59,7 +66,9 @@ class Dimensions:
 
     def claim(self, *path: str) -> Dimension:
         """A claim of the validated token."""
-        return Dimension(9, "claim", "claim", path)
+        return Dimension(
+            9, "claim", f"claim-{shape}" if (shape := self.claim_shapes.get(path)) else "claim", path
+        )
 
     def metadata(self, *path: str) -> Dimension:
         """Some other filter's dynamic metadata, texts only."""

@@ -186,8 +186,7 @@ class Reader:
         return self.dimensions.header(name)
 
     def _text(self, dimension: Dimension, value: str, presence: Probe) -> sp.Literal:
-        expanded = expand_trust_domains(value, self.trust_domains)
-        return self.space.any_of([self._one_principal(one) for one in expanded])
+        """The string match of a value: `*` alone, at the end or the start, or exact; inside it is literal."""
         return self.space.test(_pattern(dimension, value, presence))
 
     def _claim(self, path: tuple[str, ...], value: str) -> sp.Literal:
@@ -293,7 +292,7 @@ def _pattern(dimension: Dimension, value: str, presence: Probe) -> Probe:
 
 
 def _template(value: str) -> str:
-    """A path template: `{*}` is one segment, `{**}` any number of them, of the characters Envoy lets through."""
+    """A path template: `{*}` is one segment, `{**}` any number, of the characters Envoy lets through."""
     words = {"{*}": f"{PATH_LITERAL}+", "{**}": f"(?:{PATH_LITERAL}|/)*"}
     parts = [words.get(part, quote(part)) for part in value.split("/")]
     return "/".join(parts)

@@ -184,7 +184,7 @@ def partition(dimension: Dimension, tests: frozenset[Probe]) -> list[ValueClass]
     """The classes, cheapest first; absence is one where the dimension can be absent."""
     if dimension.kind == "text":
         classes = _texts(dimension, tests)
-    elif dimension.kind == "claim":
+    elif dimension.kind.startswith("claim"):
         classes = _claims(dimension, tests)
     elif dimension.kind in ("port", "address"):
         classes = _numbers(dimension, tests)
@@ -321,13 +321,16 @@ def _claims(dimension: Dimension, tests: frozenset[Probe]) -> list[ValueClass]:
     always = frozenset(test for test in tests if type(test) is Probe)
     on_texts = frozenset(test for test in tests if not isinstance(test, Element | Constant))
     on_elements: Mapping[Probe, Probe] = {test.inner: test for test in tests if isinstance(test, Element)}
-    classes = _texts(dimension, on_texts)
+    if dimension.kind == "claim-string":
+        return _texts(dimension, on_texts)
+    classes = _texts(dimension, on_texts) if dimension.kind == "claim" else []
     classes += [
         ValueClass(1 + len(one.json), Other(one.json), always | {one})
         for one in tests
         if isinstance(one, Constant)
     ]
-    classes.append(ValueClass(2, Other("{}"), always))
+    if dimension.kind == "claim":
+        classes.append(ValueClass(2, Other("{}"), always))
     lists: dict[frozenset[Probe], tuple[str, ...]] = {frozenset(): ()}
     if on_elements:
         for element in _texts(dimension, frozenset(on_elements)):

@@ -38,8 +38,8 @@ def test_the_demo_is_read_and_fits_the_schema() -> None:
 
 
 def test_ports_and_segments() -> None:
-    document = smallest(labels={"tier": "web"}, services=[{"name": "s", "ports": [
-        {"port": 80, "target_port": 8080, "protocol": "http"}, {"port": 9090, "protocol": "grpc"}]}])  # fmt: skip
+    ports = [{"port": 80, "target_port": 8080, "protocol": "http"}, {"port": 9090, "protocol": "grpc"}]
+    document = smallest(labels={"tier": "web"}, services=[{"name": "s", "ports": ports}])
     document["segments"] = [{"name": "web", "labels": {"tier": "web"}}, {"name": "none", "namespaces": ["x"]}]
     inventory = inventory_from_document(document)
     assert dict(inventory.by_key["n/a"].ports) == {8080: Protocol.HTTP, 9090: Protocol.GRPC}

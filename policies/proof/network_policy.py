@@ -1,0 +1,189 @@
+"""What Kubernetes NetworkPolicies let through to a pod, and the segmentation question in the same terms.
+
+A caller is a workload of the inventory or something outside it with an address; pods that the inventory
+doesn't know are outside this model (an assumption that every verdict names). Whether an ipBlock covers pods
+is up to the network plugin: it does in the upper bound that must not be wider, and doesn't in the lower
+bound that is compared for exactness.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from control_plane.core.errors import InvalidInput, ResourceExhausted, Unimplemented, shown
+from policies.formula import Atom, Attribute, Opaque, Question
+from policies.inventory import Inventory, Workload
+from policies.proof import space as sp
+from policies.proof.dimensions import Dimensions
+from policies.proof.manifests import Document, Manifests, mapping
+from policies.proof.partition import Dimension, Interval, Probe, Within, network_span
+from policies.proof.question import QuestionMeaning, Undecidable
+from policies.proof.verdict import Outcome, Verdict, concrete
+
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"
+CALLER = Dimension(2, "workload", "text")
+ASSUMPTION = "every pod is a workload of the inventory"
+_IDENTITY = (
+    "source.spiffe_id",
+    "source.namespace",
+    "source.service_account",
+    "source.trust_domain",
+    "source.labels",
+)
+
+
+class SegmentationMeaning(QuestionMeaning):
+    """The question with the calling workload, not its SPIFFE ID, as what is looked at."""
+
+    def _atom(self, atom: Atom) -> sp.Literal:
+        name = atom.attribute.name
+        if isinstance(atom, Opaque) or not name.startswith(("source.", "connection.")) or name == "source.ip":
+            return super()._atom(atom)
+        if name not in _IDENTITY:
+            raise Undecidable(f"proving a NetworkPolicy: {atom.attribute} isn't visible to it")
+        keys = frozenset(one.key for one in self._inventory.workloads if _holds(atom, one))
+        return self._space.test(Within(CALLER, keys)) if keys else sp.FALSE
+
+
+def _holds(atom: Atom, workload: Workload) -> bool:
+    facts = {
+        "source.spiffe_id": workload.spiffe_id,
+        "source.namespace": workload.namespace,
+        "source.service_account": workload.service_account,
+        "source.trust_domain": workload.spiffe_id.split("/")[2],
+    }
+    name = atom.attribute.name
+    value = workload.labels.get(atom.attribute.path[0]) if name == "source.labels" else facts[name]
+    return value is not None and atom.holds(value)
+
+
+def prove_segmentation(
+    question: Question, workload: Workload, inventory: Inventory, manifests: Manifests
+) -> Verdict:
+    """The verdict on the NetworkPolicies that select one workload."""
+    space, dimensions = sp.Space(), Dimensions.of(strict=True)
+    try:
+        asked = SegmentationMeaning(space, dimensions, inventory, workload).of(question.formula)
+        policies = [
+            one for one in manifests.of("NetworkPolicy", workload.namespace) if _selects(one, workload)
+        ]
+        upper, lower = (
+            _admitted(policies, workload, inventory, space, dimensions, pods) for pods in (True, False)
+        )
+        known = frozenset(one.key for one in inventory.workloads)
+        outside = space.test(Probe(CALLER)) ^ 1
+        given = space.any_of([space.test(Within(CALLER, known)), outside])
+        for left, right, outcome in ((upper, asked, Outcome.WIDER), (asked, lower, Outcome.NARROWER)):
+            witness = space.difference(space.all_of([left, given]), right)
+            if witness is not None:
+                return _verdict(witness, outcome, question, workload, inventory)
+    except (Unimplemented, ResourceExhausted, InvalidInput) as error:
+        return Verdict(workload.key, "network-policy", Outcome.UNDECIDED, reason=error.message)
+    return Verdict(workload.key, "network-policy", Outcome.EXACT, assumptions=(ASSUMPTION,))
+
+
+def _verdict(
+    witness: sp.Witness, outcome: Outcome, question: Question, workload: Workload, inventory: Inventory
+) -> Verdict:
+    request, _ = concrete(witness, workload, inventory)
+    key = witness.get(CALLER)
+    if isinstance(key, str):
+        caller = inventory.by_key[key]
+        request = request.of({**request.values, Attribute("source.spiffe_id"): caller.spiffe_id})
+    rules = question.allow if outcome is Outcome.NARROWER else question.deny
+    origins = tuple(sorted({origin for one in rules.disjuncts for origin in one.origins}))
+    return Verdict(workload.key, "network-policy", outcome, request, origins, f"caller {key}", (ASSUMPTION,))
+
+
+def _selects(policy: Document, workload: Workload) -> bool:
+    types = policy.spec.get("policyTypes", ["Ingress"])
+    ingress = isinstance(types, list) and "Ingress" in types
+    return ingress and _labels(policy.spec.get("podSelector", {}), policy).items() <= workload.labels.items()
+
+
+def _admitted(
+    policies: Sequence[Document],
+    workload: Workload,
+    inventory: Inventory,
+    space: sp.Space,
+    dimensions: Dimensions,
+    blocks_cover_pods: bool,
+) -> sp.Literal:
+    """Everything, where no policy selects the pod; else what some ingress rule admits."""
+    if not policies:
+        return sp.TRUE
+    found = []
+    for policy in policies:
+        rules = policy.spec.get("ingress", [])
+        for rule in rules if isinstance(rules, list) else []:
+            node = mapping(rule, f"a rule of {policy.name}")
+            if set(node) - {"from", "ports"}:
+                raise Undecidable(f"reading {policy.name}: a rule with {shown(sorted(node))}")
+            parts = []
+            for field, read in (("from", _peer), ("ports", _port)):
+                entries = node.get(field)
+                if isinstance(entries, list) and entries:
+                    several = [
+                        read(mapping(one, field), policy, inventory, space, dimensions, blocks_cover_pods)
+                        for one in entries
+                    ]
+                    parts.append(space.any_of(several))
+            found.append(space.all_of(parts))
+    return space.any_of(found)
+
+
+def _peer(
+    node: Mapping[str, object],
+    policy: Document,
+    inventory: Inventory,
+    space: sp.Space,
+    dimensions: Dimensions,
+    blocks_cover_pods: bool,
+) -> sp.Literal:
+    if "ipBlock" in node:
+        block = mapping(node["ipBlock"], "an ipBlock")
+        excepted = block.get("except", [])
+        inside = space.test(Interval(dimensions.source_ip, (network_span(str(block.get("cidr"))),)))
+        spans = tuple(network_span(str(one)) for one in excepted) if isinstance(excepted, list) else ()
+        outside = space.test(Interval(dimensions.source_ip, spans)) ^ 1 if spans else sp.TRUE
+        who = sp.TRUE if blocks_cover_pods else space.test(Probe(CALLER)) ^ 1
+        return space.all_of([inside, outside, who])
+    if set(node) - {"namespaceSelector", "podSelector"}:
+        raise Undecidable(f"reading {policy.name}: a peer with {shown(sorted(node))}")
+    namespaces = _labels(node["namespaceSelector"], policy) if "namespaceSelector" in node else None
+    pods = _labels(node.get("podSelector", {}), policy)
+    if namespaces is not None and set(namespaces) - {NAMESPACE_LABEL}:
+        raise Undecidable(
+            f"reading {policy.name}: namespace labels {shown(sorted(namespaces))} aren't in the inventory"
+        )
+    wanted = policy.namespace if namespaces is None else namespaces.get(NAMESPACE_LABEL)
+    keys = frozenset(
+        one.key
+        for one in inventory.workloads
+        if (wanted is None or one.namespace == wanted) and pods.items() <= one.labels.items()
+    )
+    return space.test(Within(CALLER, keys)) if keys else sp.FALSE
+
+
+def _port(
+    node: Mapping[str, object],
+    policy: Document,
+    inventory: Inventory,
+    space: sp.Space,
+    dimensions: Dimensions,
+    blocks_cover_pods: bool,
+) -> sp.Literal:
+    if node.get("protocol", "TCP") != "TCP":
+        return sp.FALSE  # the question is about TCP
+    low = node.get("port")
+    if low is None:
+        return sp.TRUE
+    high = node.get("endPort", low)
+    if not isinstance(low, int) or not isinstance(high, int):
+        raise Undecidable(f"reading {policy.name}: port {shown(low)} isn't a number")
+    return space.test(Interval(dimensions.port, ((low, high),)))
+
+
+def _labels(node: object, policy: Document) -> Mapping[str, str]:
+    selector = mapping(node, f"a selector of {policy.name}")
+    if set(selector) - {"matchLabels"}:
+        raise Undecidable(f"reading {policy.name}: a selector with {shown(sorted(selector))}")
+    return {str(key): str(value) for key, value in mapping(selector.get("matchLabels", {}), "labels").items()}

@@ -1,0 +1,246 @@
+"""The proof of one workload: what its guards let through against what Rego says, with a witness.
+
+`exact`: the same for every request. `narrower`: nothing more is let through, and a shortest request shows
+what isn't. `wider` and `undecided` are refusals. Every witness is checked again with the plain evaluator
+before it is shown; a disagreement is a bug in the proof and stops everything.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from control_plane.core.errors import Bug, InvalidInput, ResourceExhausted, Unimplemented
+from policies.formula import (
+    DESTINATION_IP,
+    HOST,
+    METHOD,
+    MTLS,
+    NAMESPACE,
+    PATH,
+    PORT,
+    SERVICE_ACCOUNT,
+    SNI,
+    SOURCE_ID,
+    SOURCE_IP,
+    TRUST_DOMAIN,
+    Attribute,
+    Formula,
+    Origin,
+    Question,
+    Request,
+    Value,
+    evaluate,
+)
+from policies.inventory import ClaimShape, Inventory, Mode, Workload
+from policies.proof import space as sp
+from policies.proof.dimensions import Dimensions
+from policies.proof.guards import Guards
+from policies.proof.manifests import Manifests, requires_mtls
+from policies.proof.partition import ABSENT, Interval, Other, Probe, Within
+from policies.proof.question import QuestionMeaning, destination_facts
+
+
+class Outcome(enum.StrEnum):
+    """How a layer compares with its question."""
+
+    EXACT = "exact"
+    NARROWER = "narrower"
+    WIDER = "wider"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome for one layer of one workload."""
+
+    workload: str
+    layer: str
+    outcome: Outcome
+    witness: Request | None = None
+    origins: tuple[Origin, ...] = ()
+    reason: str = ""
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether nothing is let through that Rego refuses."""
+        return self.outcome in (Outcome.EXACT, Outcome.NARROWER)
+
+    def __str__(self) -> str:
+        lines = f" ({', '.join(map(str, self.origins))})" if self.origins else ""
+        shown = f": {self.witness}" if self.witness is not None else f": {self.reason}" if self.reason else ""
+        return f"{self.workload} {self.layer}: {self.outcome}{shown}{lines}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One guard and the formula it is held against."""
+
+    name: str
+    guard: sp.Literal
+    question: sp.Literal
+
+
+def prove_workload(
+    question: Question, workload: Workload, inventory: Inventory, manifests: Manifests
+) -> tuple[Verdict, ...]:
+    """One verdict for each layer that the workload's mode calls for."""
+    space = sp.Space()
+    shapes = {path: shape.value for path, shape in _shapes(inventory).items()}
+    dimensions = Dimensions.of(strict=True, claim_shapes=shapes)
+    name = f"istio-{workload.mode}" if workload.mode is not Mode.ENVOY else "envoy-rbac"
+    try:
+        meaning = QuestionMeaning(space, dimensions, inventory, workload).of(question.formula)
+        guards = Guards(space, dimensions, inventory, manifests, meaning)
+        strict = workload.mode is Mode.ENVOY or requires_mtls(manifests, workload, inventory)
+        layers = _layers(workload, guards, space, dimensions, meaning)
+        given = space.test(Probe(dimensions.identity)) if strict else sp.TRUE
+        return tuple(_compare(layer, space, given, question, workload, inventory, strict) for layer in layers)
+    except (Unimplemented, ResourceExhausted, InvalidInput) as error:
+        return (Verdict(workload.key, name, Outcome.UNDECIDED, reason=error.message),)
+
+
+def _layers(
+    workload: Workload, guards: Guards, space: sp.Space, dimensions: Dimensions, meaning: sp.Literal
+) -> list[Layer]:
+    if workload.mode is Mode.SIDECAR:
+        return [Layer("istio-sidecar", guards.sidecar(workload), meaning)]
+    if workload.mode is Mode.AMBIENT:
+        return [Layer("istio-ztunnel", guards.ztunnel(workload), meaning)]
+    if workload.mode is Mode.ENVOY:
+        return [Layer("envoy-rbac", guards.envoy(workload), meaning)]
+    if workload.mode is Mode.WAYPOINT and workload.waypoint is not None:
+        found = []
+        for service in workload.services:
+            spans = tuple((port.target_port, port.target_port) for port in service.ports)
+            here = space.test(Interval(dimensions.port, spans)) if spans else sp.FALSE
+            asked = space.all_of([here, meaning])
+            found.append(Layer(f"istio-waypoint {service.name}", guards.waypoint(workload, service), asked))
+        from_waypoint = _only(space, dimensions, workload, workload.waypoint.spiffe_id)
+        return [*found, Layer("istio-ztunnel", guards.ztunnel(workload), from_waypoint)]
+    raise InvalidInput(f"proving {workload.key}: mode {workload.mode} has no guard")
+
+
+def _only(space: sp.Space, dimensions: Dimensions, workload: Workload, identity: str) -> sp.Literal:
+    """Connections from one identity to listed ports: what ztunnel owes a workload behind a waypoint."""
+
+    spans = tuple((port, port) for port in workload.ports)
+    here = space.test(Interval(dimensions.port, spans)) if spans else sp.FALSE
+    return space.all_of([here, space.test(Within(dimensions.identity, frozenset({identity})))])
+
+
+def _compare(
+    layer: Layer,
+    space: sp.Space,
+    given: sp.Literal,
+    question: Question,
+    workload: Workload,
+    inventory: Inventory,
+    strict: bool,
+) -> Verdict:
+    assumptions = ("plain text is refused",) if strict else ()
+    for left, right, outcome in (
+        (layer.guard, layer.question, Outcome.WIDER),
+        (layer.question, layer.guard, Outcome.NARROWER),
+    ):
+        witness = space.difference(space.all_of([left, given]), right)
+        if witness is None:
+            continue
+        request, opaque = concrete(witness, workload, inventory)
+        own = layer.name != "istio-ztunnel" or workload.mode is Mode.AMBIENT
+        listed = request.get(PORT) in workload.ports
+        answer = listed and _holds(question.formula, request, opaque)
+        if own and answer != (outcome is Outcome.NARROWER):
+            raise Bug(f"proving {workload.key}: the witness {request} isn't one for {outcome}")
+        decision = question.allow if outcome is Outcome.NARROWER else question.deny
+        holding = [one for one in decision.disjuncts if _holds(one.formula, request, opaque)]
+        origins = tuple(sorted({origin for one in holding for origin in one.origins}))
+        return Verdict(workload.key, layer.name, outcome, request, origins if own else (), "", assumptions)
+    return Verdict(workload.key, layer.name, Outcome.EXACT, assumptions=assumptions)
+
+
+def _holds(formula: Formula, request: Request, opaque: frozenset[str]) -> bool:
+    return evaluate(formula, request, lambda atom: atom.digest in opaque)
+
+
+def concrete(witness: sp.Witness, workload: Workload, inventory: Inventory) -> tuple[Request, frozenset[str]]:
+    """The witness as a request with everything that follows from it, and the opaque conditions that hold.
+
+    What the witness leaves open gets an ordinary value: a listed port, GET, the root path.
+    """
+    places = {
+        "identity": SOURCE_ID,
+        "port": PORT,
+        "source_ip": SOURCE_IP,
+        "destination_ip": DESTINATION_IP,
+        "method": METHOD,
+        "path": PATH,
+        "host": HOST,
+        "sni": SNI,
+    }
+    values: dict[Attribute, Value] = {}
+    opaque = set()
+    named = {dimension.name for dimension, _ in witness.values}
+    for dimension, value in witness.values:
+        if value is ABSENT:
+            continue
+        if dimension.name == "opaque":
+            opaque.add(dimension.key[0])
+        elif dimension.name == "claim":
+            values[Attribute("jwt.claims", dimension.key)] = _claim_value(value)
+        elif dimension.name == "header":
+            values[Attribute("request.headers", dimension.key)] = str(value)
+        elif dimension.name in places and isinstance(value, str | int):
+            values[places[dimension.name]] = value
+    ports = workload.ports
+    port = values.setdefault(PORT, next(iter(ports), 0))
+    protocol = ports.get(port) if isinstance(port, int) else None
+    if protocol is not None and protocol.is_http:
+        usual = {"method": (METHOD, "GET"), "host": (HOST, "a"), "path": (PATH, "/")}
+        values |= dict(place for name, place in usual.items() if name not in named)
+    if protocol is not None and not protocol.is_http:
+        values = {
+            place: value for place, value in values.items() if not place.name.startswith(("request.", "jwt."))
+        }
+    values |= _identity_facts(values.get(SOURCE_ID), inventory)
+    values |= {
+        place: value for place, value in destination_facts(inventory, workload).items() if value is not None
+    }
+    values[MTLS] = SOURCE_ID in values
+    return Request.of(values), frozenset(opaque)
+
+
+def _claim_value(value: object) -> Value:
+    if isinstance(value, Other):
+        if value.json in ("true", "false"):
+            return value.json == "true"
+        return int(value.json) if value.json.lstrip("-").isdecimal() else 0
+    return value if isinstance(value, str | tuple) else str(value)
+
+
+def _identity_facts(identity: Value | None, inventory: Inventory) -> Mapping[Attribute, Value]:
+    """Trust domain, namespace, service account and labels of a caller."""
+    if not isinstance(identity, str):
+        return {}
+    facts: dict[Attribute, Value] = {TRUST_DOMAIN: identity.split("/")[2]}
+    several: Sequence[Workload] = inventory.by_identity.get(identity, ())
+    if several:
+        facts |= {NAMESPACE: several[0].namespace, SERVICE_ACCOUNT: several[0].service_account}
+        shared = set.intersection(*(set(one.labels.items()) for one in several))
+        facts |= {Attribute("source.labels", (key,)): value for key, value in shared}
+    return facts
+
+
+def _shapes(inventory: Inventory) -> Mapping[tuple[str, ...], ClaimShape]:
+    """Claims whose shape all issuers promise alike."""
+    issuers = inventory.issuers
+    if not issuers:
+        return {}
+    return {
+        (name,): shape
+        for name, shape in issuers[0].claims.items()
+        if all(one.claims.get(name) is shape for one in issuers)
+    }
+
+
+__all__ = ["Outcome", "Verdict", "concrete", "prove_workload"]

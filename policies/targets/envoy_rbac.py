@@ -1,0 +1,234 @@
+"""The target `envoy-rbac`: RBAC filters for an Envoy without a mesh, as typed config.
+
+One file a workload holds the filters of its HTTP and its TCP listeners, DENY before ALLOW. Envoy's matchers
+nest and know regular expressions, so that everything but an opaque condition is said exactly. Callers of a
+clause are one principal, operations one permission, and equal parts are shared as in the Istio targets.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Final
+
+from policies.formula import (
+    DESTINATION_IP,
+    HOST,
+    METHOD,
+    PATH,
+    PORT,
+    SNI,
+    SOURCE_ID,
+    SOURCE_IP,
+    Attribute,
+    Decision,
+    Origin,
+    PolicySet,
+    Question,
+)
+from policies.formula.glob import glob_expression
+from policies.inventory import Inventory, Mode, Workload
+from policies.targets.clauses import Clause, ClauseBuilder, Group, Unsayable, port_groups
+from policies.targets.emission import Emission, Options, authz_questions, joined, refusal
+from policies.targets.manifest import Manifest, manifest
+from policies.targets.patterns import PRESENT, Constraint, Pattern
+from policies.targets.shortfall import Shortfall, Step
+
+NAME: Final = "envoy-rbac"
+_HTTP: Final = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+_TCP: Final = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC"
+_JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
+_ANYWHERE: Final = (str(ipaddress.IPv4Address(0)), str(ipaddress.IPv6Address(0)))
+_PERMISSIONS: Final = frozenset({PORT, METHOD, PATH, HOST, SNI, DESTINATION_IP})
+
+Node = Mapping[str, object]
+
+
+class _Unsaid(Exception):
+    """A pattern that Envoy has no matcher for; the argument says which."""
+
+
+def emit(policies: PolicySet, inventory: Inventory, options: Options) -> Emission:
+    """One object for every governed workload in mode `envoy`."""
+    return joined(
+        emit_workload(question, workload, inventory, policies.bundle_digest, options)
+        for workload, question in authz_questions(policies, inventory)
+        if workload.mode is Mode.ENVOY
+    )
+
+
+def emit_workload(
+    question: Question, workload: Workload, inventory: Inventory, bundle: str, options: Options
+) -> Emission:
+    """The filters of one workload."""
+    builder = ClauseBuilder(inventory, workload)
+    shortfalls: list[Shortfall] = []
+    filters: dict[str, list[Node]] = {}
+    origins: list[tuple[Origin, ...]] = []
+    groups = {group.http: group for group in port_groups(workload)}
+    for http in (True, False):
+        group = groups.get(http, Group(http, ()))
+        chain: list[Node] = []
+        for action, decision in (("DENY", question.deny), ("ALLOW", question.allow)):
+            try:
+                policies = _policies(decision, group, action, builder, workload, options, shortfalls, origins)
+            except Unsayable as error:
+                return refusal(NAME, workload, str(error))
+            if policies or action == "ALLOW":
+                chain.append(_filter(http, action, policies))
+        filters["http" if http else "tcp"] = chain
+    if any(one.step is Step.REFUSED for one in shortfalls):
+        return Emission((), tuple(shortfalls))
+    body = {"workload": workload.key, **filters}
+    place = (workload.namespace, workload.name, NAME, "rbac", bundle)
+    document: Manifest = manifest("gatehouse.dev/v1", "EnvoyRbac", *place, body, origins)
+    return Emission((document,), tuple(dict.fromkeys(shortfalls)))
+
+
+def _filter(http: bool, action: str, policies: Node) -> Node:
+    kind = "http" if http else "network"
+    config: dict[str, object] = {
+        "@type": _HTTP if http else _TCP,
+        "rules": {"action": action, "policies": policies},
+    }
+    if not http:
+        config["stat_prefix"] = f"gatehouse_{action.lower()}"
+    return {"name": f"envoy.filters.{kind}.rbac", "typed_config": config}
+
+
+def _policies(
+    decision: Decision,
+    group: Group,
+    action: str,
+    builder: ClauseBuilder,
+    workload: Workload,
+    options: Options,
+    shortfalls: list[Shortfall],
+    origins: list[tuple[Origin, ...]],
+) -> Node:
+    """RBAC policies by name; clauses with the same callers share one policy."""
+    by_principal: dict[str, tuple[Node, list[Node], set[Origin]]] = {}
+    if not group.ports:
+        return {}
+    for clause in builder.clauses(decision, group):
+        try:
+            permission, principal = _said(clause, None)
+        except _Unsaid as error:
+            step = Step.REFUSED if options.exact_only else Step.NARROWED
+            reason = builder.reasons.get(str(error), str(error))
+            shortfalls.append(Shortfall(NAME, workload.key, step, reason, tuple(sorted(clause.origins))))
+            if action == "ALLOW" or step is Step.REFUSED:
+                continue
+            permission, principal = _said(clause, "other")
+        entry = by_principal.setdefault(repr(principal), (principal, [], set()))
+        if permission not in entry[1]:
+            entry[1].append(permission)
+        entry[2].update(clause.origins)
+    found: dict[str, Node] = {}
+    for index, key in enumerate(sorted(by_principal)):
+        principal, permissions, lines = by_principal[key]
+        kind = "http" if group.http else "tcp"
+        found[f"{kind}-{action.lower()}-{index:04}"] = {"permissions": permissions, "principals": [principal]}
+        origins.append(tuple(sorted(lines)))
+    return found
+
+
+def _said(clause: Clause, leave_out: str | None) -> tuple[Node, Node]:
+    """Permission and principal of a clause. `leave_out="other"` widens by what can't be said (a DENY may)."""
+    permissions: list[Node] = []
+    principals: list[Node] = []
+    for place, constraint in clause.constraints:
+        into, rule = (permissions, True) if place in _PERMISSIONS else (principals, False)
+        into += _constraint(place, constraint, rule, leave_out is not None)
+    return _all(permissions, True), _all(principals, False)
+
+
+def _constraint(place: Attribute, constraint: Constraint, rule: bool, widen: bool) -> list[Node]:
+    found = []
+    for union in constraint.unions:
+        if widen and any(one.kind == "other" for one in union):
+            continue
+        found.append(_any([_pattern(place, one) for one in _spanned(place, sorted(union))], rule))
+    kept = [one for one in sorted(constraint.excluded) if not (widen and one.kind == "other")]
+    if kept:
+        found.append({"not_rule" if rule else "not_id": _any([_pattern(place, one) for one in kept], rule)})
+    return found
+
+
+def _spanned(place: Attribute, union: list[Pattern]) -> list[Pattern]:
+    return sorted(union, key=lambda one: int(one.text)) if place == PORT else union
+
+
+def _any(nodes: list[Node], rule: bool) -> Node:
+    if len(nodes) == 1:
+        return nodes[0]
+    return {"or_rules": {"rules": nodes}} if rule else {"or_ids": {"ids": nodes}}
+
+
+def _all(nodes: list[Node], rule: bool) -> Node:
+    if not nodes:
+        return {"any": True}
+    if len(nodes) == 1:
+        return nodes[0]
+    return {"and_rules": {"rules": nodes}} if rule else {"and_ids": {"ids": nodes}}
+
+
+def _pattern(place: Attribute, pattern: Pattern) -> Node:
+    if pattern.kind == "other":
+        raise _Unsaid(pattern.text)
+    if place == PORT:
+        return {"destination_port": int(pattern.text)}
+    if place in (SOURCE_IP, DESTINATION_IP):
+        return _network(place, pattern)
+    if place == SOURCE_ID:
+        return {"authenticated": {} if pattern == PRESENT else {"principal_name": _string(pattern, False)}}
+    if place == PATH:
+        return {
+            "url_path": {
+                "path": {"safe_regex": {"regex": ".+"}} if pattern == PRESENT else _string(pattern, False)
+            }
+        }
+    if place == SNI:
+        return {
+            "requested_server_name": {"safe_regex": {"regex": ".+"}}
+            if pattern == PRESENT
+            else _string(pattern, True)
+        }
+    if place.name == "jwt.claims":
+        return _claim(place, pattern)
+    names = {METHOD: ":method", HOST: ":authority"}
+    header: dict[str, object] = {"name": names[place] if place in names else place.path[0]}
+    if pattern == PRESENT:
+        return {"header": header | {"present_match": True}}
+    return {"header": header | {"string_match": _string(pattern, place == HOST)}}
+
+
+def _string(pattern: Pattern, lowered: bool) -> Node:
+    """A StringMatcher. Lowered attributes fold case in Envoy; constants with capitals are gone by now."""
+    if pattern.kind == "glob":
+        return {"safe_regex": {"regex": glob_expression(pattern.text, pattern.more)}}
+    if pattern.kind == "regex":
+        return {"safe_regex": {"regex": pattern.text}}
+    fold = {"ignore_case": True} if lowered else {}
+    if pattern.kind in ("exact", "prefix", "suffix", "contains"):
+        return {pattern.kind: pattern.text, **fold}
+    raise _Unsaid(f"{pattern.kind} {pattern.text!r}")
+
+
+def _network(place: Attribute, pattern: Pattern) -> Node:
+    kind = "direct_remote_ip" if place == SOURCE_IP else "destination_ip"
+    if pattern == PRESENT:
+        blocks = [{kind: {"address_prefix": one, "prefix_len": 0}} for one in _ANYWHERE]
+        return {"or_ids": {"ids": blocks}} if place == SOURCE_IP else {"or_rules": {"rules": blocks}}
+    address, _, length = pattern.text.partition("/")
+    return {kind: {"address_prefix": address, "prefix_len": int(length)}}
+
+
+def _claim(place: Attribute, pattern: Pattern) -> Node:
+    """A claim as dynamic metadata of the token filter; texts and lists are told apart here."""
+    if pattern == PRESENT:
+        value: Node = {"present_match": True}
+    elif pattern.kind == "member":
+        value = {"list_match": {"one_of": {"string_match": {"exact": pattern.text}}}}
+    else:
+        value = {"string_match": _string(pattern, False)}
+    path = [{"key": step} for step in ("payload", *place.path)]
+    return {"metadata": {"filter": _JWT_FILTER, "path": path, "value": value}}

@@ -1,0 +1,163 @@
+"""The target `network-policy`: Kubernetes NetworkPolicies for the segmentation question.
+
+NetworkPolicy knows pods and addresses, not identities: a caller is said by the namespace and labels of its
+workload, and only where those select nobody else. It has no negation, so that `allow and not deny` is
+expanded over the inventory. A governed workload always gets a policy, which by itself refuses what isn't
+listed. Whatever needs a request can't be said here.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from policies.formula import (
+    PORT,
+    SOURCE_ID,
+    SOURCE_IP,
+    Decision,
+    Disjunct,
+    Origin,
+    PolicySet,
+    Question,
+    all_of,
+    negate,
+)
+from policies.inventory import Inventory, Workload
+from policies.targets.clauses import Clause, ClauseBuilder, Group, Unsayable
+from policies.targets.emission import Emission, Options, joined, refusal
+from policies.targets.istio_authorization import selector
+from policies.targets.manifest import manifest
+from policies.targets.patterns import PRESENT, Constraint, Pattern
+from policies.targets.shortfall import Shortfall, Step
+
+NAME: Final = "network-policy"
+NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
+
+Node = Mapping[str, object]
+
+
+def emit(policies: PolicySet, inventory: Inventory, options: Options) -> Emission:
+    """One NetworkPolicy for every workload with a segmentation question."""
+    return joined(
+        emit_workload(policy.segmentation, workload, inventory, policies.bundle_digest, options)
+        for policy in policies.policies
+        if policy.segmentation is not None and (workload := inventory.by_key.get(policy.workload)) is not None
+    )
+
+
+def emit_workload(
+    question: Question, workload: Workload, inventory: Inventory, bundle: str, options: Options
+) -> Emission:
+    """The policy of one workload."""
+    selection = selector(workload, inventory)
+    if isinstance(selection, str):
+        return refusal(NAME, workload, selection)
+    builder = ClauseBuilder(inventory, workload)
+    refused = negate(question.deny.formula)
+    decision = Decision(
+        tuple(Disjunct(all_of(one.formula, refused), one.origins) for one in question.allow.disjuncts)
+    )
+    rules: dict[str, tuple[Node, set[Origin]]] = {}
+    shortfalls: list[Shortfall] = []
+    try:
+        # One group for all ports; as HTTP, so that conditions on requests stay visible as not sayable.
+        clauses = builder.clauses(decision, Group(True, tuple(workload.ports)))
+    except Unsayable as error:
+        return refusal(NAME, workload, str(error))
+    for clause in clauses:
+        rule, reasons = _rule(clause, inventory, builder)
+        if reasons:
+            step = Step.REFUSED if options.exact_only else Step.NARROWED
+            reason = "; ".join(dict.fromkeys(reasons))
+            shortfalls.append(Shortfall(NAME, workload.key, step, reason, tuple(sorted(clause.origins))))
+        if rule is not None:
+            rules.setdefault(repr(rule), (rule, set()))[1].update(clause.origins)
+    if any(one.step is Step.REFUSED for one in shortfalls):
+        return Emission((), tuple(shortfalls))
+    spec = {
+        "podSelector": {"matchLabels": dict(workload.labels)},
+        "policyTypes": ["Ingress"],
+        "ingress": [rules[key][0] for key in sorted(rules)],
+    }
+    origins = [tuple(sorted(rules[key][1])) for key in sorted(rules)]
+    place = (workload.namespace, workload.name, NAME, "net", bundle)
+    document = manifest("networking.k8s.io/v1", "NetworkPolicy", *place, {"spec": spec}, origins)
+    return Emission((document,), tuple(shortfalls))
+
+
+def _rule(clause: Clause, inventory: Inventory, builder: ClauseBuilder) -> tuple[Node | None, list[str]]:
+    """An ingress rule that admits no more than the clause, and why it admits less where it does."""
+    reasons: list[str] = []
+    for place, constraint in clause.constraints:
+        if place in (PORT, SOURCE_ID, SOURCE_IP):
+            for pattern in _others(constraint):
+                return None, [builder.reasons.get(pattern.text, pattern.text)]
+        else:
+            return None, [f"{place} isn't visible to a NetworkPolicy"]
+    callers, addresses = clause.get(SOURCE_ID), clause.get(SOURCE_IP)
+    peers: list[Node] = []
+    if callers is not None and addresses is not None:
+        return None, ["a caller and its address at once"]
+    if callers is not None:
+        if not callers.unions:
+            reasons.append("callers outside the inventory can't be told by what they are not")
+        peers = _pods(callers, inventory, reasons)
+    elif addresses is not None:
+        peers = _blocks(addresses, reasons)
+    if (callers is not None or addresses is not None) and not peers:
+        return None, reasons
+    ports = clause.get(PORT)
+    numbers = sorted(int(one.text) for one in ports.unions[0]) if ports is not None else []
+    rule: dict[str, object] = {"from": peers} if peers else {}
+    rule["ports"] = [{"port": number, "protocol": "TCP"} for number in numbers]
+    return rule, reasons
+
+
+def _others(constraint: Constraint) -> list[Pattern]:
+    every = [*constraint.excluded, *(one for union in constraint.unions for one in union)]
+    return [one for one in every if one.kind == "other"]
+
+
+def _pods(callers: Constraint, inventory: Inventory, reasons: list[str]) -> list[Node]:
+    """Peers for the workloads whose identity satisfies the constraint."""
+    admitted = {
+        identity
+        for identity in inventory.identities
+        if all(any(one.matches(identity) for one in union) for union in callers.unions)
+        and not any(one.matches(identity) for one in callers.excluded)
+    }
+    named = {one.text for union in callers.unions for one in union if one.kind == "exact"}
+    unknown = sorted(named - inventory.identities)
+    reasons += [f"{identity} is no workload of the inventory" for identity in unknown]
+    if any(one.kind != "exact" and one != PRESENT for union in callers.unions for one in union):
+        reasons.append("callers outside the inventory have no labels to select")
+    peers: dict[str, Node] = {}
+    for identity in sorted(admitted):
+        for workload in inventory.by_identity[identity]:
+            taken = inventory.selected_by(workload.namespace, workload.labels)
+            strangers = [one.key for one in taken if one.spiffe_id not in admitted]
+            if strangers:
+                reasons.append(f"the labels of {workload.key} select {strangers[0]} as well")
+                continue
+            peer = {
+                "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: workload.namespace}},
+                "podSelector": {"matchLabels": dict(workload.labels)},
+            }
+            peers[repr(peer)] = peer
+    return [peers[key] for key in sorted(peers)]
+
+
+def _blocks(addresses: Constraint, reasons: list[str]) -> list[Node]:
+    """Peers for networks; whether pods are among them is up to the network plugin."""
+    unions = addresses.unions or (frozenset({PRESENT}),)
+    if len(unions) > 1:
+        reasons.append("two networks at once")
+        return []
+    found: list[Node] = []
+    for pattern in sorted(unions[0]):
+        for block in ["0.0.0.0/0", "::/0"] if pattern == PRESENT else [pattern.text]:
+            inside = [one.text for one in sorted(addresses.excluded) if (":" in one.text) == (":" in block)]
+            body: dict[str, object] = {"cidr": block}
+            if inside:
+                body["except"] = inside
+            found.append({"ipBlock": body})
+    return found
