@@ -143,9 +143,11 @@ class _Child:
     async def _watch_output(self, child: asyncio.subprocess.Process) -> None:
         assert child.stdout is not None
         async for line in child.stdout:
-            if line == READY_LINE and not self._was_ready:
+            if line != READY_LINE:
+                continue
+            self._log.info("process_ready", pid=child.pid)
+            if not self._was_ready:
                 self._was_ready = True
-                self._log.info("process_ready", pid=child.pid)
                 self._group.ready()
 
 
