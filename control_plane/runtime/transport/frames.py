@@ -69,6 +69,8 @@ class FrameGate:
             if kind == GOAWAY:
                 if following > end:
                     break
+                if any(data[position + 5 : position + _HEADER_BYTES]):
+                    raise PeerMisbehaved("HTTP/2 GOAWAY came on a stream, it belongs to the connection")
                 self._read_goaway(data[position + _HEADER_BYTES : following])
                 kept.append(data[start:position])
                 start = following

@@ -54,6 +54,10 @@ class Dispatch:
     log: Log
 
 
+class _Malformed(Exception):
+    """The headers break HTTP/2; the stream is reset."""
+
+
 class _Refusal(Exception):
     """The request is no gRPC request; it gets an HTTP status and no gRPC status."""
 
@@ -183,6 +187,8 @@ class Session(AbstractHandler):
         except _Refusal as refusal:
             await stream.send(None, b"", [(":status", refusal.http_status)], timeout=1.0)
             stream.abandon(ErrorCodes.NO_ERROR)
+        except _Malformed:
+            stream.abandon(ErrorCodes.PROTOCOL_ERROR)
         except StreamGone:
             return
 
@@ -210,7 +216,7 @@ class Session(AbstractHandler):
                 raise
             task.uncancel()
             return to_trailers(self._ending)
-        except (_Refusal, StreamGone):
+        except (_Refusal, _Malformed, StreamGone):
             raise
         except Exception:
             # The border: whatever a handler didn't foresee must become a status and a story in the log.
@@ -226,6 +232,8 @@ class Session(AbstractHandler):
 
     def _open(self, headers: Headers) -> tuple[Call, Method]:
         """Checks the headers of a request as grpc/doc/PROTOCOL-HTTP2.md has them."""
+        if not messages.is_well_formed(headers):
+            raise _Malformed
         named = dict(headers)
         if named.get(":method") != "POST":
             raise _Refusal("405")

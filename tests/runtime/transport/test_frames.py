@@ -28,7 +28,7 @@ def frame(kind: int, payload: bytes = b"", flags: int = 0, stream: int = 0) -> b
 
 frames = st.lists(
     st.builds(
-        frame,
+        lambda kind, payload, flags, stream: frame(kind, payload, flags, of_stream(kind, stream)),
         st.sampled_from([DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, GOAWAY]),
         st.binary(min_size=8, max_size=60),
         st.integers(0, 255),
@@ -36,6 +36,10 @@ frames = st.lists(
     ),
     max_size=12,
 )
+
+
+def of_stream(kind: int, stream: int) -> int:
+    return 0 if kind == GOAWAY else stream
 
 
 @given(frames, st.lists(st.integers(1, 40), max_size=60), st.sampled_from([0, CLIENT_PREFACE_BYTES]))
@@ -110,6 +114,11 @@ def test_an_oversized_frame_is_refused_at_its_header() -> None:
     gate = FrameGate(FrameLimits())
     with pytest.raises(PeerMisbehaved, match="16777215 bytes"):
         gate.feed(b"\xff\xff\xff" + bytes((DATA, 0, 0, 0, 0, 1)), 0.0)
+
+
+def test_a_goaway_on_a_stream_is_refused() -> None:
+    with pytest.raises(PeerMisbehaved, match="belongs to the connection"):
+        FrameGate(FrameLimits()).feed(frame(GOAWAY, b"\0" * 8, stream=1), 0.0)
 
 
 def test_a_short_goaway_is_refused() -> None:

@@ -189,6 +189,41 @@ def test_what_is_no_grpc_gets_an_http_status(
     run(main())
 
 
+PSEUDO = [(":method", "POST"), (":scheme", "http"), (":path", GET_PATH), (":authority", "localhost")]
+REGULAR = [("content-type", "application/grpc"), ("te", "trailers")]
+MALFORMED = {
+    "upper-case": [*PSEUDO, *REGULAR, ("X-Upper", "1")],
+    "unknown-pseudo": [*PSEUDO, (":protocol", "x"), *REGULAR],
+    "response-pseudo": [*PSEUDO, (":status", "200"), *REGULAR],
+    "pseudo-after-regular": [*PSEUDO[:3], *REGULAR, PSEUDO[3]],
+    "connection-header": [*PSEUDO, *REGULAR, ("connection", "keep-alive")],
+    "te-gzip": [*PSEUDO, REGULAR[0], ("te", "gzip")],
+    "empty-path": [*PSEUDO[:2], (":path", ""), *REGULAR],
+    "no-method": [*PSEUDO[1:], *REGULAR],
+    "no-scheme": [PSEUDO[0], *PSEUDO[2:], *REGULAR],
+    "no-path": [*PSEUDO[:2], *REGULAR],
+    "two-methods": [PSEUDO[0], *PSEUDO, *REGULAR],
+    "two-paths": [*PSEUDO, PSEUDO[2], *REGULAR],
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_headers_reset_the_stream(
+    run: Run, services: Any, entries: Any, short_dir: Path, case: str
+) -> None:
+    async def main() -> None:
+        async with serving(services, short_dir) as (_, path):
+            block = bytes(Encoder().encode(MALFORMED[case], huffman=False))
+            request = frame(1, block, flags=4, stream=1) + frame(0, b"\0\0\0\0\0", flags=1, stream=1)
+            received = frames(await talk(path, HELLO + request, seconds=0.2))
+            resets = [payload for kind, _, stream, payload in received if (kind, stream) == (RST_STREAM, 1)]
+            assert resets == [b"\0\0\0\x01"]  # PROTOCOL_ERROR
+            assert not any(kind == 1 for kind, *_ in received)
+
+    run(main())
+    assert [call.method for call in entries.calls] == [GET_PATH]  # that of the other client
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
