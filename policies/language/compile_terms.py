@@ -86,7 +86,7 @@ def rebuilt(term: Term, change: Callable[[Term], Term]) -> Term:
 
 def all_vars(body: Body) -> set[str]:
     """Every variable name in a body, nested bodies included."""
-    return {node.name for node in walk_body(body) if type(node) is Var}  # type: ignore[attr-defined]
+    return {node.name for node in walk_body(body) if type(node) is Var}
 
 
 def _parts(node: object) -> tuple[object, ...]:

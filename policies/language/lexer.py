@@ -143,7 +143,7 @@ class _Lexer:
             elif group == "number":
                 self.number(match.group(), position, end)
             elif group == "raw":
-                self.add(RAW, text[position + 1 : end - 1].replace("\r", ""), position, end)
+                self.add(RAW, text[position + 1 : end - 1], position, end)
             else:
                 raw = text[position + 1] == "`"
                 self.add(TEMPLATE_START, "`" if raw else '"', position, end)
@@ -210,7 +210,7 @@ class _Lexer:
     def template_value(self, start: int, end: int, raw: bool) -> str:
         text = self.text[start:end]
         if raw:
-            return text.replace("\\{", "{").replace("\r", "")
+            return text.replace("\\{", "{")
         # Outside of raw templates a brace is escaped like a quote; pairs of backslashes come first.
         plain = re.sub(r"\\(.)", lambda m: "{" if m.group(1) == "{" else m.group(0), text)
         return self.decoded(plain, start, end)
