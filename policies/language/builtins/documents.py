@@ -16,6 +16,7 @@ import yaml
 
 from policies.language.builtins.encoding import text_of
 from policies.language.builtins.errors import BuiltinError, HaltError, OperandError
+from policies.language.builtins.formatting import general_text
 from policies.language.numbers import NumberLimitExceededError, parse_number
 from policies.language.serial import JsonError, json_key, json_text, parse_json
 from policies.language.values import (
@@ -105,6 +106,7 @@ def yaml_is_valid(text: str) -> Boolean:
 
 _YAML_INTEGER = re.compile(r"[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|(?:0|[1-9][0-9_]*))")
 _YAML_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_YAML_SPECIAL = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _WORDS: dict[str, Value] = {
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
     **dict.fromkeys(("true", "True", "TRUE", "y", "Y", "yes", "Yes", "YES", "on", "On", "ON"), TRUE),
@@ -178,13 +180,19 @@ def _yaml_number(text: str) -> Value:
                 return sign * int(digits[2:], base)
         if len(digits) > 1 and digits.startswith("0"):
             return sign * int(digits, 8)
-        return _bounded(("-" if sign < 0 else "") + digits)
+        number = sign * int(digits) if len(digits) < 30 else None
+        if number is not None and -(1 << 63) <= number < 1 << 64:
+            return number
     if _YAML_FLOAT.fullmatch(compact):
         # OPA sends floats through a float64, so the shortest digits of that remain.
-        number = float(compact)
-        if number in (float("inf"), float("-inf")):
-            raise BuiltinError(f"yaml: {text} is out of range")
-        return _bounded(str(int(number)) if number.is_integer() and abs(number) < 1e21 else repr(number))
+        floating = float(compact)
+        if floating in (float("inf"), float("-inf")):
+            return None
+        return _bounded(
+            str(int(floating)) if floating.is_integer() and abs(floating) < 1e21 else general_text(floating)
+        )
+    if _YAML_SPECIAL.fullmatch(text):
+        raise BuiltinError(f"yaml: {text} is no number of JSON")
     return None
 
 
@@ -208,19 +216,34 @@ class _Number(str):
     __slots__ = ()
 
 
+def _represent_text(dumper: Any, text: str) -> Any:
+    style = None
+    if text in _WORDS or _YAML_LOOKALIKE.fullmatch(text):
+        style = '"'
+    elif "\n" in text:
+        style = "|"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_YAML_LOOKALIKE = re.compile(
+    r"[-+]?(?:0[box][0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])*)|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    r"|[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*"
+)
 _Dumper.add_representer(
     _Number, lambda dumper, number: dumper.represent_scalar("tag:yaml.org,2002:float", str(number))
 )
+_Dumper.add_representer(str, _represent_text)
 
 
 def yaml_marshal(value: Value) -> str:
     """Block-style YAML with sorted keys."""
     try:
-        return yaml.dump(
+        text = yaml.dump(
             _plain(value), Dumper=_Dumper, allow_unicode=True, default_flow_style=False, width=1 << 30
         )
     except yaml.YAMLError as error:
         raise BuiltinError(f"yaml: a {type_name(value)} can't be written: {error}") from error
+    return text.removesuffix("...\n")
 
 
 def _plain(value: Value) -> Any:
@@ -231,11 +254,9 @@ def _plain(value: Value) -> Any:
     if isinstance(value, tuple | Set):
         return [_plain(item) for item in (value.ordered_members() if isinstance(value, Set) else value)]
     if isinstance(value, Object):
-        return {
-            key: _plain(item)
-            for key, item in sorted(((json_key(k), v) for k, v in value.items()), key=lambda pair: pair[0])
-        }
-    return value if isinstance(value, int) else _Number(value.text)
+        pairs = sorted(((json_key(key), item) for key, item in value.items()), key=lambda pair: pair[0])
+        return {key: _plain(item) for key, item in pairs}
+    return value if isinstance(value, int) else _Number(general_text(float(value)))
 
 
 FUNCTIONS = {

@@ -207,6 +207,8 @@ def _uri_parts(text: str) -> dict[str, str]:
 
 def _add_authority(parts: dict[str, str], authority: str, whole: str) -> None:
     host = authority.rpartition("@")[2]
+    if "%" in host:
+        raise BuiltinError(f'parse "{whole}": invalid URL escape in host name')
     if not _HOST_CHARACTERS.fullmatch(host):
         raise BuiltinError(f'parse "{whole}": invalid character in host name')
     if not _HOST_PORT.fullmatch(host):

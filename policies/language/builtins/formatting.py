@@ -260,7 +260,7 @@ def _general(number: float, precision: int | None, *, sharp: bool) -> str:
     digits = re.sub(r"e.*", "", shortest).lstrip("-").replace(".", "").strip("0") or "0"
     mantissa, _, exponent_text = format(number, f".{len(digits) - 1}e").partition("e")
     exponent = int(exponent_text)
-    if exponent < -4 or exponent >= 21:
+    if exponent < -4 or exponent >= 6:
         return f"{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
     return format(number, f".{max(0, len(digits) - 1 - exponent)}f")
 
@@ -270,6 +270,11 @@ def _hexadecimal(number: float) -> str:
     head, _, fraction = mantissa.partition(".")
     fraction = fraction.rstrip("0")
     return f"{head}{'.' + fraction if fraction else ''}p{exponent[0]}{int(exponent[1:]):02d}"
+
+
+def general_text(number: float) -> str:
+    """A float64 with the fewest digits that name it, as Go's %g writes it."""
+    return _general(number, None, sharp=False) if number >= 0 else "-" + _general(-number, None, sharp=False)
 
 
 FUNCTIONS = {"sprintf": sprintf}

@@ -29,7 +29,7 @@ def parse_path(path: Value) -> Path:
         )
     if not path:
         return ()
-    return tuple(step.replace("~1", "/").replace("~0", "~") for step in path.removeprefix("/").split("/"))
+    return tuple(step.replace("~1", "/").replace("~0", "~") for step in path.lstrip("/").split("/"))
 
 
 def _paths(collection: Value) -> list[Path]:

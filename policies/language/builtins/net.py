@@ -134,13 +134,14 @@ def merge(collection: Value) -> Set:
         if not isinstance(item, str):
             raise OperandError(f"operand 1 must be {type_name(collection)} of strings")
         blocks.append(_mergeable(item))
-    return Set(str(block) for block in _merged(blocks))
+    return Set(_merged(blocks))
 
 
-def _mergeable(text: str) -> Block:
+def _mergeable(text: str) -> tuple[Block, str]:
+    """The block of an element, and how it is written when it stands for itself ("" for a plain block)."""
     block = parse_block(text)
     if block is not None:
-        return block
+        return block, ""
     address = parse_address(text)
     if address is None:
         raise BuiltinError(f"net.cidr_merge: invalid IP address or CIDR: {text}")
@@ -149,24 +150,33 @@ def _mergeable(text: str) -> Block:
     top = address.first >> 24
     length = 8 if top < 128 else 16 if top < 192 else 24
     host = (1 << (32 - length)) - 1
-    return Block(32, address.first & ~host, address.first | host)
+    written = f"{address_text(32, address.first)}/{length}"
+    return Block(32, address.first & ~host, address.first | host), written
 
 
-def _merged(blocks: list[Block]) -> list[Block]:
+def _merged(blocks: list[tuple[Block, str]]) -> list[str]:
     """Runs of adjoining addresses, each cut into aligned blocks."""
     runs: list[list[int]] = []
-    for block in sorted(blocks):
+    alone: dict[int, str] = {}
+    for block, written in sorted(blocks):
         if runs and runs[-1][0] == block.bits and block.first <= runs[-1][2] + 1:
             runs[-1][2] = max(runs[-1][2], block.last)
+            alone.pop(len(runs) - 1, None)
         else:
+            alone[len(runs)] = written
             runs.append([block.bits, block.first, block.last])
     result = []
-    for bits, first, last in runs:
+    for position, (bits, first, last) in enumerate(runs):
+        if alone.get(position):
+            result.append(
+                alone[position]
+            )  # a bare address that nothing adjoins keeps its host bits, as in OPA
+            continue
         while first <= last:
             size = first & -first if first else 1 << bits
             while first + size - 1 > last:
                 size >>= 1
-            result.append(Block(bits, first, first + size - 1))
+            result.append(str(Block(bits, first, first + size - 1)))
             first += size
     return result
 

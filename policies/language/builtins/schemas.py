@@ -6,6 +6,7 @@ evaluation.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import jsonschema
@@ -25,12 +26,23 @@ _TYPES = ["array", "boolean", "integer", "number", "null", "object", "string"]
 def _document(operand: Value) -> Any:
     if isinstance(operand, str):
         try:
-            return to_python(json_unmarshal(operand))
+            return _whole(to_python(json_unmarshal(operand)))
         except HaltError:
             raise
         except BuiltinError as error:
             raise BuiltinError("invalid JSON string") from error
-    return to_python(operand)
+    return _whole(to_python(operand))
+
+
+def _whole(document: Any) -> Any:
+    """The document with integral decimals as integers: 1.0 is an integer in JSON Schema."""
+    if isinstance(document, Decimal):
+        return int(document) if document == document.to_integral_value() else document
+    if isinstance(document, list):
+        return [_whole(item) for item in document]
+    if isinstance(document, dict):
+        return {key: _whole(item) for key, item in document.items()}
+    return document
 
 
 def _validator(schema: Any) -> Any:
@@ -57,9 +69,29 @@ def _check_types(schema: Any) -> None:
                 )
             if kind is not None and not isinstance(kind, str | list | dict):
                 raise BuiltinError("jsonschema: Invalid type. Expected: type, given: string/Array Of Strings")
+            reference = node.get("$ref")
+            if isinstance(reference, str):
+                _check_reference(schema, reference)
             waiting.extend(node.values())
         elif isinstance(node, list):
             waiting.extend(node)
+
+
+def _check_reference(schema: Any, reference: str) -> None:
+    """A reference must lead somewhere inside the schema: nothing is fetched."""
+    if not reference.startswith("#"):
+        raise HaltError(
+            f"a schema refers to {reference[:100]!r}, which is not part of it; nothing is fetched"
+        )
+    node = schema
+    for step in reference[1:].split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list) and step.isdigit() and int(step) < len(node):
+            node = node[int(step)]
+        elif isinstance(node, dict) and step in node:
+            node = node[step]
+        else:
+            raise BuiltinError(f"jsonschema: Object has no key '{step}'")
 
 
 def verify_schema(schema: Value) -> tuple[Value, ...]:
@@ -90,22 +122,48 @@ def match_schema(document: Value, schema: Value) -> tuple[Value, ...]:
     return valid, tuple(found)
 
 
+_WORDING = {
+    "minLength": ("string_gte", "String length must be greater than or equal to {0}"),
+    "maxLength": ("string_lte", "String length must be less than or equal to {0}"),
+    "pattern": ("pattern", "Does not match pattern '{0}'"),
+    "format": ("format", "Does not match format '{0}'"),
+    "minimum": ("number_gte", "Must be greater than or equal to {0}"),
+    "maximum": ("number_lte", "Must be less than or equal to {0}"),
+    "exclusiveMinimum": ("number_gt", "Must be greater than {0}"),
+    "exclusiveMaximum": ("number_lt", "Must be less than {0}"),
+    "multipleOf": ("multiple_of", "Must be a multiple of {0}"),
+    "minItems": ("array_min_items", "Array must have at least {0} items"),
+    "maxItems": ("array_max_items", "Array must have at most {0} items"),
+    "minProperties": ("array_min_properties", "Must have at least {0} properties"),
+    "maxProperties": ("array_max_properties", "Must have at most {0} properties"),
+    "oneOf": ("number_one_of", "Must validate one and only one schema (oneOf)"),
+    "anyOf": ("number_any_of", "Must validate at least one schema (anyOf)"),
+    "not": ("number_not", "Must not validate the schema (not)"),
+}
+
+
 def _described(error: ValidationError) -> list[dict[str, str]]:
     field = ".".join(map(str, error.absolute_path)) or "(Root)"
     keyword = str(error.validator)
     wanted: Any = error.validator_value
+    if keyword in _WORDING:
+        kind, sentence = _WORDING[keyword]
+        return [_entry(field, kind, sentence.format(wanted))]
+    present = error.instance if isinstance(error.instance, dict) else {}
     if keyword == "required":
-        present = error.instance if isinstance(error.instance, dict) else {}
         lacking = [name for name in wanted if name not in present and f"'{name}'" in error.message]
-        missing = lacking[0] if lacking else ""
-        return [_entry(field, "required", f"{missing} is required")]
+        return [_entry(field, "required", f"{lacking[0] if lacking else ''} is required")]
+    if keyword == "additionalProperties":
+        known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
+        return [
+            _entry(field, "additional_property_not_allowed", f"Additional property {name} is not allowed")
+            for name in present
+            if name not in known
+        ]
     if keyword == "type":
         expected = wanted if isinstance(wanted, str) else ",".join(wanted)
-        return [
-            _entry(
-                field, "invalid_type", f"Invalid type. Expected: {expected}, given: {_kind(error.instance)}"
-            )
-        ]
+        sentence = f"Invalid type. Expected: {expected}, given: {_kind(error.instance)}"
+        return [_entry(field, "invalid_type", sentence)]
     if keyword == "enum":
         options = ", ".join(json_text(from_python(option)) for option in wanted)
         return [_entry(field, "enum", f"{field} must be one of the following: {options}")]

@@ -221,12 +221,13 @@ def reachable_paths(graph: Object, initial: Value) -> Set:
     waiting: list[tuple[Value, ...]] = [(node,) for node in _neighbours(initial) if node in graph]
     while waiting:
         path = waiting.pop()
-        onward = [node for node in _neighbours(graph[path[-1]]) if node in graph and node not in path]
+        # A node that points at itself is followed once when it is where the path begins, as in OPA.
+        onward = [n for n in _neighbours(graph[path[-1]]) if n in graph and (n not in path or len(path) == 1)]
         if not _neighbours(graph[path[-1]]) or not onward:
             paths.add(path)
         else:
             waiting.extend((*path, node) for node in onward)
-            if any(node not in graph or node in path for node in _neighbours(graph[path[-1]])):
+            if any(n not in graph or (n in path and len(path) > 1) for n in _neighbours(graph[path[-1]])):
                 paths.add(path)
         if len(paths) + len(waiting) > MAX_PATHS:
             raise HaltError(f"graph.reachable_paths: more than {MAX_PATHS} paths")

@@ -146,7 +146,7 @@ def replace_n(pairs: Object, text: str) -> str:
 
 
 class _Replacer:
-    """Leftmost replacement; an empty key matches where no other does, but not right after a match."""
+    """Leftmost replacement, keys tried in order."""
 
     def __init__(self, replacements: dict[str, str]) -> None:
         self._replacements = replacements
@@ -158,19 +158,14 @@ class _Replacer:
             return (
                 self._pattern.sub(lambda match: self._replacements[match[0]], text) if self._pattern else text
             )
-        # The empty key sorts first, hence wins at every position: Go's replacer inserts and moves on by one.
+        # The empty key sorts first, hence comes before every character and before every other match.
         filler = self._replacements[""]
-        pieces, at, after_match = [], 0, False
-        while at <= len(text):
+        pieces, at = [filler], 0
+        while at < len(text):
             match = self._pattern.match(text, at) if self._pattern else None
-            if match:
-                pieces.append(self._replacements[match[0]])
-                at, after_match = match.end(), True
-                continue
-            if not after_match:
-                pieces.append(filler)
-            pieces.append(text[at : at + 1])
-            at, after_match = at + 1, False
+            pieces.append(self._replacements[match[0]] if match else text[at])
+            pieces.append(filler)
+            at = match.end() if match else at + 1
         return "".join(pieces)
 
 
