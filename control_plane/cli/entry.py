@@ -215,7 +215,7 @@ def _filter(
 
 def _show_results(results: list[Any], done: str, output: Output) -> None:
     """Prints what became of each entry of a batch; fails if any was refused."""
-    answer = [
+    answer: list[dict[str, Any]] = [
         {
             "status": done if each.status.code == wire.OK else "refused",
             "error": "" if each.status.code == wire.OK else each.status.message,

@@ -12,8 +12,7 @@ import threading
 from control_plane.core.errors import GatehouseError
 from control_plane.runtime import log
 from control_plane.settings import ServerSettings
-from control_plane.wiring.issuer import run_issuer
-from control_plane.wiring.management import run_management
+from control_plane.wiring import run_issuer, run_management
 
 
 def main(kind: str, index: int) -> int:
