@@ -1,0 +1,140 @@
+"""`gatehouse-agent` as people run it: what it prints, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from control_plane.core.spiffe_id import TrustDomain
+
+TD = TrustDomain("agents.test")
+
+
+async def command(
+    *arguments: str, text: str = "", environment: dict[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "agent", *arguments,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "200", **(environment or {})},
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(text.encode()), 50)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def test_what_a_workload_sees(agent_in: Any, entry: Any, run_async: Any, short_dir: Path) -> None:
+    async def work() -> None:
+        async with agent_in(entry("e1", "/w", hint="main")) as run:
+            data = ("--data-dir", str(run.settings.data_dir))
+            code, out, _ = await command("api", "fetch", "x509", *data, "--output", "json")
+            told = json.loads(out)
+            assert code == 0 and [each["spiffe_id"] for each in told["svids"]] == [f"spiffe://{TD}/w"]
+            assert told["svids"][0]["hint"] == "main" and "PRIVATE KEY" not in out
+            code, out, _ = await command("api", "fetch", "x509", *data, "--write", str(short_dir / "out"))
+            assert code == 0 and f"spiffe://{TD}/w" in out
+            assert (short_dir / "out" / "svid.0.key").stat().st_mode & 0o777 == 0o600
+            code, out, _ = await command("api", "fetch", "jwt", *data, "--audience", "a")
+            assert code == 0
+            code, out, _ = await command(
+                "api", "validate", "jwt", *data, "--audience", "a", "--output", "json", text=out
+            )
+            assert code == 0 and json.loads(out)["claims"]["sub"] == f"spiffe://{TD}/w"
+            code, out, err = await command(
+                "api", "validate", "jwt", *data, "--audience", "a", "--svid", "x.y.z"
+            )
+            assert code == 1 and out == "" and "ValidateJWTSVID" in err
+            code, out, _ = await command("api", "fetch", "bundles", *data, "--output", "json")
+            assert code == 0 and set(json.loads(out)["x509"]) == {f"spiffe://{TD}"}
+            endpoint = {"SPIFFE_ENDPOINT_SOCKET": f"unix://{run.settings.socket_path}"}
+            code, _, _ = await command("api", "fetch", "x509", environment=endpoint)
+            assert code == 0
+
+    run_async(work())
+
+
+def test_what_an_administrator_sees(agent_in: Any, entry: Any, run_async: Any) -> None:
+    async def work() -> None:
+        near = entry("e2", "/near", f"unix:uid:{os.getuid()}", "unix:path:/usr/bin/crat")
+        async with agent_in(entry("e1", "/w"), near) as run:
+            data = ("--data-dir", str(run.settings.data_dir))
+            code, out, _ = await command("explain", "--pid", str(os.getpid()), *data)
+            assert code == 0
+            assert f"gets spiffe://{TD}/w, its default" in out
+            assert f"spiffe://{TD}/near (entry e2) misses unix:path:/usr/bin/crat" in out
+            code, out, _ = await command("explain", "--pid", str(os.getpid()), *data, "--output", "json")
+            told = json.loads(out)
+            assert [each["missing"] for each in told["near"]] == [["unix:path:/usr/bin/crat"]]
+            assert told["matches"][0]["renews_at"] < told["matches"][0]["svid_expires_at"]
+            code, out, _ = await command("explain", "--selector", "unix:uid:77", *data)
+            assert code == 3 and "gets no identity" in out
+            code, out, _ = await command("explain", "--pid", str(2**22 - 1), *data)
+            assert code == 3 and "doesn't run any more" in out
+            code, _, _ = await command("explain", *data)
+            assert code == 2
+            code, out, _ = await command("list", *data, "--output", "json")
+            assert [each["entry_id"] for each in json.loads(out)] == ["e1", "e2"]
+            code, out, _ = await command("healthcheck", *data, "--output", "json")
+            assert (code, json.loads(out)) == (0, {"status": "serving"})
+
+    run_async(work())
+
+
+def test_no_identity_and_no_agent(agent_in: Any, entry: Any, run_async: Any, short_dir: Path) -> None:
+    async def work() -> None:
+        async with agent_in(entry("e1", "/w", "unix:uid:99999")) as run:
+            data = ("--data-dir", str(run.settings.data_dir))
+            code, out, err = await command("api", "fetch", "x509", *data)
+            assert code == 1 and out == "" and "no identity issued" in err and "explain --pid" in err
+        code, out, err = await command(
+            "healthcheck", "--data-dir", str(short_dir / "none"), "--output", "json"
+        )
+        assert code == 4 and json.loads(err)["error"]["kind"] == "unavailable"
+
+    run_async(work())
+
+
+def test_bad_settings_are_said_in_one_line(run_async: Any, short_dir: Path) -> None:
+    async def work() -> None:
+        data = ("--data-dir", str(short_dir / "d"))
+        code, _, err = await command("run", *data)
+        assert code == 1 and "trust_domain is missing" in err and "Traceback" not in err
+        code, _, err = await command("run", *data, "--trust-domain", "a.test")
+        assert code == 1 and "--trust-bundle" in err
+        (short_dir / "agent.toml").write_text('trust_domian = "a.test"\n')
+        code, _, err = await command("run", *data, "--config", str(short_dir / "agent.toml"))
+        assert code == 1 and "did you mean trust_domain" in err
+        code, _, err = await command(
+            "run", *data, "--trust-domain", "a.test", environment={"GATEHOUSE_AGENT_SERVER": "nonsense"}
+        )
+        assert code == 1 and "host:port" in err
+
+    run_async(work())
+
+
+def test_help_is_there_at_once(run_async: Any) -> None:
+    async def work() -> None:
+        began = time.monotonic()
+        code, out, _ = await command("--help")
+        assert code == 0 and "explain" in out
+        assert time.monotonic() - began < 3
+
+    run_async(work())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['x', '--help']\n"
+        "try:\n from agent.cli import main; main()\nexcept SystemExit: pass\n"
+        "heavy = {'cryptography', 'grpclib', 'google.protobuf', 'structlog', 'asyncio', 'rich.console'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
