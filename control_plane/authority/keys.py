@@ -21,14 +21,15 @@ _KEY_ID: Final = re.compile(r"(x509|jwt|policy|log|bundle|cache)-[0-9a-f]{32}")
 class LocalSigner:
     """Signs with a key held here."""
 
-    __slots__ = ("_hash", "_key_id", "_private_key", "_public_key", "_purpose")
+    __slots__ = ("_ecdsa", "_key_id", "_private_key", "_public_key", "_purpose")
 
     def __init__(self, key_id: str, private_key: PrivateKey) -> None:
         self._key_id = key_id
         self._purpose = purpose_of(key_id)
         self._private_key = private_key
         self._public_key = spki_of(private_key.public_key())
-        self._hash = signature_hash(private_key.public_key())
+        algorithm = signature_hash(private_key.public_key())
+        self._ecdsa = ec.ECDSA(algorithm or hashes.SHA256())  # made once: it is asked for with each signature
 
     def __repr__(self) -> str:
         return f"LocalSigner({self._key_id})"
@@ -57,7 +58,7 @@ class LocalSigner:
         """See `ports.Signer`."""
         key = self._private_key
         if isinstance(key, ec.EllipticCurvePrivateKey):
-            return key.sign(data, _ecdsa(self._hash))
+            return key.sign(data, self._ecdsa)
         if isinstance(key, rsa.RSAPrivateKey):
             return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
         return key.sign(data)
@@ -124,10 +125,3 @@ def generate(key_type: KeyType) -> PrivateKey:
         return ed25519.Ed25519PrivateKey.generate()
     bits = 4096 if key_type is KeyType.RSA_4096 else 2048
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
-
-
-def _ecdsa(hash_algorithm: hashes.HashAlgorithm | None) -> ec.ECDSA:
-    return _ECDSA[hash_algorithm.name if hash_algorithm else ""]
-
-
-_ECDSA: Final = {h.name: ec.ECDSA(h) for h in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}

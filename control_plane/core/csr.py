@@ -30,6 +30,7 @@ P256_SPKI_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3
 P256_SPKI_BYTES: Final = len(P256_SPKI_PREFIX) + 65
 ECDSA_SHA256: Final = bytes.fromhex("300a06082a8648ce3d040302")
 
+_VERSION_1 = bytes.fromhex("020100")
 _SMALL_PRIMES = math.prod(p for p in range(3, 752, 2) if all(p % q for q in range(3, int(p**0.5) + 1, 2)))
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _P256 = ec.SECP256R1()
@@ -91,14 +92,13 @@ def _check_p256(data: bytes) -> bytes | None:
     if end != len(data):
         raise InvalidInput(f"CSR of {len(data)} bytes: {len(data) - end} bytes follow its end")
     body, body_end = der.expect(data, start, end, der.SEQUENCE)
-    _, version_end = der.expect(data, body, body_end, der.INTEGER)
-    _, subject_end = der.expect(data, version_end, body_end, der.SEQUENCE)
-    _, spki_end = der.expect(data, subject_end, body_end, der.SEQUENCE)
-    _, algorithm_end = der.expect(data, body_end, end, der.SEQUENCE)
-    signature, signature_end = der.expect(data, algorithm_end, end, der.BIT_STRING)
-    spki = data[subject_end:spki_end]
-    if not is_p256(spki) or data[body_end:algorithm_end] != ECDSA_SHA256:
+    if not data.startswith(_VERSION_1, body):
+        raise InvalidInput("CSR: expected version 1 (PKCS #10)")
+    _, subject_end = der.expect(data, body + len(_VERSION_1), body_end, der.SEQUENCE)
+    if not (data.startswith(P256_SPKI_PREFIX, subject_end) and data.startswith(ECDSA_SHA256, body_end)):
         return None
+    spki = data[subject_end : subject_end + P256_SPKI_BYTES]
+    signature, signature_end = der.expect(data, body_end + len(ECDSA_SHA256), end, der.BIT_STRING)
     if signature_end != end or signature == end or data[signature] != 0:
         raise InvalidInput("CSR: the signature isn't a bit string of whole bytes at its end")
     try:

@@ -1,11 +1,13 @@
 """The last look at a leaf before it leaves, whoever signed it and however it was built.
 
-The encoding is walked and each part compared with what cryptography writes for it, so that the check shares
-no bytes with the template that may have built the leaf; serial and validity are read by cryptography as well.
-Extensions may come in any order, each exactly once and in canonical form. Takes a tenth of a signature.
+The encoding is walked and each part compared with what the request and the profile make it: extensions with
+what cryptography writes for them, so that the check shares no bytes with the template that may have built the
+leaf. Extensions may come in any order, each exactly once and in canonical form. Every sixteenth leaf is
+parsed by cryptography as well. The check takes a fifth of a signature.
 """
 
 import functools
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -13,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from control_plane.core import der
 from control_plane.core.certificate import UNREADABLE, Certificate
 from control_plane.core.errors import Bug, InvalidInput
+from control_plane.core.jwk import spki_of
 from control_plane.core.profile import (
     LEAF_BASIC_CONSTRAINTS,
     LEAF_EXTENDED_KEY_USAGE,
@@ -22,6 +25,8 @@ from control_plane.core.profile import (
 )
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.core.tbs import authority_key_id, key_id_of, signature_algorithm
+
+PARSE_SAMPLE: Final = 16
 
 
 def check_leaf(certificate: bytes, request: SigningRequest, issuer: Certificate) -> None:
@@ -33,15 +38,9 @@ def check_leaf(certificate: bytes, request: SigningRequest, issuer: Certificate)
     if window.not_after > issuer.not_after or window.not_before < issuer.not_before:
         raise Bug(f"leaf for {request.spiffe_id}: lives before or beyond its issuer {issuer.title}")
     try:
-        parsed = x509.load_der_x509_certificate(certificate)
-        found = (
-            parsed.serial_number,
-            int(parsed.not_valid_before_utc.timestamp()),
-            int(parsed.not_valid_after_utc.timestamp()),
-        )
-        if found != (request.serial, window.not_before, window.not_after):
-            raise Bug(f"leaf for {request.spiffe_id}: its serial or validity isn't the one asked for")
         difference = _difference(certificate, request, _frame(issuer))
+        if not difference and request.serial % PARSE_SAMPLE == 0:
+            difference = _parsed_difference(certificate, request)
     except (*UNREADABLE, InvalidInput) as error:
         raise Bug(f"leaf for {request.spiffe_id}: was issued in a form that can't be read back") from error
     if difference:
@@ -57,28 +56,32 @@ def check_signature(certificate: bytes, issuer: Certificate) -> None:
 
 
 def _difference(data: bytes, request: SigningRequest, frame: "_Frame") -> str:
-    """What differs from the profile, serial and validity aside; empty if nothing does."""
-    # Each name tells where that field begins.
+    """What differs from the request and the profile; empty if nothing does."""
     body, end = der.expect(data, 0, len(data), der.SEQUENCE)
-    tbs, tbs_end = der.expect(data, body, end, der.SEQUENCE)
-    _, _, serial = der.read(data, tbs, tbs_end)
-    _, _, algorithm = der.read(data, serial, tbs_end)
-    _, _, issuer_name = der.read(data, algorithm, tbs_end)
-    _, _, validity = der.read(data, issuer_name, tbs_end)
-    _, _, subject = der.read(data, validity, tbs_end)
-    _, _, spki = der.read(data, subject, tbs_end)
-    extensions = spki + len(request.spki)
-    if data[tbs:serial] != _VERSION_3:
+    position, tbs_end = der.expect(data, body, end, der.SEQUENCE)
+    if not data.startswith(_VERSION_3, position):
         return "it isn't of version 3"
-    if data[algorithm:validity] != frame.algorithm_and_issuer:
+    start, end_of_serial = der.expect(data, position + len(_VERSION_3), tbs_end, der.INTEGER)
+    if data[start:end_of_serial] != request.serial.to_bytes(request.serial.bit_length() // 8 + 1, "big"):
+        return "its serial number isn't the one that was drawn"
+    position = end_of_serial
+    if not data.startswith(frame.algorithm_and_issuer, position):
         return "its signature algorithm or issuer isn't that of the CA"
-    if data[subject:spki] != frame.subject:
+    position += len(frame.algorithm_and_issuer)
+    window = request.window
+    validity = der.encode_time(window.not_before) + der.encode_time(window.not_after)
+    start, position = der.expect(data, position, tbs_end, der.SEQUENCE)
+    if data[start:position] != validity:
+        return "its validity isn't the one that was asked for"
+    if not data.startswith(frame.subject, position):
         return "its subject isn't that of the profile"
-    if data[spki:extensions] != request.spki:
+    position += len(frame.subject)
+    if not data.startswith(request.spki, position):
         return "its public key isn't the one that was asked for"
+    position += len(request.spki)
     expected = _expected_extensions(request, frame)
-    if data[extensions:tbs_end] != der.encode(0xA3, der.encode(der.SEQUENCE, b"".join(expected))):
-        found = _extensions_in(data, extensions, tbs_end)
+    if data[position:tbs_end] != der.encode(0xA3, der.encode(der.SEQUENCE, b"".join(expected))):
+        found = _extensions_in(data, position, tbs_end)
         if sorted(found) != sorted(expected):
             wrong = sorted({one[4:7].hex() for one in set(found) ^ set(expected)})
             return f"its extensions aren't those of the profile (object identifiers {', '.join(wrong)})"
@@ -87,6 +90,20 @@ def _difference(data: bytes, request: SigningRequest, frame: "_Frame") -> str:
     if data[tbs_end:after] != frame.algorithm or data[signature] != 0:
         return "its signature isn't of the CA's kind"
     return "" if end == len(data) == signature_end else "something follows its end"
+
+
+def _parsed_difference(certificate: bytes, request: SigningRequest) -> str:
+    parsed = x509.load_der_x509_certificate(certificate)
+    found = (
+        parsed.serial_number,
+        int(parsed.not_valid_before_utc.timestamp()),
+        int(parsed.not_valid_after_utc.timestamp()),
+        spki_of(parsed.public_key()),  # type: ignore[arg-type]  # any key has an SPKI
+        len(list(parsed.extensions)),
+    )
+    window = request.window
+    wanted = (request.serial, window.not_before, window.not_after, request.spki, 6)
+    return "" if found == wanted else "another parser reads something else in it"
 
 
 def _extensions_in(data: bytes, position: int, limit: int) -> list[bytes]:

@@ -60,7 +60,7 @@ class LeafTemplate:
             raise InvalidInput(f"X.509-SVID {request.spiffe_id}: has no path")
         serial = request.serial
         encoded_serial = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
-        validity = _time(request.window.not_before) + _time(request.window.not_after)
+        validity = der.encode_time(request.window.not_before) + der.encode_time(request.window.not_after)
         extensions = (
             _KEY_USAGE
             + _EXTENDED_KEY_USAGE
@@ -88,9 +88,6 @@ class LeafTemplate:
         """Puts the signed part, the algorithm and the signature together."""
         bits = der.encode(der.BIT_STRING, b"\x00" + signature)
         return der.encode(der.SEQUENCE, tbs + ECDSA_SHA256 + bits)
-
-
-_time = functools.lru_cache(maxsize=8192)(der.encode_time)
 
 
 @functools.lru_cache(maxsize=8192)

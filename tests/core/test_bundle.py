@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.core import bundle_json
-from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
+from control_plane.core.bundle import (
+    DEFAULT_REFRESH_HINT_SECONDS,
+    Bundle,
+    JwtAuthority,
+    X509Authority,
+)
 from control_plane.core.errors import InvalidInput, NotFound
 from control_plane.core.jwk import base64url, from_base64url, jwk_of, key_of_jwk, load_public_key, spki_of
 from control_plane.core.spiffe_id import TrustDomain
@@ -201,6 +206,11 @@ def test_b_09_members_of_a_map_carry_no_refresh_hint(bundle: Bundle) -> None:
 def test_hostile_json_is_refused_calmly(text: str) -> None:
     with pytest.raises(InvalidInput):
         Bundle.parse_json(DOMAIN, text)
+
+
+def test_b_10_without_a_hint_the_refresh_is_every_five_minutes() -> None:
+    assert Bundle.parse_json(DOMAIN, '{"keys":[]}').refresh_hint_seconds == 0
+    assert DEFAULT_REFRESH_HINT_SECONDS == 300
 
 
 def test_oversized_json_is_refused_before_it_is_read() -> None:

@@ -284,6 +284,12 @@ def test_j_13_a_single_audience_may_be_text_and_ours_is_an_array() -> None:
     assert parts(token())[1]["aud"] == [AUDIENCE]
 
 
+def test_id_13_the_id_is_inside_of_what_is_signed() -> None:
+    head, claims, signature = token().split(".")
+    other = part(parts(token())[1] | {"sub": "spiffe://example.org/admin"})
+    assert "signature" in refused(f"{head}.{other}.{signature}")
+
+
 def test_taint_is_visible() -> None:
     tainted = Bundle(DOMAIN, jwt_authorities=(JwtAuthority("ec", spki_of(EC.public_key()), tainted=True),))
     assert parse_and_verify(token(), AUDIENCE, {DOMAIN: tainted}, NOW).tainted

@@ -166,6 +166,17 @@ def test_x_05_signing_certificates_are_svids_themselves() -> None:
     assert P256.root.names.uris == P256.issuer.names.uris == (str(DOMAIN.id),)
 
 
+def test_id_11_the_signing_authority_of_a_trust_domain_carries_its_id() -> None:
+    for authority in P256.bundle.x509_authorities:
+        assert read_certificate(authority.certificate).names.uris == (str(DOMAIN.id),)
+
+
+def test_id_13_id_and_key_are_inside_of_what_is_signed() -> None:
+    parsed = x509.load_der_x509_certificate(leaf_with())
+    assert str(ID).encode() in parsed.tbs_certificate_bytes
+    assert GOOD.spki in parsed.tbs_certificate_bytes
+
+
 def test_x_06_the_id_of_a_signing_certificate_has_no_path() -> None:
     assert not SpiffeId.parse(P256.issuer.names.uris[0]).has_path
 
