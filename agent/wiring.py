@@ -20,6 +20,7 @@ from agent.cache_key import locate_key
 from agent.identities import Identities
 from agent.jwt_svids import JwtSvids
 from agent.keeper import Keeper
+from agent.logger import Logger
 from agent.node import Node, Standing
 from agent.node_attestors import JoinToken, NodeAttestor, X509ProofOfPossession
 from agent.ports import Dial
@@ -34,6 +35,7 @@ from control_plane.core.errors import FailedPrecondition, PermissionDenied
 from control_plane.proto import workloadapi_pb2
 from control_plane.proto.gatehouse.agent.v1 import admin_pb2
 from control_plane.proto.spire.api.agent.debug.v1 import debug_pb2
+from control_plane.proto.spire.api.agent.logger.v1 import logger_pb2
 from control_plane.runtime import log
 from control_plane.runtime.clock import Clock, SystemClock
 from control_plane.runtime.lifecycle import Service, run_services
@@ -161,6 +163,10 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
     public = [service(workloadapi_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"], api), healthy]
     private = [
         service(admin_pb2.DESCRIPTOR.services_by_name["Admin"], Admin(identities, sessions, node, sync)),
+        service(
+            logger_pb2.DESCRIPTOR.services_by_name["Logger"],
+            Logger(settings.log_level, json=settings.log_json),
+        ),
         service(
             debug_pb2.DESCRIPTOR.services_by_name["Debug"], Debug(identities, node, sync, jwt_svids, clock)
         ),

@@ -36,6 +36,8 @@ from control_plane.runtime.transport import Call
 HEADER: Final = "workload.spiffe.io"
 PATIENCE_SECONDS: Final = 2.0  # for SVIDs that are being signed, when there are others to send
 FIRST_PATIENCE_SECONDS: Final = 15.0  # for the first SVID of a stream
+REFUSAL_LOG_SECONDS: Final = 60.0
+MAX_REFUSALS: Final = 1024
 MAX_AUDIENCES: Final = 64
 MAX_AUDIENCE_BYTES: Final = 2048
 PLAIN_CLAIMS: Final = frozenset({"sub", "exp", "aud"})  # what a foreign trust domain's token may tell (W-17)
@@ -75,6 +77,7 @@ class WorkloadApi:
         self._clock = clock
         self._ready = ready
         self._responses = Responses()
+        self._refusals: dict[int, float] = {}
 
     # ------------------------------------------------------------------ streams
 
@@ -193,8 +196,14 @@ class WorkloadApi:
         return view
 
     def _no_identity(self, pid: int) -> PermissionDenied:
-        # W-12; the selectors go to the log and to `explain`, not to whoever asks.
-        _log.info("no_identity_issued", pid=pid, ask=f"gatehouse-agent explain --pid {pid}")
+        # W-12; what was attested is told by `explain`, not to whoever asks.
+        now = self._clock.monotonic()
+        if now >= self._refusals.get(pid, 0.0):
+            # Clients ask again and again; the log hears of each process once a minute.
+            if len(self._refusals) >= MAX_REFUSALS:
+                self._refusals.clear()
+            self._refusals[pid] = now + REFUSAL_LOG_SECONDS
+            _log.info("no_identity_issued", pid=pid, ask=f"gatehouse-agent explain --pid {pid}")
         return PermissionDenied(
             "no identity issued", hint=f"on this node, ask: gatehouse-agent explain --pid {pid}"
         )

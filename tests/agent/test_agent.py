@@ -379,3 +379,31 @@ def test_a_bad_audience_is_refused(agent_in: Any, entry: Any, run_async: Any) ->
                     await run.unary("FetchJWTSVID", pb.JWTSVIDRequest(audience=audience), pb.JWTSVIDResponse)
 
     run_async(work())
+
+
+def test_the_admin_socket_answers_spires_tools(agent_in: Any, entry: Any, run_async: Any) -> None:
+    async def work() -> None:
+        from control_plane.proto.spire.api.agent.debug.v1 import debug_pb2
+        from control_plane.proto.spire.api.agent.logger.v1 import logger_pb2
+        from control_plane.proto.spire.api.types import logger_pb2 as types
+        from control_plane.runtime.transport import Channel
+
+        async with agent_in(entry("e1", "/w")) as run, Channel.unix(run.settings.admin_socket_path) as admin:
+            await run.until(run.agent.identities.held, "prefetched")
+            info = await admin.unary(
+                "/spire.agent.debug.v1.Debug/GetInfo", debug_pb2.GetInfoRequest(), debug_pb2.GetInfoResponse
+            )
+            assert (info.svids_count, len(info.svid_chain)) == (1, 1) and info.last_sync_success
+            path = "/spire.api.agent.logger.v1.Logger/"
+            level = await admin.unary(
+                path + "SetLogLevel",
+                logger_pb2.SetLogLevelRequest(new_level=types.LogLevel.ERROR),
+                types.Logger,
+            )
+            assert (level.current_level, level.launch_level) == (types.LogLevel.ERROR, types.LogLevel.INFO)
+            with pytest.raises(InvalidInput):
+                await admin.unary(path + "SetLogLevel", logger_pb2.SetLogLevelRequest(), types.Logger)
+            level = await admin.unary(path + "ResetLogLevel", logger_pb2.ResetLogLevelRequest(), types.Logger)
+            assert level.current_level == types.LogLevel.INFO
+
+    run_async(work())

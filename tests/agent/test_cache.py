@@ -114,7 +114,8 @@ def bundle(node_server: Any) -> Bundle:
 def test_content_survives_a_round_trip(entry: Any, held: Any, bundle: Bundle) -> None:
     one = entry(
         "e1", "/w", "unix:uid:1", "unix:path:/a:b", hint="h", dns_names=["a.example"],
-        federates_with=["o.test"], priority=3, revision=7, expires_at=99, store_svid=True, jwt_svid_include_jti=True,
+        federates_with=["o.test"], priority=3, revision=7,
+        expires_at=99, store_svid=True, jwt_svid_include_jti=True,
     )  # fmt: skip
     svid = held(one.spiffe_id)
     credential = AgentCredential(svid, True, "x509pop", "abc")

@@ -285,3 +285,26 @@ def test_trust_bundles_in_both_forms(tmp_path: Path, node_server: Any) -> None:
 @pytest.mark.parametrize("token", ["", "a.b.c", "e30.x.y", "W10.x.y", "é.x.y"])
 def test_a_token_without_a_key_id_has_none(token: str) -> None:
     assert key_id_of(token) == ""
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ec"])
+def test_our_server_believes_our_x509pop(
+    tmp_path: Path, node_server: Any, rsa_key: rsa.RSAPrivateKey, kind: str
+) -> None:
+    import asyncio
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from control_plane.identity.attestors.x509pop import X509PopAttestor
+
+    now = 1_700_000_000
+    key: Any = rsa_key if kind == "rsa" else ec.generate_private_key(ec.SECP384R1())
+    ca = node_server.Ca(TD, now)
+    leaf = x509.load_der_x509_certificate(ca.leaf(SpiffeId(TD, "/node"), node_server.spki(key), now, 60))
+    (tmp_path / "c").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    ours = X509ProofOfPossession(tmp_path / "c", write_key(tmp_path / "k", key), secrets.token_bytes)
+    conversation = X509PopAttestor(TD, [ca.certificate], secrets.token_bytes).begin(ours.payload(), now)
+    challenge = asyncio.run(conversation.proceed(None))
+    node = asyncio.run(conversation.proceed(ours.respond(challenge.data)))  # type: ignore[union-attr]
+    assert "/spire/agent/x509pop/" in str(node.agent_id)  # type: ignore[union-attr]
