@@ -1,6 +1,6 @@
 """What an idle server stream weighs, and what a unary call costs beside grpcio's server.
 
-`python bench/transport_streams.py [--streams 5000]`: a server in its own process holds that many Workload API
+`python -m bench.transport_streams [--streams 5000]`: a server in its own process holds that many Workload API
 streams, each on a unix connection of its own, idle after one message. Printed is the growth of the server's
 resident memory per stream as a ratio to the limit of 40 KiB. Then one client program (grpcio, another
 process) calls our server and grpcio's asyncio server in turn, same messages, same machine, same run.
@@ -9,7 +9,6 @@ Raw sockets play the clients of the streams: only the server is measured.
 
 import argparse
 import asyncio
-import json
 import resource
 import socket
 import struct
@@ -20,6 +19,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from bench.report import Result, tell
 from control_plane.proto import workloadapi_pb2
 from control_plane.runtime.loop import raise_file_limit, run
 from control_plane.runtime.transport import Call, Server, service
@@ -163,25 +163,17 @@ def open_streams(path: str, count: int) -> list[socket.socket]:
     return opened
 
 
-def measure_memory(path: str, server: Measured, count: int) -> dict[str, float]:
+def measure_memory(path: str, server: Measured, count: int) -> float:
+    """KiB of resident memory that one more idle stream takes."""
     open_streams(path, 20)
-    before, cpu_before, _ = server.ask()
-    started = time.perf_counter()
+    before, _, _ = server.ask()
     opened = open_streams(path, count)
-    seconds = time.perf_counter() - started
     time.sleep(1)
-    after, cpu_after, connections = server.ask()
+    after, _, connections = server.ask()
     assert connections >= count, f"{connections} connections of {count} are open"
     for each in opened:
         each.close()
-    kib = (after - before) / count
-    return {
-        "streams": count,
-        "kib_per_stream": round(kib, 1),
-        "ratio_to_limit": round(kib / LIMIT_KIB, 2),
-        "server_cpu_us_per_stream": round((cpu_after - cpu_before) / count * 1e6),
-        "seconds_to_open": round(seconds, 2),
-    }
+    return (after - before) / count
 
 
 def measure_unary(path: str, server: Measured, calls: int) -> tuple[float, float]:
@@ -211,7 +203,7 @@ def main() -> None:
     count = min(arguments.streams, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200)
     with tempfile.TemporaryDirectory(prefix="gh") as folder:
         ours_path, theirs_path = f"{folder}/ours.sock", f"{folder}/theirs.sock"
-        ours = Measured([sys.executable, __file__, "--serve", ours_path])
+        ours = Measured([sys.executable, "-m", "bench.transport_streams", "--serve", ours_path])
         theirs = Measured([sys.executable, "-c", GRPCIO_SERVER % REPLY.SerializeToString(), theirs_path])
         try:
             for path in (ours_path, theirs_path):
@@ -224,14 +216,24 @@ def main() -> None:
         finally:
             ours.close()
             theirs.close()
-    unary = {
-        "calls_per_second": round(rate),
-        "grpcio_calls_per_second": round(their_rate),
-        "server_cpu_us_per_call": round(cost),
-        "grpcio_server_cpu_us_per_call": round(their_cost),
-        "cpu_ratio_to_grpcio": round(cost / their_cost, 2),
-    }
-    sys.stdout.write(json.dumps({"idle_streams": memory, "unary": unary}, indent=2) + "\n")
+    tell(
+        Result(
+            name=f"memory of an idle stream, {count} unix connections",
+            value=f"{memory:.1f} KiB",
+            peer=f"a limit of {LIMIT_KIB:g} KiB",
+            ratio=memory / LIMIT_KIB,
+            goal=1.0,
+        )
+    )
+    tell(
+        Result(
+            name=f"server CPU of a unary call, grpcio as client, {rate:.0f} calls/s",
+            value=f"{cost:.0f} µs",
+            peer=f"grpcio's asyncio server, {their_cost:.0f} µs, {their_rate:.0f} calls/s",
+            ratio=cost / their_cost,
+            goal=1.0,
+        )
+    )
 
 
 if __name__ == "__main__":

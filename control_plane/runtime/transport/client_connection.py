@@ -121,15 +121,15 @@ class ClientCall(Generic[M]):
     def _raise_status(self) -> None:
         """Raises what the server ended the call with; returns when that was OK."""
         stream = self._stream
-        headers = stream.trailers if stream.trailers is not None else stream.headers
-        if headers is None or (
-            stream.trailers is None
-            and "grpc-status" not in dict(headers)
-            and dict(headers).get(":status") == "200"
-        ):
+        headers = stream.trailers if stream.trailers is not None else stream.headers or []
+        named = dict(headers)
+        only_opened = stream.trailers is None and named.get(":status", "200") == "200"
+        if only_opened and "grpc-status" not in named:
+            if stream.reset_reason is None and stream.buffer.ended():
+                raise PeerMisbehaved(f"{self.path}: the server ended the call without a status")
             raise self._connection.why_gone(self.path, stream.reset_reason)
         self.trailing_metadata = messages.read_metadata(headers)
-        error = from_trailers(dict(headers))
+        error = from_trailers(named)
         if error is not None:
             raise error
 
