@@ -1,4 +1,4 @@
-"""Our client against servers that misbehave: every case ends in an error of ours, in bounded time and memory."""
+"""Our client against servers that misbehave: each case ends in an error of ours, in bounded time."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
