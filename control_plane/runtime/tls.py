@@ -123,12 +123,13 @@ def peer_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
     Python has a public call for this from 3.13 on. Before, the object under SSLObject has the same call;
     this is the only place that reaches for it.
     """
+    if tls.getpeercert(binary_form=True) is None:
+        return ()  # both calls below trip over a server whose client sent nothing: one element that is None
     public = getattr(tls, "get_unverified_chain", None)
     if public is not None:
-        return tuple(certificate for certificate in public() if certificate)
+        return tuple(public())
     chain = tls._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
-    # On a server whose client sent nothing, the list has one element that is None.
-    return tuple(certificate.public_bytes(_ssl.ENCODING_DER) for certificate in chain or () if certificate)
+    return tuple(certificate.public_bytes(_ssl.ENCODING_DER) for certificate in chain or ())
 
 
 def load_identity(context: ssl.SSLContext, identity: TlsIdentity) -> None:
