@@ -6,6 +6,7 @@ number of nodes are bounded. Writing quotes every text that isn't an obvious wor
 the text back. Kubernetes reads JSON's data model; nothing outside it is kept.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -117,14 +118,17 @@ def _entry(head: str, value: Node, indent: int, lines: list[str]) -> None:
 
 def _scalar(value: Node) -> str:
     if isinstance(value, str):
-        if _PLAIN.fullmatch(value) and not _AMBIGUOUS.fullmatch(value):
-            return value
-        return _quoted(value)
+        return _spelled(value)
     if isinstance(value, Mapping):
         return "{}"
     if isinstance(value, list | tuple):
         return "[]"
     return json.dumps(value)
+
+
+@functools.lru_cache(maxsize=65536)
+def _spelled(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) and not _AMBIGUOUS.fullmatch(text) else _quoted(text)
 
 
 def _quoted(text: str) -> str:

@@ -110,6 +110,10 @@ class Language:
             found = self._memo[key] = reached & self._masks.get(character, self._others)
         return found
 
+    def mask(self, character: str) -> int:
+        """The positions that take a character; characters with equal masks are never told apart."""
+        return self._masks.get(character, self._others)
+
     def accepts(self, state: int) -> bool:
         """Whether a word that ends here belongs to the language."""
         return bool(state & self._accepting)
@@ -183,8 +187,7 @@ def shortest(
     Words of `excluded` don't count. Ties go to the word first in the walk, which is deterministic.
     Raises TooManyStates where the common automaton is too large.
     """
-    alphabet = sorted(domain.alphabet.union(*(one.alphabet for one in languages), *excluded))
-    alphabet.append(fresh_character(alphabet))
+    alphabet = _letters([domain, *languages], excluded)
     prefixes = {word[:size] for word in excluded for size in range(len(word) + 1)}
     start = (1, *(1 for _ in languages))
     found: dict[frozenset[int], str] = {}
@@ -215,6 +218,24 @@ def shortest(
             raise TooManyStates(f"walking {len(languages)} patterns together: more than {MAX_STATES} states")
         frontier = following
     return found
+
+
+def _letters(languages: Sequence[Language], excluded: frozenset[str]) -> list[str]:
+    """One character for each kind that the languages tell apart; those of `excluded` words as well."""
+    named = frozenset().union(*excluded)
+    every = sorted(
+        named.union(*(one.alphabet for one in languages)), key=lambda one: (not one.isalnum(), one)
+    )
+    kinds: dict[tuple[int, ...], str] = {}
+    letters = []
+    for character in [*every, fresh_character(every)]:
+        kind = tuple(one.mask(character) for one in languages)
+        if character in named:
+            letters.append(character)
+        elif kind not in kinds:
+            kinds[kind] = character
+            letters.append(character)
+    return letters
 
 
 @functools.lru_cache(maxsize=8192)

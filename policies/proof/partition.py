@@ -47,6 +47,9 @@ class Dimension:
     head: str = ""
     always: bool = False
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.key))  # the rest follows from these within one proof
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:

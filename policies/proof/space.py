@@ -182,7 +182,15 @@ class Space:
             if test is not None:
                 found = TRUE if test in chosen.holds else FALSE
             elif len(children) < _INDEX_FROM:
-                found = self.any_of([self._restrict(child, index, number, chosen) for child in children])
+                support = self._support
+                found = self.any_of(
+                    [
+                        self._restrict(child, index, number, chosen)
+                        if support[child >> 1] >> index & 1
+                        else child
+                        for child in children
+                    ]
+                )
             else:
                 kept, rest, guarded = self._index(node, index)
                 alive = [kept, *(self._restrict(child, index, number, chosen) for child in rest)]

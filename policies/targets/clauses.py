@@ -59,7 +59,10 @@ class Clause:
 
     def get(self, attribute: Attribute) -> Constraint | None:
         """What is demanded of one attribute; None for nothing."""
-        return next((one for place, one in self.constraints if place == attribute), None)
+        for place, one in self.constraints:
+            if place == attribute:
+                return one
+        return None
 
     def order(self) -> tuple[list[object], list[Origin]]:
         """A key for stable sorting."""
@@ -347,12 +350,15 @@ def _join_on(clauses: list[Clause], place: Attribute) -> list[Clause]:
     groups: dict[tuple[tuple[Attribute, Constraint], ...], list[Clause]] = {}
     kept: list[Clause] = []
     for clause in clauses:
-        constraint = clause.get(place)
-        if constraint is None or constraint.finite is None:
-            kept.append(clause)
+        for index, (found, demanded) in enumerate(clause.constraints):
+            if found == place and demanded.finite is not None:
+                key = (*clause.constraints[:index], *clause.constraints[index + 1 :])
+                groups.setdefault(key, []).append(clause)
+                break
         else:
-            key = tuple(item for item in clause.constraints if item[0] != place)
-            groups.setdefault(key, []).append(clause)
+            kept.append(clause)
+    if len(groups) + len(kept) == len(clauses):
+        return clauses
     for key, several in groups.items():
         if len(several) == 1:
             kept.append(several[0])
