@@ -51,7 +51,7 @@ class Evaluator:
     ) -> None:
         """RefusedError when the policy calls what is not implemented; `observed` allows an Observer."""
         self._limits = limits or Limits()
-        self._program = Program(modules, observed=observed)
+        self.program = Program(modules, observed=observed)
 
     def query(
         self,
@@ -64,8 +64,8 @@ class Evaluator:
         observer: Observer | None = None,
     ) -> list[Bindings]:
         """All results of a query, in the order in which they are found. Raises EvaluationError."""
-        self._program.admit(query.body)
-        compiler = BodyCompiler(self._program)
+        self.program.admit(query.body)
+        compiler = BodyCompiler(self.program)
         results: list[Bindings] = []
         names = [(name, compiler.slot(internal)) for name, internal in query.variables]
 
@@ -101,7 +101,12 @@ class Evaluator:
         """The document at a path below `data`, or UNDEFINED. Raises EvaluationError."""
         world = self._world(input_document, data, strict, now_ns, observer)
         with _Translated():
-            return self._program.lookup(world, path)
+            return self.program.lookup(world, path)
+
+    def program_lookup(self, keys: tuple[Value, ...], data: Value) -> Result:
+        """What `data` holds at any keys, without input. Raises EvaluationError."""
+        with _Translated():
+            return self.program.lookup(self._world(UNDEFINED, data, False, None, None), keys)
 
     def _world(
         self, input_document: Result, data: Value, strict: bool, now_ns: int | None, observer: Observer | None

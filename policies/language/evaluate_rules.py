@@ -79,6 +79,26 @@ class Program:
             if builtin is not None and builtin.function is None and call.name not in self.mockable:
                 raise RefusedError(call.name, builtin.refusal, call.span)
 
+    def references(self, group: RuleGroup) -> Iterator[tuple[Path | None, bool]]:
+        """What the rules of a group read: constant paths of data (None: not constant), and whether of the input."""
+        rules = [*_branches(group.rules), *([group.default] if group.default is not None else [])]
+        for rule in rules:
+            for part in _parts(rule):
+                for node in _nodes(part, every=True):
+                    if isinstance(node, ast.Var) and node.name == "input":
+                        yield None, True
+                    elif isinstance(node, ast.Call) and node.name in self.functions:
+                        yield self.functions[node.name], False
+                    elif isinstance(node, ast.Call) and not _deterministic(node.name):
+                        yield None, True  # it does not depend on data alone either
+                    elif isinstance(node, ast.Ref) and node.head == ast.Var("data"):
+                        constant: list[str] = []
+                        for operand in node.operands:
+                            if not isinstance(operand, ast.String):
+                                break
+                            constant.append(operand.value)
+                        yield tuple(constant), False
+
     def arity_of(self, call: ast.Call) -> int:
         """How many arguments a call has without an output argument."""
         path = self.functions.get(call.name)
@@ -341,6 +361,11 @@ def _dotted(path: Path) -> str:
     return ast.dotted(ast.Ref(ast.Var("data"), tuple(map(ast.String, path))))
 
 
+def _deterministic(name: str) -> bool:
+    builtin = BUILTINS.get(name)
+    return builtin is None or builtin.deterministic
+
+
 def _branches(rules: Sequence[CompiledRule]) -> Iterator[CompiledRule]:
     for rule in rules:
         branch: CompiledRule | None = rule
@@ -354,12 +379,12 @@ def _parts(rule: CompiledRule) -> list[ast.Term | ast.Expr]:
     return parts + [term for term in (rule.value, rule.member) if term is not None]
 
 
-def _nodes(part: ast.Term | ast.Expr) -> Iterator[ast.Call | ast.With]:
-    """Every call and every `with` in a part of a rule."""
+def _nodes(part: ast.Term | ast.Expr, *, every: bool = False) -> Iterator[Any]:
+    """Every call and every `with` in a part of a rule; with `every`, all other nodes too."""
     waiting: list[object] = [part]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.Call | ast.With):
+        if every or isinstance(node, ast.Call | ast.With):
             yield node
         match node:
             case ast.Expr(node=inner, modifiers=modifiers):
