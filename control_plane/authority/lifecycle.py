@@ -24,6 +24,7 @@ ORPHAN_SECONDS: Final = 3600
 
 Confirmed = Callable[[int], Awaitable[bool]]
 Changed = Callable[[AuthorityState], Awaitable[None]]
+Intend = Callable[[AuthorityState, AuthorityState], Awaitable[None]]
 
 _log = get_logger("authority")
 
@@ -32,7 +33,9 @@ class AuthorityLifecycle:
     """A service: `run` keeps the authorities fresh until it is stopped.
 
     `confirmed(sequence)` says whether every live agent holds our bundle of that sequence or a later one.
-    `changed(state)` is awaited after each stored change, so that this process signs and publishes by it.
+    `intend(before, after)` is awaited before a change is stored; if it raises, nothing changes: that is where
+    the ledger is written. `changed(state)` is awaited after each stored change, so that this process signs
+    and publishes by it.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class AuthorityLifecycle:
         clock: Clock,
         *,
         confirmed: Confirmed,
+        intend: Intend | None = None,
         changed: Changed | None = None,
     ) -> None:
         self._store = store
@@ -52,6 +56,7 @@ class AuthorityLifecycle:
         self._lifetimes = lifetimes
         self._clock = clock
         self._confirmed = confirmed
+        self._intend = intend
         self._changed = changed
         self._turn = asyncio.Lock()
         self._orphans: dict[str, float] = {}
@@ -80,7 +85,7 @@ class AuthorityLifecycle:
                 if decision is None:
                     self._sweep(state)
                     return done
-                await self._save(version, self._applied(state, decision))
+                await self._save(version, state, self._applied(state, decision))
                 _log.info("authority_step", step=type(decision).__name__, detail=str(decision))
                 done.append(decision)
         raise Bug(f"authorities: {len(done)} steps were due at once, the last was {done[-1]}")
@@ -90,7 +95,8 @@ class AuthorityLifecycle:
         async with self._turn:
             version, state = await self._store.load()
             slot = self._made(kind)
-            state = await self._save(version, steps.prepare(state, slot, self._clock.unix()))
+            after = steps.prepare(state, slot, self._clock.unix())
+            state = await self._save(version, state, after)
             return state.find(kind, slot.authority_id)
 
     async def activate(self, kind: Kind, authority_id: str) -> Slot:
@@ -112,7 +118,7 @@ class AuthorityLifecycle:
     ) -> Slot:
         async with self._turn:
             version, state = await self._store.load()
-            state = await self._save(version, step(state))
+            state = await self._save(version, state, step(state))
             return state.find(kind, authority_id)
 
     async def _next(self, state: AuthorityState) -> Decision | None:
@@ -140,15 +146,19 @@ class AuthorityLifecycle:
         now = self._clock.unix()
         return self._maker.x509(now) if kind is Kind.X509 else self._maker.jwt(now)
 
-    async def _save(self, version: int, state: AuthorityState) -> AuthorityState:
-        await self._store.save(version, state)
+    async def _save(self, version: int, before: AuthorityState, after: AuthorityState) -> AuthorityState:
+        if self._intend is not None:
+            await self._intend(before, after)
+        # A crash here leaves the ledger with a step that wasn't taken; never the other way round.
+        await self._store.save(version, after)
         if self._changed is not None:
-            await self._changed(state)
-        return state
+            await self._changed(after)
+        return after
 
     def _sweep(self, state: AuthorityState) -> None:
         """Deletes keys that nothing has referred to for an hour: of replaced issuing CAs, of forgotten
         authorities, of steps that a crash cut off. An hour, because other issuers may not have reloaded."""
+        self._keys.sweep(self._clock.unix())
         now = self._clock.monotonic()
         referred = state.key_ids
         unreferred = {

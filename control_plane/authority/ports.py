@@ -73,6 +73,9 @@ class KeyManager(Protocol):
     def delete(self, key_id: str) -> None:
         """Forgets a key for good. Idempotent: a key that isn't there is no error."""
 
+    def sweep(self, now: int) -> None:
+        """Clears away what crashes left half made, once it is too old to be in the making (Unix seconds)."""
+
 
 class X509Signer(Protocol):
     """What signs X.509-SVIDs at one moment: an immutable snapshot, valid to use after a newer one exists."""

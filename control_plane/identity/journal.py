@@ -37,10 +37,13 @@ from control_plane.identity.journal_file import (
 )
 from control_plane.identity.ledger import LedgerEntry, Record, decode
 from control_plane.runtime.clock import Clock
+from control_plane.runtime.log import get_logger
 
 SEGMENT_BYTES: Final = 64 << 20
 MAX_GROUP_RECORDS: Final = 4096
 MAX_WAITING_RECORDS: Final = 65_536  # about 30 MiB; more means a disk that doesn't keep up
+
+_log = get_logger("ledger")
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +85,11 @@ class Journal:
         if self._thread is not None:
             raise Bug("journal: started twice")
         await asyncio.get_running_loop().run_in_executor(None, self._open)
+        for damage in self.damage:
+            _log.error("ledger_damaged", issuer=self._issuer, damage=str(damage))
+        if self.dropped_bytes and not self.damage:
+            # What was never acknowledged; expected after a crash.
+            _log.warning("ledger_tail_dropped", issuer=self._issuer, bytes=self.dropped_bytes)
         self._thread = threading.Thread(target=self._write_groups, name="ledger-journal", daemon=True)
         self._thread.start()
 

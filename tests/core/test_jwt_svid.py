@@ -285,7 +285,7 @@ def test_j_13_a_single_audience_may_be_text_and_ours_is_an_array() -> None:
 
 
 def test_id_13_the_id_is_inside_of_what_is_signed() -> None:
-    head, claims, signature = token().split(".")
+    head, _, signature = token().split(".")
     other = part(parts(token())[1] | {"sub": "spiffe://example.org/admin"})
     assert "signature" in refused(f"{head}.{other}.{signature}")
 
