@@ -4,7 +4,7 @@ Errors of the compile stage stop the rest; after it all checks run and are repor
 raised, warnings returned with the compiled policy.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from policies.language.ast import Module
@@ -51,13 +51,18 @@ def check_modules(
     schema: Type | None = None,
     entrypoints: Iterable[Path] = (),
 ) -> Checked:
-    """Compiles and checks modules against the input schema (ours unless given). Raises Diagnostics."""
+    """Compiles and checks modules against the input schema (ours unless given). Raises Diagnostics.
+
+    A module whose package annotation gives `input` a schema of its own (admission reviews, calls of our
+    API) decides about another kind of input; ours isn't held against it.
+    """
     compiled = compile_modules(modules, builtins)
     schema = input_type() if schema is None else schema
+    foreign = {module.source.file for module in modules if _has_own_input(module)}
     found = [
         *compiled.findings,
-        *check_types(compiled, builtins, schema),
-        *check_comparisons(compiled, builtins, schema),
+        *_outside(foreign, check_types(compiled, builtins, schema)),
+        *_outside(foreign, check_comparisons(compiled, builtins, schema)),
         *check_constants(compiled),
         *check_mistakes(modules, builtins),
         *check_conflicts(compiled),
@@ -68,6 +73,14 @@ def check_modules(
     if errors:
         raise Diagnostics(sorted(errors, key=_place))
     return Checked(compiled, tuple(sorted(dict.fromkeys(found), key=_place)))
+
+
+def _has_own_input(module: Module) -> bool:
+    return any(path == "input" for annotation in module.annotations for path, _ in annotation.schemas)
+
+
+def _outside(files: Set[str], found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    return [diagnostic for diagnostic in found if diagnostic.span.source.file not in files]
 
 
 def _place(diagnostic: Diagnostic) -> tuple[str, int]:

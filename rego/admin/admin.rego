@@ -7,6 +7,9 @@
 #   input.change.author: who wrote the policy version that is to be approved or applied.
 #   Every role is scoped by a SPIFFE prefix that ends at a path segment. A call that touches the whole trust domain needs
 #   a grant on the whole trust domain.
+# scope: package
+# schemas:
+#   - input: {type: object}
 package gatehouse.admin
 
 import future.keywords.not
@@ -30,6 +33,8 @@ default allow := false
 
 # METADATA
 # title: A grant on the resource permits the action
+# scope: document
+# entrypoint: true
 allow if {
 	some grant in input.subject.grants
 	input.action in permissions[grant.role]
@@ -76,6 +81,8 @@ covers(scope) if {
 
 # METADATA
 # title: Why a call was refused
+# scope: document
+# entrypoint: true
 reasons contains "the caller is anonymous" if anonymous
 
 reasons contains "nobody decides on a change of their own" if own_change

@@ -1,12 +1,12 @@
 """The evaluator with unknowns: rules of a compiled policy as formulas over the request.
 
 A body is solved as a concrete evaluator solves it, expression by expression, except that a test doesn't
-decide whether to go on: it adds to the guard of the solution. So a solution is an environment and a formula,
-a rule's value is a list of outcomes (guard and value), and a negation is the complement of the union of
-guards. What is known is computed at once, with the built-ins of the concrete evaluator.
+decide whether to go on: it adds to the guard of the solution. So a solution is an environment and a
+formula, a rule's value is a list of outcomes (guard and value), and a negation is the complement of the
+union of guards. What is known is computed at once, with the built-ins of the concrete evaluator.
 
-Refused, with the line: iteration over the input, `input` indexed by input, rules whose values conflict for
-some request, built-ins without a meaning at compile time. Bounded: `Limits`.
+Refused, with the line: iteration over the input, `input` indexed by input, rules whose values conflict
+for some request, built-ins without a meaning at compile time. Bounded: `Limits`.
 """
 
 from __future__ import annotations

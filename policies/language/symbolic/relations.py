@@ -68,10 +68,11 @@ def equal(left: Symbolic, right: Symbolic, site: Site) -> Formula:
         return f.all_of(*(equal(a, b, site) for a, b in zip(left.items, items, strict=True)))
     if isinstance(left, Sequence) and is_known(right):
         return FALSE
+    derived = [value.function for value in (left, right) if isinstance(value, Derived)]
     reason = (
-        "two attributes of the request are compared"
-        if isinstance(left, Unknown) and isinstance(right, Unknown)
-        else "the comparison needs a value that only the evaluator knows"
+        f"{derived[0]} of an unknown value is compared"
+        if derived
+        else "two attributes of the request are compared"
     )
     return site.opaque("equal", (left, right), reason)
 

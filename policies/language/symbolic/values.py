@@ -1,8 +1,8 @@
 """Values as far as they are known: what a Rego term is while part of the input is unknown.
 
-A symbolic value is a Rego value (`policies.language.values`) or one of the classes here. Each comes with a
-guard, a formula that says under which requests the term has that value (`Outcome`); under no guard at all it
-is undefined. Guards of one term exclude one another.
+A symbolic value is a Rego value (`policies.language.values`) or one of the classes here. Each comes
+with a guard, a formula that says under which requests the term has that value (`Outcome`); under no
+guard at all it is undefined. Guards of one term exclude one another.
 
 Not here: what follows from a value (relations), where values come from (terms, rules).
 """

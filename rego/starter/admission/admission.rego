@@ -5,6 +5,9 @@
 #   holds what the build system attested for an image, by digest:
 #   {"sha256:…": {"signed_by": "release", "scanned_at": "2026-01-31T00:00:00Z", "critical": 0}}.
 #   A reason in `deny` refuses the object; no reason admits it.
+# scope: package
+# schemas:
+#   - input: {type: object}
 package gatehouse.admission
 
 import future.keywords.not

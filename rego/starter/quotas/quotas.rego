@@ -5,6 +5,9 @@
 #   data.quotas.<namespace> = {"replicas": 20, "memory_mib": 65536}, and what already runs there:
 #   data.usage.<namespace> = {"replicas": 3, "memory_mib": 4096}, counted without the object under review.
 #   A namespace without a quota may run nothing.
+# scope: package
+# schemas:
+#   - input: {type: object}
 package gatehouse.quotas
 
 import future.keywords.not

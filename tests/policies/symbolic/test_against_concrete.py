@@ -245,7 +245,8 @@ def disagreements(text: str, randomness: random.Random, count: int) -> Iterator[
 
             formula_truth = any(holds(guard) for guard, value, _ in outcomes if value is not FALSE)
             if formula_truth != expected_truth:
-                yield f"{name} for {request}: concrete {expected_truth}, formula {formula_truth}\n{outcomes}\n{text}"
+                said = f"concrete {expected_truth}, formula {formula_truth}"
+                yield f"{name} for {request}: {said}\n{outcomes}\n{text}"
 
 
 @pytest.mark.parametrize("test", TESTS)
