@@ -8,6 +8,7 @@ Not here: what annotations mean to anybody (built-ins rego.metadata.*, schema ch
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
@@ -51,11 +52,12 @@ def attach(module: Module) -> tuple[Module, list[Diagnostic]]:
     rules = list(module.rules)
     of_package: list[Annotations] = []
     of_rule: dict[int, list[Annotations]] = {}
-    starts = [(rule.span.start, index) for index, rule in enumerate(rules)]
+    starts = [rule.span.start for rule in rules]
     package_start = module.package.span.start
     for block in _blocks(module.comments):
         span = block[0].span.to(block[-1].span)
-        following = next(((start, index) for start, index in starts if start > span.start), None)
+        index = bisect_right(starts, span.start)
+        following = index if index < len(rules) else None
         above_package = span.start < package_start
         try:
             annotations = _read(block, span, "package" if above_package else "rule")
@@ -71,7 +73,7 @@ def attach(module: Module) -> tuple[Module, list[Diagnostic]]:
                 of_package.append(annotations)
                 continue
         elif following is not None and not above_package:
-            of_rule.setdefault(following[1], []).append(annotations)
+            of_rule.setdefault(following, []).append(annotations)
             continue
         wanted = "package" if annotations.scope in ("package", "subpackages") else "rule"
         message = f"annotation scope '{annotations.scope}' must be applied to {wanted}"

@@ -365,6 +365,8 @@ def _item(whole: ArrayOf, key: Term, key_type: Type | None) -> Type | None:
         if index < len(whole.static):
             return whole.static[index]
         return whole.dynamic
+    if not isinstance(key, ast.Number | Var | Ref | Call):
+        return None
     options = (*whole.static, *((whole.dynamic,) if whole.dynamic is not None else ()))
     return union(*options) if options else ANY
 

@@ -132,6 +132,10 @@ class _Compiler:
         self.builtins = builtins
         self.found: list[Diagnostic] = []
         self.findings: list[Diagnostic] = []
+        self.rule_names: dict[Path, list[str]] = {}
+        for module in modules:
+            names = self.rule_names.setdefault(module.package.path, [])
+            names.extend(dict.fromkeys(_head_name(rule) for rule in module.rules))
         self.arities = {
             _path(module, rule): len(rule.head.arguments)
             for module in modules
@@ -162,12 +166,7 @@ class _Compiler:
 
     def module(self, module: Module) -> list[CompiledRule]:
         """The rules of one module."""
-        rule_names = [
-            _head_name(rule)
-            for other in self.modules
-            if other.package.path == module.package.path
-            for rule in other.rules
-        ]
+        rule_names = self.rule_names[module.package.path]
         globals_ = _globals(module.package.path, rule_names, module.imports, self.found)
         names = Names(globals_, self.builtins)
         order = _order(names, self.arities, self.builtins, module.strict_not)

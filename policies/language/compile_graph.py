@@ -57,11 +57,10 @@ def tree_of(groups: Mapping[Path, RuleGroup], packages: Iterable[Path], found: l
     for path in groups:
         _descend(root, path)
     for path, group in groups.items():
-        below = (
-            [other for other in groups if len(other) > len(path) and other[: len(path)] == path]
-            if _closed(group)
-            else []
-        )
+        # Most rules have nothing below them; only then is it worth looking for what.
+        below = []
+        if _closed(group) and _descend(root, path):
+            below = [other for other in groups if len(other) > len(path) and other[: len(path)] == path]
         if below:
             span = _first(group).span
             related = tuple(
@@ -89,12 +88,14 @@ def tree_of(groups: Mapping[Path, RuleGroup], packages: Iterable[Path], found: l
     return _frozen(root, (), groups)
 
 
-def _descend(root: dict[str, object], path: Path) -> None:
+def _descend(root: dict[str, object], path: Path) -> dict[str, object]:
+    """The node at a path, made where it is missing."""
     node = root
     for name in path:
         following = node.setdefault(name, {})
         assert isinstance(following, dict)
         node = following
+    return node
 
 
 def _frozen(node: dict[str, object], path: Path, groups: Mapping[Path, RuleGroup]) -> RuleTree:
@@ -164,14 +165,16 @@ def nodes_of(rule: CompiledRule) -> Iterator[object]:
 def uses(group: RuleGroup, tree: RuleTree) -> set[Path]:
     """The paths of the groups that the rules of a group may read."""
     found: set[Path] = set()
+    heads: set[int] = set()
     for rule in (*group.rules, *((group.default,) if group.default else ())):
         for node in nodes_of(rule):
             if isinstance(node, Ref):
+                heads.add(id(node.head))
                 found.update(_targets(node, tree))
             elif isinstance(node, Call):
                 found.update(_targets(node.operator, tree))
-            elif isinstance(node, Var) and node.name == "data":
-                pass  # bare `data` reads everything; as the head of a Ref it is seen there
+            elif isinstance(node, Var) and node.name == "data" and id(node) not in heads:
+                found.update(_targets(Ref(node), tree))  # bare `data` reads everything
     return found
 
 

@@ -331,10 +331,12 @@ class Names:
 
     def pattern(self, pattern: Term) -> Term:
         """Variables of a pattern just declared; reading them here is no use of them."""
-        used = {name: local.used for name, local in self.scope.declared.items()}
+        declared = self.scope.declared
+        names = {variable.name for variable in pattern_vars(pattern)} & declared.keys()
+        used = {name: declared[name].used for name in names}
         renamed = self.term(pattern)
         for name, was_used in used.items():
-            self.scope.declared[name].used = was_used
+            declared[name].used = was_used
         return renamed
 
     def some_in(self, node: ast.SomeIn) -> Term:

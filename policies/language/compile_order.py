@@ -9,6 +9,7 @@ and references anywhere but directly on a side of `=` or `==`.
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from heapq import heappop, heappush
 
 from policies.language import ast
 from policies.language.ast import Body, Call, Expr, Ref, Term, Var, dotted
@@ -30,6 +31,7 @@ class Order:
         self.relations = relations
         self.strict_not = strict_not
         self.diagnostics: list[Diagnostic] = []
+        self.newly_bound: set[str] = set()  # since the statement at hand was taken up
 
     # --- bodies
 
@@ -55,18 +57,41 @@ class Order:
     def settle(
         self, waiting: list[Expr], bound: set[str], outer: set[str], ordered: list[Expr]
     ) -> list[Expr]:
-        """Moves what can be evaluated to `ordered`, round by round; gives what is left."""
-        while waiting:
-            left: list[Expr] = []
-            for expression in waiting:
-                if self.missing(expression, bound, outer):
-                    left.append(expression)
-                else:
-                    self.lower(expression, bound, outer, ordered)
-            if len(left) == len(waiting):
-                return left
-            waiting = left
-        return []
+        """Moves what can be evaluated to `ordered`, the author's first statement first; gives what is left.
+
+        A statement that must wait is looked at again only when one of the variables that it waits for is
+        bound, so that a long body takes time in proportion to its variables.
+        """
+        watchers: dict[str, list[int]] = {}
+        left = dict(enumerate(waiting))
+        ready: list[int] = []
+
+        def look(index: int) -> None:
+            missing = self.missing(left[index], bound, outer)
+            if not missing:
+                heappush(ready, index)
+            for name in missing:
+                watchers.setdefault(name, []).append(index)
+
+        enclosing, self.newly_bound = self.newly_bound, set()
+        for index in range(len(waiting)):
+            look(index)
+        while ready:
+            index = heappop(ready)
+            if index not in left:
+                continue
+            self.newly_bound = set()
+            self.lower(left.pop(index), bound, outer, ordered)
+            woken = {i for name in self.newly_bound for i in watchers.pop(name, ()) if i in left}
+            for other in sorted(woken):
+                look(other)
+        self.newly_bound = enclosing
+        return list(left.values())
+
+    def bind(self, bound: set[str], names: set[str]) -> None:
+        """Variables become bound in the body at hand."""
+        bound |= names
+        self.newly_bound |= names
 
     def missing(self, expression: Expr, bound: set[str], outer: set[str]) -> dict[str, Var]:
         """The variables a statement waits for, those of its `with` values included."""
@@ -149,7 +174,7 @@ class Order:
             modifiers.append(replace(modifier, value=value))
         lowering = _Lowering(self, bound, outer, tuple(modifiers), ordered)
         node = lowering.statement(expression.node)
-        bound |= outputs(node, bound, self.arity)
+        self.bind(bound, outputs(node, bound, self.arity))
         ordered.append(Expr(node, tuple(modifiers), expression.span, expression.generated))
 
     def single(
@@ -255,7 +280,7 @@ class _Lowering:
         """A new variable unified with a term by a statement before this one."""
         value = Var(self.order.names.fresh(), term.span)
         node = unification(value, term, term)
-        self.bound |= outputs(node, self.bound, self.order.arity)
+        self.order.bind(self.bound, outputs(node, self.bound, self.order.arity))
         self.ordered.append(Expr(node, self.modifiers, term.span, generated=True))
         return value
 

@@ -127,9 +127,9 @@ class _ModuleParser(RuleParser):
             return None
 
     def parse_path(self, what: str) -> tuple[str, ...]:
-        """`name.name["any key"]`; the first name may not be a keyword, the others may."""
+        """`name.name["any key"]`; names may be keywords (what imports begin with is checked later)."""
         first = self.kinds[self.index]
-        if first != NAME and not (first in KEYWORDS and self.is_keyword_name(self.index)):
+        if first != NAME and first not in KEYWORDS:
             self.unexpected(f"a name after {what}")
         path = [self.values[self.index]]
         self.index += 1

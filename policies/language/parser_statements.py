@@ -7,7 +7,7 @@ statement before it, as in OPA.
 from policies.language import ast
 from policies.language.ast import Body, Expr, Ref, Term, Var
 from policies.language.lexer import NAME, TEMPLATE_CLOSE, Tokens
-from policies.language.parser_terms import Failure, TermParser, operator_reference
+from policies.language.parser_terms import TermParser, operator_reference
 
 _INFIX_STATEMENTS = {":=": "assign", "=": "eq"}
 
@@ -110,27 +110,12 @@ class StatementParser(TermParser):
             return None
         if self.kinds[literal_end] in _CONTINUES and not self.newline[literal_end]:
             return None
-        end = self.end_of_operand(at + 1)
-        if self.kinds[end] == "|":
+        if self.kinds[self.end_of_operand(at + 1)] in ("|", ":"):
             return None
-        try:
-            self.index = at + 1
-            body = self.parse_body("}")
-            self.expect("}")
-        except Failure as failure:
-            if not self.is_object(at):
-                raise failure
-            self.index = at
-            return None
+        self.index = at + 1
+        body = self.parse_body("}")
+        self.expect("}")
         return body
-
-    def is_object(self, at: int) -> bool:
-        """Whether the braces at this token read as an object literal."""
-        self.index = at
-        try:
-            return isinstance(self.parse_operand(), ast.Object | ast.ObjectComprehension)
-        except Failure:
-            return False
 
     def parse_some(self, start: int) -> ast.Some | ast.SomeIn:
         """What follows `some`."""

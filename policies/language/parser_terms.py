@@ -349,8 +349,7 @@ class TermParser:
             return None
         head = self.parse_operand()
         if self.index != end:
-            self.index = at
-            return None
+            self.unexpected("`|` and the body of the comprehension")
         self.index += 1
         body = self.parse_body(closing)
         self.expect(closing)
