@@ -18,6 +18,7 @@ from control_plane.authority.make import Maker
 from control_plane.authority.schedule import Lifetimes
 from control_plane.authority.state import AuthorityState
 from control_plane.core.errors import GatehouseError, Unavailable
+from control_plane.identity.authority_ledger import authority_records
 from control_plane.runtime import log, loop
 from control_plane.runtime.lifecycle import run_services
 from control_plane.runtime.transport import Server
@@ -187,6 +188,9 @@ def lifecycle_of(parts: Parts) -> AuthorityLifecycle:
     async def confirmed(sequence: int) -> bool:
         return await _unconfirmed(parts, sequence) == 0
 
+    async def intend(before: AuthorityState, after: AuthorityState) -> None:
+        await parts.journal.append(authority_records(before, after, parts.clock.unix()))
+
     async def changed(state: AuthorityState) -> None:
         await parts.use(state)
 
@@ -197,6 +201,7 @@ def lifecycle_of(parts: Parts) -> AuthorityLifecycle:
         lifetimes,
         parts.clock,
         confirmed=confirmed,
+        intend=intend,
         changed=changed,
     )
 
