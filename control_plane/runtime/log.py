@@ -35,6 +35,12 @@ def configure(*, level: str = "info", json: bool = True, stream: TextIO | None =
     Raises:
         KeyError: `level` is none of LEVELS; settings are validated before they come here.
     """
+    _configure_events(level, json, stream)
+    # Libraries that use the standard logger may warn, no more; their lines are not in our form.
+    logging.basicConfig(level=logging.WARNING, stream=stream or sys.stderr, force=True)
+
+
+def _configure_events(level: str, json: bool, stream: TextIO | None) -> None:
     renderer: Any
     if json:
         renderer = structlog.processors.JSONRenderer(sort_keys=False, ensure_ascii=True)
@@ -56,8 +62,6 @@ def configure(*, level: str = "info", json: bool = True, stream: TextIO | None =
         logger_factory=structlog.WriteLoggerFactory(file=stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # Libraries that use the standard logger may warn, no more; their lines are not in our form.
-    logging.basicConfig(level=logging.WARNING, stream=stream or sys.stderr, force=True)
 
 
 def redact(logger: object, name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -86,4 +90,4 @@ def _safe(value: Any, *, multiline: bool = False) -> Any:
 
 if not structlog.is_configured():
     # A process that never configures its log still must not print local variables in tracebacks.
-    configure(level="warning")
+    _configure_events("warning", json=True, stream=None)
