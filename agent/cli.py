@@ -291,9 +291,10 @@ def _exit_code(error: "GatehouseError") -> Exit:
 def _socket(given: Path | None, data_dir: Path | None, *, environment: bool = True) -> Path:
     if given is not None:
         return given
-    endpoint = os.environ.get("SPIFFE_ENDPOINT_SOCKET", "") if environment and data_dir is None else ""
-    if endpoint.startswith("unix:"):
-        return Path("/" + endpoint.removeprefix("unix:").lstrip("/"))
+    if environment and data_dir is None and "SPIFFE_ENDPOINT_SOCKET" in os.environ:
+        from agent.endpoint import parse_endpoint
+
+        return parse_endpoint(os.environ["SPIFFE_ENDPOINT_SOCKET"])
     return _data_dir(data_dir) / "agent.sock"
 
 

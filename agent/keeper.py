@@ -49,6 +49,11 @@ class Keeper:
         self._resume_at = 0.0  # of the monotonic clock: waits for the server don't depend on the wall clock
         self.error = ""
 
+    def server_answers(self) -> None:
+        """The server was away and is back: what waits for it need not wait longer."""
+        self._resume_at = 0.0
+        self.wake()
+
     def wake(self) -> None:
         """Something changed: look now."""
         self._wake.set()

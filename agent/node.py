@@ -41,6 +41,7 @@ from control_plane.runtime.log import get_logger
 
 TICK_SECONDS: Final = 1.0
 OLD_CONNECTION_SECONDS: Final = 15.0  # calls on the previous certificate may finish
+REFUSED_SECONDS: Final = 300  # a server that was restored from a backup may know us again later
 
 _log = get_logger(__name__)
 
@@ -92,6 +93,7 @@ class Node:
         self._attempts = 0
         self._attempted_at = 0.0
         self._retry_at = 0.0
+        self._refused_at = 0.0
         self._renew_now = False
         self._attest_again = credential is None or self._has_new_token()
 
@@ -125,6 +127,7 @@ class Node:
             if self.standing is not Standing.REFUSED:
                 _log.error("agent_refused", reason=error.reason.name, next="serving what is still valid")
             self.standing = Standing.REFUSED
+            self._refused_at = self._clock.monotonic()
         self._drop_session()
         self._wake.set()
 
@@ -171,7 +174,11 @@ class Node:
             else:
                 self.standing = Standing.REFUSED
                 self.error = "the agent's certificate has expired, and its attestation can't be repeated"
-        elif self.standing is Standing.ATTESTED and (self._renew_now or self.credential.held.renew_at <= now):
+        elif self.standing is Standing.REFUSED:
+            if self._clock.monotonic() >= self._refused_at + REFUSED_SECONDS:
+                self.standing = Standing.ATTESTED
+                self.changed.set()
+        elif self._renew_now or self.credential.held.renew_at <= now:
             await self._attempt("renewing the agent's certificate", RENEWAL, self._renew)
 
     async def _attempt(self, what: str, backoff: Backoff, work: Callable[[], object]) -> None:

@@ -56,6 +56,7 @@ class Synchroniser:
         self.last_sync = 0
         self.error = ""
         self.pushed = False
+        self._polling = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop`."""
@@ -77,7 +78,7 @@ class Synchroniser:
             except Unimplemented:
                 _log.info("server_does_not_push", next="polling", seconds=POLL_SECONDS)
                 poll_until = self._clock.monotonic() + ASK_FOR_PUSH_SECONDS
-                self.pushed = False
+                self.pushed, self._polling = False, True
             except GatehouseError as error:
                 await self._failed(session, error, stop)
 
@@ -94,7 +95,7 @@ class Synchroniser:
                     return
                 if not change.is_heartbeat:
                     await self._apply(session, change)
-                self.pushed = True
+                self.pushed, self._polling = True, False
                 self._succeeded()
         if self._clock.monotonic() - began < STEADY_SECONDS:
             await self._pause(stop, SERVER.delay(1, str(session.serial)))
@@ -168,6 +169,8 @@ class Synchroniser:
         self._stored.set()
 
     def _succeeded(self) -> None:
+        if self._failures:
+            self._keeper.server_answers()
         self.last_sync = self._clock.unix()
         self.error = ""
         self._failures = 0
@@ -177,7 +180,7 @@ class Synchroniser:
         self.error = str(error)
         if isinstance(error, PermissionDenied):
             self._node.denied(session, error)
-        backoff = SERVER if self.pushed else POLL_BACKOFF
+        backoff = POLL_BACKOFF if self._polling else SERVER
         delay = backoff.delay(self._failures, str(session.serial))
         _log.warning("sync_failed", error=str(error), retry_seconds=round(delay, 1))
         await self._pause(stop, delay)

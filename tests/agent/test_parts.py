@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from agent.backoff import Backoff
 from agent.bootstrap import read_trust_bundle
+from agent.endpoint import parse_endpoint
 from agent.explain import near_misses
 from agent.jwt_svids import key_id_of
 from agent.keys import FreshKey
@@ -70,6 +71,29 @@ def test_the_index_finds_what_a_full_scan_finds(data: st.DataObject) -> None:
             entries.pop(one.id, None)
     attested = data.draw(st.frozensets(selector))
     assert set(index.match(attested)) == {one for one in entries.values() if one.selectors <= attested}
+
+
+@pytest.mark.parametrize("text", ["unix:/run/a.sock", "unix:///run/a.sock"])
+def test_e_06_the_endpoint_is_a_unix_path(text: str) -> None:
+    assert parse_endpoint(text) == Path("/run/a.sock")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/run/a.sock",
+        "unix:",
+        "unix:a.sock",
+        "unix://host/a.sock",
+        "unix:////a",
+        "tcp://127.0.0.1:1",
+        "unix:/a?b",
+    ],
+)
+def test_e_06_other_endpoints_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="SPIFFE_ENDPOINT_SOCKET"):
+        parse_endpoint(text)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ client that others wrote.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import stat
@@ -550,5 +551,76 @@ def test_j_07_and_j_09_a_token_carries_audience_and_end(agent_in: Any, entry: An
             )
             assert sorted(valid.claims["aud"]) == ["a", "b"]
             assert valid.claims["exp"] > run.server.now()
+
+    run_async(work())
+
+
+def test_e_04_no_tls_and_no_client_authentication_is_needed(
+    agent_in: Any, entry: Any, run_async: Any
+) -> None:
+    async def work() -> None:
+        async with agent_in(entry("e1", "/w")) as run:
+            _, writer = await asyncio.open_unix_connection(str(run.settings.socket_path))
+            assert writer.get_extra_info("ssl_object") is None
+            writer.close()
+            assert (await run.x509_once()).svids
+
+    run_async(work())
+
+
+def _part(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(
+            lambda head, body, sign: json.dumps({"protected": head, "payload": body, "signature": sign}),
+            id="j_01_json_serialisation",
+        ),
+        pytest.param(
+            lambda head, body, sign: f"{_part({'alg': 'none', 'typ': 'JWT'})}.{body}.", id="j_03_none"
+        ),
+        pytest.param(
+            lambda head, body, sign: f"{_part({'alg': 'HS256', 'kid': 'k'})}.{body}.{sign}", id="j_03_hmac"
+        ),
+        pytest.param(
+            lambda head, body, sign: f"{_part({'alg': 'ES256', 'typ': 'wit+jwt', 'kid': 'k'})}.{body}.{sign}",
+            id="j_05_other_type",
+        ),
+        pytest.param(
+            lambda head, body, sign: f"{head}.{_part({'sub': f'spiffe://{TD}/w', 'exp': 2**33})}.{sign}",
+            id="j_07_no_audience",
+        ),
+        pytest.param(
+            lambda head, body, sign: f"{head}.{_part({'sub': f'spiffe://{TD}/w', 'aud': 'a'})}.{sign}",
+            id="j_09_no_end",
+        ),
+    ],
+)
+def test_j_01_to_j_09_bad_tokens_are_not_validated(
+    agent_in: Any, entry: Any, run_async: Any, make: Any
+) -> None:
+    async def work() -> None:
+        async with agent_in(entry("e1", "/w")) as run:
+            good = run.server.jwt_key.token(SpiffeId.parse(f"spiffe://{TD}/w"), ("a",), run.server.now(), 60)
+            request = pb.ValidateJWTSVIDRequest(audience="a", svid=good.token)
+            await run.unary("ValidateJWTSVID", request, pb.ValidateJWTSVIDResponse)
+            bad = pb.ValidateJWTSVIDRequest(audience="a", svid=make(*good.token.split(".")))
+            with pytest.raises(InvalidInput):
+                await run.unary("ValidateJWTSVID", bad, pb.ValidateJWTSVIDResponse)
+
+    run_async(work())
+
+
+def test_j_09_an_expired_token_is_not_validated(agent_in: Any, entry: Any, run_async: Any) -> None:
+    async def work() -> None:
+        async with agent_in(entry("e1", "/w")) as run:
+            then = run.server.now() - 3600
+            old = run.server.jwt_key.token(SpiffeId.parse(f"spiffe://{TD}/w"), ("a",), then, 300)
+            request = pb.ValidateJWTSVIDRequest(audience="a", svid=old.token)
+            with pytest.raises(InvalidInput, match="expired"):
+                await run.unary("ValidateJWTSVID", request, pb.ValidateJWTSVIDResponse)
 
     run_async(work())
