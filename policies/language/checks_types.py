@@ -36,6 +36,8 @@ _PRIMITIVES: dict[str, Type] = {
     "null": NULL, "boolean": BOOLEAN, "number": NUMBER, "string": STRING, "any": ANY,
 }  # fmt: skip
 _COMPARISONS = {"neq": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_MAX_CHAIN = 30
+"""Rules whose types are followed one into the other; further ones count as any."""
 _MAX_STATIC = 50
 """Literals with more parts than this are typed by their union."""
 
@@ -87,6 +89,7 @@ class _Checker:
         self.found: list[Diagnostic] = []
         self.comparisons: list[Diagnostic] = []  # what OPA lets pass: != and < across types
         self.rule_types: dict[Path, Type] = {}
+        self.depth = 0
         self.shapes: dict[str, tuple[Type, ...]] = {}
         self.results: dict[str, Type] = {}
 
@@ -285,7 +288,10 @@ class _Checker:
 
     def group_type(self, group: RuleGroup) -> Type:
         """The type of a complete rule or set: the union over its rules."""
+        if self.depth > _MAX_CHAIN:
+            return ANY
         if group.path not in self.rule_types:
+            self.depth += 1
             self.rule_types[group.path] = ANY  # while it is being worked out
             silent, self.found = self.found, []
             options: list[Type] = []
@@ -295,6 +301,7 @@ class _Checker:
                     term = branch.member if group.shape is Shape.SET else branch.value
                     options.append(self.type_of(term, environment) if term is not None else ANY)
             self.found = silent
+            self.depth -= 1
             combined = union(*options) if options else ANY
             self.rule_types[group.path] = SetOf(combined) if group.shape is Shape.SET else combined
         return self.rule_types[group.path]

@@ -16,7 +16,7 @@ from policies.language.ast import Body, Call, Expr, Ref, Term, Var, dotted
 from policies.language.compile_names import Names
 from policies.language.compile_safety import ArityOf, needs, outputs
 from policies.language.compile_terms import ROOTS, direct_vars, node_terms, rebuilt, unification
-from policies.language.diagnostics import Diagnostic, ErrorCode, did_you_mean
+from policies.language.diagnostics import MAX_SHOWN, Diagnostic, ErrorCode, did_you_mean
 
 _EQUALITIES = ("eq", "equal")
 _DASHED = re.compile(r"([\w.]+)\.(\w+)-\Z")
@@ -114,8 +114,11 @@ class Order:
         """One error for each variable that nothing binds."""
         seen: set[str] = set()
         for expression in waiting:
-            for name, variable in self.missing(expression, bound, outer).items():
-                if name not in seen:
+            missing = self.missing(expression, bound, outer)
+            for name, variable in missing.items():
+                # A generated variable lacks its value because the author's variables in it do.
+                echo = name.startswith("~") and any(not other.startswith("~") for other in missing)
+                if name not in seen and not echo and len(self.diagnostics) < MAX_SHOWN:
                     seen.add(name)
                     self.unsafe(variable, expression)
 

@@ -13,7 +13,7 @@ class LineWriter:
 
     def __init__(self, comments: tuple[Comment, ...]) -> None:
         self.lines: list[str] = []
-        self.line = ""
+        self.line: list[str] = []
         self.level = 0
         self.trailing: list[str] = []
         self.comments = [(comment.span.row, "#" + comment.text.rstrip()) for comment in comments]
@@ -22,19 +22,19 @@ class LineWriter:
     def write(self, text: str) -> None:
         """Adds to the line at hand."""
         if not self.line:
-            self.line = "\t" * self.level
-        self.line += text
+            self.line.append("\t" * self.level)
+        self.line.append(text)
 
     def end_line(self) -> None:
         """Ends the line, with the comments that belong to it; an empty line at hand is no line."""
         if self.trailing:
             if self.line:
-                self.line += " "
+                self.line.append(" ")
             self.write(" ".join(self.trailing))
             self.trailing = []
         if self.line:
-            self.lines.append(self.line)
-            self.line = ""
+            self.lines.append("".join(self.line))
+            self.line = []
 
     def blank(self) -> None:
         """One empty line, never two, and none at the beginning of a text."""
