@@ -28,7 +28,7 @@ from control_plane.core.bundle import Bundle
 from control_plane.core.errors import GatehouseError
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import TrustDomain, server_id
-from control_plane.identity.journal import read_journals
+from control_plane.identity.journal_reader import read_journals
 from control_plane.identity.ledger import X509Record
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
