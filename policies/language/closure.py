@@ -1,16 +1,17 @@
-"""One decision as one Python function: a policy specialised against the data that is known when it is loaded.
+"""One decision as one Python function: a policy specialised against the data that is known when it is
+loaded.
 
     decide = compile_closure(modules, ("gatehouse", "authz", "allow"), data)
     decide({"request": {"method": "GET", …}, …})   -> bool: is the document exactly true?
 
-Everything that does not depend on the input is worked out once. Conditions become small closures over plain JSON data
-(dict, list, str, int, bool, None; numbers with a fraction as `numbers.parse_number` reads them), a lookup in known
-data by an input field becomes one dict lookup whose entries are already specialised, and iteration over known data
-becomes a membership test or a disjunction.
+Everything that does not depend on the input is worked out once. Conditions become small closures over
+plain JSON data (dict, list, str, int, bool, None; numbers with a fraction as `numbers.parse_number`
+reads them), a lookup in known data by an input field becomes one dict lookup whose entries are already
+specialised, and iteration over known data becomes a membership test or a disjunction.
 
-What is outside this fragment (comprehensions over input, `every`, `with`, rules with several values …) is not
-approximated: the closure then asks the evaluator, and `specialised` is False with the reason. Errors of evaluation are
-raised; callers deny.
+What is outside this fragment (comprehensions over input, `every`, `with`, rules with several values …)
+is not approximated: the closure then asks the evaluator, and `specialised` is False with the reason.
+Errors of evaluation are raised; callers deny.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from policies.language.closure_tests import (
     called,
     compared,
     defined,
+    flattened,
     lookup_table,
     negated,
     path_reader,
@@ -41,8 +43,8 @@ from policies.language.closure_tests import (
 from policies.language.compiled import CompiledModules, CompiledRule, RuleGroup, Shape
 from policies.language.evaluate import UNDEFINED, EvaluationError, Evaluator, Limits
 from policies.language.evaluate_bodies import variables
-from policies.language.evaluate_rules import Path
 from policies.language.evaluate_terms import TermCompiler, item_of
+from policies.language.evaluate_world import Path
 from policies.language.values import FALSE, TRUE, Object, Set, Value, from_python, members
 
 MAX_CASES = 20_000
@@ -81,7 +83,7 @@ def compile_closure(
     """The decision at a path below `data`. Raises RefusedError as the evaluator does."""
     evaluator = Evaluator(modules, limits=limits)
     try:
-        return Closure(_Specialiser(modules, evaluator, data).document(path))
+        return Closure(flattened(_Specialiser(modules, evaluator, data).document(path)))
     except (_OutsideError, EvaluationError, RecursionError) as error:
         reason = str(error) or type(error).__name__
 
@@ -105,7 +107,7 @@ class _Specialiser:
         self._constants = TermCompiler(evaluator.program)
         self._fresh = 0
 
-    # --- documents ----------------------------------------------------------------------------------------
+    # --- documents ---------------------------------------------------------------------------------
 
     def document(self, path: Path) -> Test:
         """Whether the complete rules at a path give true."""
@@ -116,7 +118,7 @@ class _Specialiser:
         if group is None or group.shape is not Shape.VALUE or any(rule.keys for rule in group.rules):
             raise _OutsideError(f"data.{'.'.join(path)} is no complete rule")
         if not self._depends_on_input(path):
-            test = HOLDS if self._known_document(path) == Known(TRUE) else FAILS
+            test: Test = HOLDS if self._known_document(path) == Known(TRUE) else FAILS
         else:
             self._check_values(group)
             test = any_of([self._rule(rule, {}) for rule in group.rules])
@@ -168,7 +170,7 @@ class _Specialiser:
                 return True
         return False
 
-    # --- bodies ---------------------------------------------------------------------------------------------
+    # --- bodies ------------------------------------------------------------------------------------
 
     def _body(self, body: ast.Body, index: int, environment: Environment) -> Test:
         """All expressions from an index on."""
@@ -196,8 +198,8 @@ class _Specialiser:
                 return self._equality(left, right, body[index + 1 :], environment)
             case ast.Call() if node.name.startswith("data."):
                 return self._function(node, environment), environment
-            case ast.Every():
-                raise _OutsideError("every")
+            case ast.Every() | ast.Some() | ast.SomeIn():
+                raise _OutsideError(type(node).__name__)
             case ast.Ref(head=ast.Var(name="data"), operands=operands) if self._boolean_rule(operands):
                 return self.document(_constant_path(operands)), environment
         return defined(self._term(node, environment)), environment
@@ -244,13 +246,14 @@ class _Specialiser:
             return FAILS
         return any_of(tests)
 
-    # --- known collections ------------------------------------------------------------------------------------
+    # --- known collections -------------------------------------------------------------------------
 
     def _split(self, body: ast.Body, index: int, environment: Environment) -> Test | None:
         """The rest of a body by cases, where an expression looks into known data by what is not known."""
         node = body[index].node
         sides = node.arguments if isinstance(node, ast.Call) and node.name == "eq" else (node,)
         for side in sides:
+            # Only `eq` with two terms and a bare reference can be split.
             if not isinstance(side, ast.Ref):
                 continue
             found = self._open_operand(side, environment)
@@ -302,7 +305,7 @@ class _Specialiser:
                 return position, (() if container is MISSING else container)
         return None
 
-    # --- terms --------------------------------------------------------------------------------------------------
+    # --- terms -------------------------------------------------------------------------------------
 
     def _term(self, term: ast.Term, environment: Environment) -> Term:
         constant = self._constant(term)

@@ -1,7 +1,8 @@
 """The conditions that a specialised decision is made of: closures over plain JSON data.
 
-A test takes the input and answers whether it holds. Plain Python data needs care in two places, and only here: True
-equals 1 in Python but not in Rego, and a string can be indexed in Python but not in Rego.
+A test takes the input and answers whether it holds. Plain Python data needs care in two places, and
+only here: True equals 1 in Python but not in Rego, and a string can be indexed in Python but not in
+Rego.
 """
 
 from __future__ import annotations
@@ -49,10 +50,14 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """What is read from the input: plain data or a value, MISSING when undefined. `path` of a plain field."""
+    """What is read from the input: plain data or a value, MISSING when undefined.
+
+    `path` of a plain field; `test` where the value is true or nothing else matters: whether it is true.
+    """
 
     read: Read
     path: tuple[Any, ...] | None = None
+    test: Test | None = None
 
 
 _WRONG_WAY = (KeyError, TypeError, IndexError)
@@ -98,12 +103,12 @@ def plain_value(plain: Any) -> Any:
     return plain if kind is str or kind is int or plain is MISSING else from_python(plain)
 
 
-# --- connectives ------------------------------------------------------------------------------------------
+# --- connectives ----------------------------------------------------------------------------------
 
 
 def all_of(tests: list[Test]) -> Test:
     """All tests, in order."""
-    tests = [test for test in tests if test is not HOLDS]
+    tests = [flattened(test) for test in tests if test is not HOLDS]
     if any(test is FAILS for test in tests):
         return FAILS
     if not tests:
@@ -129,6 +134,7 @@ def any_of(tests: list[Test]) -> Test:
         return FAILS
     if len(tests) == 1:
         return tests[0]
+    tests = [flattened(test) for test in tests]
     if len(tests) == 2:
         first, second = tests
         return lambda document: first(document) or second(document)
@@ -153,32 +159,29 @@ def _gathered(tests: list[Test]) -> list[Test]:
         if len(same) == 1:
             gathered.append(same[0])
         else:
-            gathered.append(_one_of_strings(path_reader(path), frozenset(test.text for test in same)))
+            gathered.append(
+                member_test(Unknown(path_reader(path), path), frozenset(test.text for test in same))
+            )
     return gathered
-
-
-def _one_of_strings(read: Read, strings: frozenset[str]) -> Test:
-    def test(document: Any) -> bool:
-        found = read(document)
-        return type(found) is str and found in strings
-
-    return test
 
 
 def negated(test: Test) -> Test:
     """The opposite."""
     if test is HOLDS or test is FAILS:
         return FAILS if test is HOLDS else HOLDS
-    return lambda document: not test(document)
+    inner = flattened(test)
+    return lambda document: not inner(document)
 
 
-# --- conditions --------------------------------------------------------------------------------------------
+# --- conditions -----------------------------------------------------------------------------------
 
 
 def defined(term: Known | Unknown, *, false_too: bool = False) -> Test:
     """Whether the term has a value that is not false (or any value, with `false_too`)."""
     if isinstance(term, Known):
         return FAILS if term.value is MISSING or (term.value is FALSE and not false_too) else HOLDS
+    if term.test is not None and not false_too:
+        return term.test
     read = term.read
     if false_too:
         return lambda document: read(document) is not MISSING
@@ -264,13 +267,7 @@ def lookup_table(key: Unknown, cases: Mapping[Value, Test]) -> Test:
         return FAILS
     read = key.read
     if all(test is HOLDS for test in table.values()):
-        keys = frozenset(table)
-
-        def is_key(document: Any) -> bool:
-            found = read(document)
-            return (found if type(found) is str else plain_value(found)) in keys
-
-        return is_key
+        return member_test(key, frozenset(table))
 
     def holds(document: Any) -> bool:
         found = read(document)
@@ -280,7 +277,7 @@ def lookup_table(key: Unknown, cases: Mapping[Value, Test]) -> Test:
     return holds
 
 
-# --- built-in functions --------------------------------------------------------------------------------------
+# --- built-in functions ---------------------------------------------------------------------------
 
 
 def called(builtin: Builtin, operands: list[Known | Unknown]) -> Known | Unknown:
@@ -293,7 +290,7 @@ def called(builtin: Builtin, operands: list[Known | Unknown]) -> Known | Unknown
         )
     fast = _fast(builtin.name, operands)
     if fast is not None:
-        return Unknown(fast)
+        return fast
     reads = [_reader(operand) for operand in operands]
 
     def read(document: Any) -> Any:
@@ -324,45 +321,106 @@ def _applied(builtin: Builtin, values: tuple[Any, ...]) -> Any:
         return MISSING
 
 
-def _fast(name: str, operands: list[Known | Unknown]) -> Read | None:
+def _fast(name: str, operands: list[Known | Unknown]) -> Unknown | None:
     """Common conditions of one unknown string, without the way through `Builtin`."""
     match name, operands:
-        case "startswith", [Unknown(read=read), Known(value=str() as part)]:
-            return _text_test(read, lambda text: text.startswith(part))
-        case "endswith", [Unknown(read=read), Known(value=str() as part)]:
-            return _text_test(read, lambda text: text.endswith(part))
-        case "contains", [Unknown(read=read), Known(value=str() as part)]:
-            return _text_test(read, lambda text: part in text)
-        case "internal.member_2", [Unknown(read=read), Known(value=Set() | tuple() as collection)]:
-            return _member_test(read, frozenset(collection))
-        case "regex.match", [Known(value=str() as pattern), Unknown(read=read)]:
-            return _matcher(read, lambda: compile_pattern(pattern))
-        case "glob.match", [Known(value=str() as pattern), Known(value=delimiters), Unknown(read=read)]:
-            return _matcher(read, lambda: compile_glob(pattern, delimiter_text(delimiters)))
+        case "startswith", [Unknown() as field, Known(value=str() as part)]:
+            return _text_condition(field, lambda text: text.startswith(part), prefix=part)
+        case "endswith", [Unknown() as field, Known(value=str() as part)]:
+            return _text_condition(field, lambda text: text.endswith(part))
+        case "contains", [Unknown() as field, Known(value=str() as part)]:
+            return _text_condition(field, lambda text: part in text)
+        case "internal.member_2", [Unknown(read=read) as field, Known(value=Set() | tuple() as collection)]:
+            known = frozenset(collection)
+
+            def is_in(document: Any) -> Any:
+                found = read(document)
+                return MISSING if found is MISSING else plain_value(found) in known
+
+            return Unknown(is_in, test=member_test(field, known))
+        case "regex.match", [Known(value=str() as pattern), Unknown() as field]:
+            return _matcher(field, lambda: compile_pattern(pattern))
+        case "glob.match", [Known(value=str() as pattern), Known(value=delimiters), Unknown() as field]:
+            return _matcher(field, lambda: compile_glob(pattern, delimiter_text(delimiters)))
     return None
 
 
-def _text_test(read: Read, holds: Callable[[str], bool]) -> Read:
-    def test(document: Any) -> Any:
-        found = read(document)
-        return holds(found) if type(found) is str else MISSING
-
-    return test
-
-
-def _member_test(read: Read, collection: frozenset[Value]) -> Read:
-    def test(document: Any) -> Any:
-        found = read(document)
-        if type(found) is str:
-            return found in collection
-        return MISSING if found is MISSING else plain_value(found) in collection
-
-    return test
-
-
-def _matcher(read: Read, compile_it: Callable[[], Any]) -> Read | None:
+def _matcher(field: Unknown, compile_it: Callable[[], Any]) -> Unknown | None:
     try:
         search = compile_it().search
     except BuiltinError:
         return None  # the slow way says what is wrong, or that the call is undefined
-    return _text_test(read, lambda text: search(text) is not None)
+    return _text_condition(field, lambda text: search(text) is not None)
+
+
+def _text_condition(field: Unknown, holds: Callable[[str], bool], prefix: str | None = None) -> Unknown:
+    """A condition on a string; undefined for anything else."""
+    read = field.read
+
+    def value(document: Any) -> Any:
+        found = read(document)
+        return holds(found) if type(found) is str else MISSING
+
+    test: Test
+    if field.path is not None and len(field.path) == 2:
+        test = _prefix_of_two(field.path, prefix) if prefix is not None else _text_of_two(field.path, holds)
+    else:
+
+        def test(document: Any) -> bool:
+            found = read(document)
+            return type(found) is str and holds(found)
+
+    return Unknown(value, test=test)
+
+
+# A field two levels deep (`input.request.path`) is the common case; reading it in place saves a call.
+
+
+def _prefix_of_two(path: tuple[Any, ...], prefix: str) -> Test:
+    first, second = path
+
+    def test(document: Any) -> bool:
+        try:
+            found = document[first][second]
+        except _WRONG_WAY:
+            return False
+        return type(found) is str and found.startswith(prefix)
+
+    return test
+
+
+def _text_of_two(path: tuple[Any, ...], holds: Callable[[str], bool]) -> Test:
+    first, second = path
+
+    def test(document: Any) -> bool:
+        try:
+            found = document[first][second]
+        except _WRONG_WAY:
+            return False
+        return type(found) is str and holds(found)
+
+    return test
+
+
+def member_test(field: Unknown, collection: frozenset[Value]) -> Test:
+    """Whether a field's value is in a known collection."""
+    if field.path is None or len(field.path) != 2:
+        read = field.read
+
+        def test(document: Any) -> bool:
+            found = read(document)
+            if type(found) is str:
+                return found in collection
+            return found is not MISSING and plain_value(found) in collection
+
+        return test
+    first, second = field.path
+
+    def test_of_two(document: Any) -> bool:
+        try:
+            found = document[first][second]
+        except _WRONG_WAY:
+            return False
+        return (found if type(found) is str else plain_value(found)) in collection
+
+    return test_of_two

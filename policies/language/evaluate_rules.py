@@ -13,7 +13,7 @@ from typing import Any
 
 from policies.language import ast
 from policies.language.builtins.registry import BUILTINS
-from policies.language.compiled import CompiledModules, CompiledRule, RuleTree, Shape
+from policies.language.compiled import CompiledModules, CompiledRule, RuleGroup, RuleTree, Shape
 from policies.language.evaluate_bodies import BodyCompiler, Consume, variables
 from policies.language.evaluate_errors import RefusedError
 from policies.language.evaluate_groups import Contribution, Group, assembled, base_at
@@ -80,7 +80,7 @@ class Program:
                 raise RefusedError(call.name, builtin.refusal, call.span)
 
     def references(self, group: RuleGroup) -> Iterator[tuple[Path | None, bool]]:
-        """What the rules of a group read: constant paths of data (None: not constant), and whether of the input."""
+        """What the rules of a group read: constant paths of data, or of the input (None, True)."""
         rules = [*_branches(group.rules), *([group.default] if group.default is not None else [])]
         for rule in rules:
             for part in _parts(rule):
@@ -116,7 +116,7 @@ class Program:
             group = self._groups[path] = Group(self, self.modules.groups[path])
         return group
 
-    # --- functions ----------------------------------------------------------------------------------
+    # --- functions ---------------------------------------------------------------------------------
 
     def function_closure(self, name: str, call: ast.Call, arguments: list[Evaluate]) -> Evaluate:
         """A call of a function of the policy."""
@@ -148,7 +148,7 @@ class Program:
             return self.group(path).call(inner, operands)
         return apply_builtin(BUILTINS[mock.function], inner, operands, span)  # type: ignore[no-any-return]
 
-    # --- the data document --------------------------------------------------------------------------
+    # --- the data document -------------------------------------------------------------------------
 
     def document(self, world: World, node: RuleTree | None, base: Result, path: Path) -> Result:
         """Rules and plain data below a node of the tree."""
@@ -278,7 +278,7 @@ class Program:
 
         return evaluate_below if rest else evaluate
 
-    # --- iteration over data ------------------------------------------------------------------------
+    # --- iteration over data -----------------------------------------------------------------------
 
     def data_iteration(
         self, compiler: BodyCompiler, operands: tuple[ast.Term, ...], bound: frozenset[str], consume: Consume

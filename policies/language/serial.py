@@ -36,8 +36,8 @@ class JsonError(ValueError):
 def parse_json(text: str) -> Value:
     """The value of a JSON text. Raises JsonError, NumberLimitExceededError or NestingLimitExceededError.
 
-    A key given twice keeps the last value, as in OPA; the documents that must not have duplicates (trust bundles)
-    are not read here. Lone surrogates become U+FFFD, as Go's decoder has it.
+    A key given twice keeps the last value, as in OPA; documents that must not have duplicates (trust
+    bundles) are not read here. Lone surrogates become U+FFFD, as Go's decoder has it.
     """
     try:
         parsed = _DECODER.decode(text)

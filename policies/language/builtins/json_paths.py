@@ -102,7 +102,7 @@ def _without(value: Value, selection: _Selection) -> Value:
     return value
 
 
-# --- json.patch ------------------------------------------------------------------------------------
+# --- json.patch -----------------------------------------------------------------------------------
 
 
 def patch(target: Value, operations: tuple[Value, ...]) -> Value:
@@ -112,7 +112,8 @@ def patch(target: Value, operations: tuple[Value, ...]) -> Value:
     for operation in operations:
         if not isinstance(operation, Object):
             raise OperandError(
-                f"operand 2 must be array of JSON-Patch objects but got array containing {type_name(operation)}"
+                "operand 2 must be array of JSON-Patch objects but got array containing "
+                f"{type_name(operation)}"
             )
         target = _applied(target, operation)
     return target

@@ -81,7 +81,7 @@ def decode(token: str) -> tuple[Value, ...]:
     raise HaltError("io.jwt.decode: tokens nested deeper than 16")
 
 
-# --- keys ------------------------------------------------------------------------------------------
+# --- keys -----------------------------------------------------------------------------------------
 
 _PEM = re.compile(r"\s*-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----\s*", re.DOTALL)
 
@@ -93,9 +93,9 @@ def load_keys(text: str) -> tuple[PublicKey, ...]:
         return (_pem_key(text),)
     try:
         document: Any = json_unmarshal(text)
-        found = document["keys"] if "keys" in document else (document,)
+        found = document.get("keys", (document,))
         return tuple(key for jwk in found if (key := _jwk(jwk)) is not None)
-    except (BuiltinError, ValueError, TypeError, KeyError) as error:
+    except (BuiltinError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BuiltinError("failed to parse a JWK key (set)") from error
 
 
@@ -135,7 +135,7 @@ def _jwk(jwk: Any) -> PublicKey | None:
     raise ValueError(f"unknown key type {jwk['kty']!r}")
 
 
-# --- signatures ------------------------------------------------------------------------------------
+# --- signatures -----------------------------------------------------------------------------------
 
 
 def _fits(algorithm: str, key: PublicKey, signed: bytes, signature: bytes) -> bool:
@@ -196,7 +196,7 @@ def _verify_secret(algorithm: str) -> Callable[[str, str], Boolean]:
     return verify
 
 
-# --- io.jwt.decode_verify --------------------------------------------------------------------------
+# --- io.jwt.decode_verify -------------------------------------------------------------------------
 
 _ALGORITHMS = frozenset(
     f"{family}{size}" for family in ("HS", "RS", "PS", "ES") for size in (256, 384, 512)
