@@ -8,7 +8,7 @@ import typer
 
 from control_plane.cli import printing, wire
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
-from control_plane.cli.session import Remote, with_server
+from control_plane.cli.remote import Remote, with_server
 from control_plane.proto.google.protobuf.wrappers_pb2 import BoolValue
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
 from control_plane.proto.spire.api.types import agent_pb2 as types_pb2

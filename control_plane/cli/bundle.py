@@ -12,7 +12,7 @@ import typer
 from control_plane.cli import printing, wire
 from control_plane.cli.bundle_wire import bundle_json, bundle_value, federated_message
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
-from control_plane.cli.session import Exit, Remote, with_server
+from control_plane.cli.remote import Exit, Remote, with_server
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import GatehouseError
 from control_plane.core.spiffe_id import TrustDomain

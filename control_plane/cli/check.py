@@ -9,7 +9,7 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag, group
-from control_plane.cli.session import reported
+from control_plane.cli.remote import reported
 from control_plane.settings import load_settings
 
 app = group("Check files before they are used.")

@@ -10,7 +10,7 @@ import typer
 from control_plane.cli import printing, wire
 from control_plane.cli.entry_flags import EntryFields, from_file, to_message
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
-from control_plane.cli.session import Exit, Remote, with_server
+from control_plane.cli.remote import Exit, Remote, with_server
 from control_plane.proto.google.protobuf.wrappers_pb2 import BoolValue, StringValue
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.types import entry_pb2 as types_pb2

@@ -12,7 +12,7 @@ import typer
 
 from control_plane.cli import printing, wire
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, command
-from control_plane.cli.session import rest
+from control_plane.cli.remote import rest
 
 app = command()
 

@@ -8,7 +8,7 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, TimeoutFlag, command
-from control_plane.cli.session import Exit, Remote, with_server
+from control_plane.cli.remote import Exit, Remote, with_server
 from control_plane.proto.grpc.health.v1 import health_pb2
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]

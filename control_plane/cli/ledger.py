@@ -9,7 +9,7 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
-from control_plane.cli.session import rest
+from control_plane.cli.remote import rest
 
 app = group("What was ever issued, and to whom.")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, data_dir_of, group
-from control_plane.cli.session import reported
+from control_plane.cli.remote import reported
 from control_plane.core.errors import InvalidInput
 from control_plane.settings import ServerSettings, load_settings
 

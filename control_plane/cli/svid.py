@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from control_plane.cli import printing, wire
 from control_plane.cli.bundle_wire import bundle_value
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
-from control_plane.cli.session import Remote, with_server
+from control_plane.cli.remote import Remote, with_server
 from control_plane.proto.spire.api.server.bundle.v1 import bundle_pb2
 from control_plane.proto.spire.api.server.svid.v1 import svid_pb2
 

@@ -8,7 +8,7 @@ import typer
 
 from control_plane.cli import printing, wire
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
-from control_plane.cli.session import Remote, with_server
+from control_plane.cli.remote import Remote, with_server
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
 
 AGENT = agent_pb2.DESCRIPTOR.services_by_name["Agent"]

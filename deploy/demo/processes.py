@@ -36,7 +36,7 @@ class Started:
 def start(
     name: str, command: Sequence[str | Path], *, log: Path, folder: Path, environment: Mapping[str, str]
 ) -> Started:
-    """Starts a process in a session of its own, so that it stays when the terminal goes."""
+    """Starts a process that stays when the terminal goes."""
     with log.open("ab") as sink:
         process = subprocess.Popen(
             [str(part) for part in command],

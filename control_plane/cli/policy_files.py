@@ -1,0 +1,77 @@
+"""Policies on disk: reading a project's folder, and the library and starter project that ship with us."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final
+
+from control_plane.core.errors import InvalidInput, NotFound, ResourceExhausted
+from policies.project import DATA_FILES, is_test
+
+MAX_FILES: Final = 10_000
+MAX_BYTES: Final = 64 << 20
+
+LIBRARY: Final = "lib"
+
+
+def read_project(folder: Path, *, with_library: bool = True) -> dict[str, str]:
+    """Rego and data files below a folder (or one file) by relative name, and the library where it is missing.
+
+    Raises NotFound for a missing folder, InvalidInput for what isn't text, ResourceExhausted past the bounds.
+    """
+    if not folder.exists():
+        raise NotFound(f"reading the policy: {folder} doesn't exist")
+    found: dict[str, str] = {}
+    total = 0
+    for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
+        if not path.is_file() or not (path.suffix == ".rego" or path.name in DATA_FILES):
+            continue
+        total += path.stat().st_size
+        if len(found) >= MAX_FILES or total > MAX_BYTES:
+            raise ResourceExhausted(
+                f"reading the policy {folder}: more than {MAX_FILES} files or {MAX_BYTES} bytes"
+            )
+        name = path.name if folder.is_file() else path.relative_to(folder).as_posix()
+        found[name] = read_text(path)
+    if with_library and not _has_library(found):
+        library = {name: text for name, text in shipped(LIBRARY).items() if not is_test(name)}
+        return {**library, **found}
+    return found
+
+
+def read_text(path: Path) -> str:
+    """A file as text. Raises InvalidInput where it isn't UTF-8 or can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"reading {path}: byte {error.start} isn't UTF-8 text") from error
+    except OSError as error:
+        raise NotFound(f"reading {path}: {error.strerror}") from error
+
+
+def shipped(part: str) -> dict[str, str]:
+    """Files of the Rego that ships, by name: `lib`, `starter` or `admin`."""
+    root = _root() / part
+    return {posixpath.join("gatehouse", part, name): text for name, text in _walk(root, "")}
+
+
+def _has_library(files: Mapping[str, str]) -> bool:
+    return any("package gatehouse.lib" in text for text in files.values())
+
+
+def _root() -> Traversable:
+    packaged = resources.files("control_plane") / "rego"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "rego"  # a checkout
+
+
+def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+    for entry in sorted(folder.iterdir(), key=lambda one: one.name):
+        name = posixpath.join(prefix, entry.name)
+        if entry.is_dir():
+            yield from _walk(entry, name)
+        elif entry.name.endswith(".rego"):
+            yield name, entry.read_text(encoding="utf-8")
