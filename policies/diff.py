@@ -108,7 +108,7 @@ def _one_way(
     space: sp.Space,
     dimensions: Dimensions,
 ) -> Iterator[Change]:
-    """Callers for whom `has` admits something that `lacks` doesn't, each found by leaving out those before."""
+    """Callers for whom `has` admits what `lacks` doesn't, each found by leaving out those before."""
     remaining = has
     for _ in range(MAX_CALLERS):
         witness = space.difference(remaining, lacks)
@@ -170,7 +170,9 @@ def markdown(changes: Iterable[Change]) -> str:
         shown = _cell(_short(one.request) if one.request is not None else one.reason)
         workload = f"{one.workload} ({one.question})"
         lines.append(
-            f"| {one.direction} | {caller} | {workload} | {shown} | {_lines(one.before)} | {_lines(one.after)} |"
+            "| "
+            + " | ".join([one.direction, caller, workload, shown, _lines(one.before), _lines(one.after)])
+            + " |"
         )
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ a host in lower case); free ones hold any text and serve to compare one proxy mo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from policies.proof.partition import Dimension, Matches, Probe
@@ -36,18 +36,20 @@ class Dimensions:
     claim_shapes: Mapping[tuple[str, ...], str]
 
     @staticmethod
-    def of(strict: bool, claim_shapes: Mapping[tuple[str, ...], str] | None = None) -> "Dimensions":
+    def of(
+        strict: bool, claim_shapes: Mapping[tuple[str, ...], str] | None = None, authenticated: bool = False
+    ) -> "Dimensions":
         """Strict for proofs about workloads, free for models against each other.
 
         `claim_shapes` (`string` or `list` by claim path) is what every issuer promises; such a claim never
-        holds anything else.
+        holds anything else. `authenticated` says that every peer has an identity.
         """
 
         def text(rank: int, name: str, domain: str, head: str = "") -> Dimension:
             return Dimension(rank, name, "text", (), domain if strict else FREE, head if strict else "")
 
         return Dimensions(
-            identity=text(2, "identity", IDENTITY_DOMAIN, "spiffe://"),
+            identity=replace(text(2, "identity", IDENTITY_DOMAIN, "spiffe://"), always=authenticated),
             port=Dimension(1, "port", "port", always=True),
             source_ip=Dimension(3, "source_ip", "address"),
             remote_ip=Dimension(4, "remote_ip", "address"),

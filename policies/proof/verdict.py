@@ -36,7 +36,7 @@ from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
 from policies.proof.guards import Guards
 from policies.proof.manifests import Manifests, requires_mtls
-from policies.proof.partition import ABSENT, Interval, Other, Probe, Within
+from policies.proof.partition import ABSENT, Interval, Other, Within
 from policies.proof.question import QuestionMeaning, destination_facts
 
 
@@ -87,15 +87,14 @@ def prove_workload(
     """One verdict for each layer that the workload's mode calls for."""
     space = sp.Space()
     shapes = {path: shape.value for path, shape in _shapes(inventory).items()}
-    dimensions = Dimensions.of(strict=True, claim_shapes=shapes)
     name = f"istio-{workload.mode}" if workload.mode is not Mode.ENVOY else "envoy-rbac"
     try:
+        strict = workload.mode is Mode.ENVOY or requires_mtls(manifests, workload, inventory)
+        dimensions = Dimensions.of(strict=True, claim_shapes=shapes, authenticated=strict)
         meaning = QuestionMeaning(space, dimensions, inventory, workload).of(question.formula)
         guards = Guards(space, dimensions, inventory, manifests, meaning)
-        strict = workload.mode is Mode.ENVOY or requires_mtls(manifests, workload, inventory)
         layers = _layers(workload, guards, space, dimensions, meaning)
-        given = space.test(Probe(dimensions.identity)) if strict else sp.TRUE
-        return tuple(_compare(layer, space, given, question, workload, inventory, strict) for layer in layers)
+        return tuple(_compare(layer, space, question, workload, inventory, strict) for layer in layers)
     except (Unimplemented, ResourceExhausted, InvalidInput) as error:
         return (Verdict(workload.key, name, Outcome.UNDECIDED, reason=error.message),)
 
@@ -132,7 +131,6 @@ def _only(space: sp.Space, dimensions: Dimensions, workload: Workload, identity:
 def _compare(
     layer: Layer,
     space: sp.Space,
-    given: sp.Literal,
     question: Question,
     workload: Workload,
     inventory: Inventory,
@@ -143,7 +141,7 @@ def _compare(
         (layer.guard, layer.question, Outcome.WIDER),
         (layer.question, layer.guard, Outcome.NARROWER),
     ):
-        witness = space.difference(space.all_of([left, given]), right)
+        witness = space.difference(left, right)
         if witness is None:
             continue
         request, opaque = concrete(witness, workload, inventory)

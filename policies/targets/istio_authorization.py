@@ -156,16 +156,27 @@ def _split(rule: Rule) -> list[Rule]:
     smaller: list[object] = []
     for source in sources:
         fields = source["source"]
-        callers = fields.get("principals", [])
-        step = 4000
-        if len(callers) <= step:
+        parts = _portions(fields.get("principals", []))
+        if len(parts) <= 1:
             smaller.append(source)
         else:
-            parts = [callers[at : at + step] for at in range(0, len(callers), step)]
             smaller += [{"source": fields | {"principals": part}} for part in parts]
     per_rule = max(1, MAX_SOURCES if len(smaller) == len(sources) else 1)
     pieces = [smaller[at : at + per_rule] for at in range(0, len(smaller), per_rule)]
     return [Rule({**rule.document, "from": piece}, rule.origins) for piece in pieces]
+
+
+def _portions(callers: Sequence[str]) -> list[list[str]]:
+    """A list of callers in pieces that fit an object with room for the rest of the rule."""
+    found: list[list[str]] = []
+    size = 0
+    for caller in callers:
+        size += len(caller) + 12
+        if not found or size > MAX_OBJECT_CHARACTERS // 2:
+            found.append([])
+            size = len(caller) + 12
+        found[-1].append(caller)
+    return found
 
 
 def _chunks(rules: Sequence[Rule]) -> list[list[Rule]]:
