@@ -5,7 +5,7 @@ is shared by whoever waits (group commit). A group that can't be written whole (
 and refused; no sequence number is lost, and issuing works again when there is space. When even that fails,
 the journal refuses everything until it is opened anew, which sorts the file out (`journal_file`).
 
-One process a journal: a lock file sees to it. Reading takes no lock and works beside a writer.
+One process a journal: a lock file sees to it. Reading is done in `journal_reader`, beside a writer.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import fcntl
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,12 +30,11 @@ from control_plane.identity.journal_file import (
     Damage,
     frame,
     marker,
-    raise_damage,
     read_segment,
     segment_path,
     segments,
 )
-from control_plane.identity.ledger import LedgerEntry, Record, decode
+from control_plane.identity.ledger import Record
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
 
@@ -241,57 +240,6 @@ class Journal:
     def _cut(self, length: int) -> None:
         os.ftruncate(self._descriptor, length)
         os.fsync(self._descriptor)
-
-
-def read_journals(
-    directory: Path,
-    *,
-    issuer: int | None = None,
-    on_damage: Callable[[Damage], None] = raise_damage,
-) -> Iterator[LedgerEntry]:
-    """All records, oldest first within each issuer. Raises Corrupt at damage unless `on_damage` says else."""
-    expected: dict[int, int] = {}
-    for segment in segments(directory, issuer):
-        contents = read_segment(segment)
-        wanted = expected.get(segment.issuer, segment.first_sequence)
-        if wanted != segment.first_sequence:
-            missing = f"records {wanted} to {segment.first_sequence - 1} are missing before this file"
-            on_damage(Damage(segment.path, 0, 0, missing))
-        expected[segment.issuer] = contents.next_sequence
-        for damage in contents.damage:
-            on_damage(damage)
-        for sequence, payload in contents.payloads:
-            yield LedgerEntry(segment.issuer, sequence, decode(payload))
-
-
-def find_record(directory: Path, issuer: int, sequence: int) -> LedgerEntry | None:
-    """One record by its place, or None. Reads one segment."""
-    for segment in reversed(segments(directory, issuer)):
-        if segment.first_sequence <= sequence:
-            for number, payload in read_segment(segment).payloads:
-                if number == sequence:
-                    return LedgerEntry(issuer, sequence, decode(payload))
-            return None
-    return None
-
-
-def read_newest(
-    directory: Path,
-    issuer: int,
-    *,
-    before: int | None = None,
-    on_damage: Callable[[Damage], None] = raise_damage,
-) -> Iterator[LedgerEntry]:
-    """One issuer's records, newest first, those with a sequence below `before` if given. Lazy by segment."""
-    for segment in reversed(segments(directory, issuer)):
-        if before is not None and segment.first_sequence >= before:
-            continue
-        contents = read_segment(segment)
-        for damage in contents.damage:
-            on_damage(damage)
-        for sequence, payload in reversed(contents.payloads):
-            if before is None or sequence < before:
-                yield LedgerEntry(issuer, sequence, decode(payload))
 
 
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:

@@ -41,7 +41,8 @@ from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.core.svid import JwtSvid, X509Svid, validate_x509
 from control_plane.identity import issuance
 from control_plane.identity.issuance import IssuanceSettings, Issuer, JwtIssue, X509Issue
-from control_plane.identity.journal import Journal, read_journals
+from control_plane.identity.journal import Journal
+from control_plane.identity.journal_reader import read_journals
 from control_plane.identity.ledger import JwtRecord, Record, X509Intent, X509Record
 from control_plane.runtime.clock import FakeClock
 

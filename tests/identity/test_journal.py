@@ -16,8 +16,9 @@ import pytest
 
 from control_plane.core.errors import Bug, Corrupt, FailedPrecondition, ResourceExhausted, Unavailable
 from control_plane.identity import journal as journal_module
-from control_plane.identity.journal import Journal, find_record, read_journals, read_newest
+from control_plane.identity.journal import Journal
 from control_plane.identity.journal_file import Damage, read_segment, segments
+from control_plane.identity.journal_reader import find_record, read_journals, read_newest
 from control_plane.identity.ledger import AuthorityMark
 from control_plane.runtime.clock import FakeClock
 
@@ -381,6 +382,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from control_plane.identity.journal import Journal
+from control_plane.identity.journal_reader import find_record, read_journals, read_newest
 from control_plane.identity.ledger import AuthorityMark
 from control_plane.runtime.clock import SystemClock
 

@@ -15,7 +15,8 @@ from control_plane.authority.state import AuthorityState, Kind
 from control_plane.core.errors import ResourceExhausted
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.identity.authority_ledger import authority_records
-from control_plane.identity.journal import Journal, read_journals
+from control_plane.identity.journal import Journal
+from control_plane.identity.journal_reader import read_journals
 from control_plane.identity.ledger import AuthorityRecord
 from control_plane.runtime.clock import FakeClock
 

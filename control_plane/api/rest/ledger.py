@@ -16,8 +16,8 @@ from fastapi import APIRouter, Query
 
 from control_plane.core.errors import InvalidInput, NotFound
 from control_plane.core.spiffe_id import SpiffeId
-from control_plane.identity.journal import find_record, read_newest
 from control_plane.identity.journal_file import Damage, segments
+from control_plane.identity.journal_reader import find_record, read_newest
 from control_plane.identity.ledger import (
     AuthorityMark,
     AuthorityRecord,
