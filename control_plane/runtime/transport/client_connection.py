@@ -188,7 +188,7 @@ class ClientConnection(LeanProtocol):
         if self.refusal is None and hasattr(self, "processor"):
             if exc is not None:
                 self._reason = f"the connection broke ({exc})"
-            super().connection_lost(exc)
+            self.processor.close(reason=self._reason)
 
     def peer_leaves(self, last_stream_id: int) -> None:
         """GOAWAY: new calls need a new connection; the ones above `last_stream_id` were never looked at."""

@@ -23,6 +23,8 @@ Headers = list[tuple[str, str]]
 _HIGHEST_STREAM_ID = 2**31 - 1
 # gRPC's C core takes frames of 4 MiB; back-pressure is felt only between frames, so ours stay small.
 _LARGEST_WRITE = 65_536
+# grpc-go acknowledges a quarter of a 64 KiB window at a time, for the stream and for the connection.
+_BYTES_PER_ANSWER = 8_192
 
 
 class StreamGone(Exception):
@@ -212,7 +214,7 @@ class LeanConnection(Connection):
             return
         data = self._connection.data_to_send()
         if data:
-            self.gate.sent += 1
+            self.gate.sent += 1 + len(data) // _BYTES_PER_ANSWER
             self._transport.write(data)
             if self._transport.get_write_buffer_size() > self.limits.max_unsent_bytes:
                 self._transport.abort()

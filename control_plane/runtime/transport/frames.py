@@ -24,8 +24,8 @@ CLIENT_PREFACE_BYTES = 24
 class FrameGate:
     """Counts the frames of one connection. `feed` returns what the HTTP/2 library may see.
 
-    `sent` is raised by the owner for each frame that it sent. `last_stream_id` is what the peer's GOAWAY
-    said, None before one came.
+    `sent` is raised by the owner with what it sends, since a peer answers that with frames of its own.
+    `last_stream_id` is what the peer's GOAWAY said, None before one came.
     """
 
     __slots__ = ("_blocks", "_counts", "_held", "_limits", "_skip", "_window_end", "last_stream_id", "sent")
