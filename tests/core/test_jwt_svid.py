@@ -290,6 +290,11 @@ def test_id_13_the_id_is_inside_of_what_is_signed() -> None:
     assert "signature" in refused(f"{head}.{other}.{signature}")
 
 
+@pytest.mark.parametrize("typ", ["wit+jwt", "wimse-id+jwt", "at+jwt"])
+def test_id_14_other_documents_are_no_svids(typ: str) -> None:
+    assert "expected JWT or JOSE" in refused(forged(HEADER | {"typ": typ}))
+
+
 def test_taint_is_visible() -> None:
     tainted = Bundle(DOMAIN, jwt_authorities=(JwtAuthority("ec", spki_of(EC.public_key()), tainted=True),))
     assert parse_and_verify(token(), AUDIENCE, {DOMAIN: tainted}, NOW).tainted
