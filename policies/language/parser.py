@@ -14,8 +14,8 @@ from policies.language.annotations import attach
 from policies.language.ast import Body, Import, Module, Package, Rule, String, Term, Var
 from policies.language.diagnostics import MAX_SHOWN, Diagnostic, Diagnostics, ErrorCode
 from policies.language.lexer import EOF, KEYWORDS, NAME, STRING, tokenize
+from policies.language.parser_cursor import Failure
 from policies.language.parser_rules import RuleParser
-from policies.language.parser_terms import Failure
 from policies.language.source import Source, Span
 
 _FUTURE: Final = ("contains", "every", "if", "in", "not")

@@ -7,25 +7,13 @@ whoever walks a parsed tree by recursion is safe: no tree is higher than MAX_HEI
 Not here: statements and rules, which stand on this.
 """
 
-from typing import Final, NoReturn
+from typing import Final
 
 from policies.language import ast
 from policies.language.ast import Notation, Ref, String, Term, Var
-from policies.language.diagnostics import Diagnostic, ErrorCode
-from policies.language.lexer import (
-    EOF,
-    KEYWORDS,
-    NAME,
-    NUMBER,
-    RAW,
-    STRING,
-    TEMPLATE_CLOSE,
-    TEMPLATE_END,
-    TEMPLATE_OPEN,
-    TEMPLATE_START,
-    TEMPLATE_TEXT,
-    Tokens,
-)
+from policies.language.diagnostics import ErrorCode
+from policies.language.lexer import KEYWORDS, NAME, NUMBER, RAW, STRING, TEMPLATE_START, Tokens
+from policies.language.parser_brackets import BracketParser
 from policies.language.source import Span
 
 MAX_HEIGHT: Final = 120
@@ -48,96 +36,16 @@ _OPERATORS: Final[dict[str, tuple[int, str]]] = {
     "%": (6, "rem"),
 }
 _TIGHTER_THAN_IN: Final = 2
-_CLOSING: Final = {"(": ")", "[": "]", "{": "}", TEMPLATE_OPEN: TEMPLATE_CLOSE}
 _NO_REFERENCE: Final = (ast.Null, ast.Boolean, ast.Number, ast.String, ast.TemplateString)
 
 
-class Failure(Exception):
-    """One syntax error; the parser catches it at the next rule and goes on."""
-
-    def __init__(self, diagnostic: Diagnostic) -> None:
-        super().__init__(diagnostic.message)
-        self.diagnostic = diagnostic
-
-
-class TermParser:
-    """Reads terms from a token list; `index` is the next token."""
+class TermParser(BracketParser):
+    """Reads terms from a token list."""
 
     def __init__(self, tokens: Tokens) -> None:
-        self.tokens = tokens
-        self.kinds = tokens.kinds
-        self.values = tokens.values
-        self.starts = tokens.starts
-        self.ends = tokens.ends
-        self.newline = tokens.newline
-        self.source = tokens.source
-        self.index = 0
+        super().__init__(tokens)
         self.height = 1  # of the term read last
         self.highest = 0  # of the terms read since the enclosing bracket
-
-    # --- tokens
-
-    def span_from(self, start: int) -> Span:
-        """From the character `start` to the end of the token read last."""
-        return Span(self.source, start, self.ends[self.index - 1])
-
-    def touches(self, index: int) -> bool:
-        """Whether token `index` follows the one before it without a gap."""
-        return self.starts[index] == self.ends[index - 1]
-
-    def expect(self, kind: str, expected: str = "") -> int:
-        """Consumes a token of that kind and gives its index."""
-        index = self.index
-        if self.kinds[index] != kind:
-            self.unexpected(expected or f"`{kind}`")
-        self.index = index + 1
-        return index
-
-    def unexpected(self, expected: str, hint: str = "") -> NoReturn:
-        """Fails at the next token."""
-        index = self.index
-        kind = self.kinds[index]
-        if kind == EOF:
-            self.unexpected_end(expected)
-        shown = self.values[index] if kind not in (STRING, RAW) else f'"{self.values[index][:20]}"'
-        message = (
-            f"unexpected {shown or kind}" if kind != TEMPLATE_END else "unexpected end of a template string"
-        )
-        if kind in ("&", "|") and index and self.kinds[index - 1] == kind and self.touches(index):
-            message = f"unexpected {'and' if kind == '&' else 'or'} token: Rego has no {kind * 2}"
-            hint = (
-                "put each condition on its own line, or ; between them"
-                if kind == "&"
-                else "write a second rule with the same head: rules are alternatives"
-            )
-        elif kind in KEYWORDS:
-            message += f" keyword: {kind} is reserved"
-        self.fail(self.tokens.span(index), message, expected, hint)
-
-    def unexpected_end(self, expected: str) -> NoReturn:
-        """Fails at the end of the text, naming the bracket that was never closed where there is one."""
-        opened: list[int] = []
-        for index, kind in enumerate(self.kinds):
-            if kind in _CLOSING:
-                opened.append(index)
-            elif opened and kind in (")", "]", "}", TEMPLATE_CLOSE):
-                opened.pop()
-        end = self.tokens.span(len(self.kinds) - 1)
-        if not opened:
-            self.fail(end, "unexpected end of the policy (eof)", expected)
-        # A closing bracket that is missing shows where the next rule begins at the left margin.
-        bracket = self.kinds[opened[0]]
-        self.fail(
-            self.tokens.span(opened[0]),
-            f"unexpected eof: this {bracket.removeprefix('template ')} is never closed",
-            f"`{_CLOSING[bracket].removeprefix('template ')}` before the end of the policy",
-        )
-
-    def fail(
-        self, span: Span, message: str, expected: str = "", hint: str = "", code: ErrorCode = ErrorCode.PARSE
-    ) -> NoReturn:
-        """Ends the reading of this rule with one error."""
-        raise Failure(Diagnostic(span, code, message, expected, hint))
 
     # --- operators
 
@@ -249,15 +157,6 @@ class TermParser:
             )
         return term
 
-    def is_keyword_name(self, index: int) -> bool:
-        """Whether a keyword here is the head of a reference (`else.foo`) or the function `contains`."""
-        if not self.touches(index + 1):
-            return False
-        following = self.kinds[index + 1]
-        if following == "." and self.touches(index + 2):
-            return self.kinds[index + 2] == NAME or self.kinds[index + 2] in KEYWORDS
-        return following == "(" and self.kinds[index] == "contains"
-
     def parse_negative(self, start: int) -> Term:
         """Minus signs before an operand; a number keeps its sign."""
         signs = 0
@@ -283,156 +182,6 @@ class TermParser:
                 Notation.UNARY,
             )
         return term
-
-    def parse_bracket(self, kind: str, start: int) -> Term:
-        """What stands in ( ), [ ], { } or a template string."""
-        self.index += 1
-        if kind == "(":
-            term = self.parse_operation()
-            self.expect(")", "`)`")
-            if isinstance(term, ast.Call):
-                return ast.Call(term.operator, term.arguments, self.span_from(start), term.notation, True)
-            return term
-        if kind == "[":
-            return self.parse_array(start)
-        if kind == "{":
-            return self.parse_braces(start)
-        return self.parse_template(start)
-
-    def parse_array(self, start: int) -> Term:
-        """`[a, b]` or `[a | body]`, behind the opening bracket."""
-        body = self.comprehension_body("]")
-        if body is not None:
-            return ast.ArrayComprehension(body[0], body[1], self.span_from(start))
-        return ast.Array(tuple(self.parse_list("]")), self.span_from(start))
-
-    def parse_braces(self, start: int) -> Term:
-        """An object, a set or one of their comprehensions, behind the opening brace."""
-        if self.kinds[self.index] == "}":
-            self.index += 1
-            return ast.Object((), self.span_from(start))
-        body = self.comprehension_body("}")
-        if body is not None:
-            return ast.SetComprehension(body[0], body[1], self.span_from(start))
-        first = self.parse_infix()
-        if self.kinds[self.index] != ":":
-            return ast.Set((first, *self.parse_rest("}")), self.span_from(start))
-        self.index += 1
-        at = self.index
-        body = self.comprehension_body("}")
-        if body is not None:
-            return ast.ObjectComprehension(first, body[0], body[1], self.span_from(start))
-        self.index = at
-        entries = [(first, self.parse_infix())]
-        while self.kinds[self.index] == ",":
-            self.index += 1
-            if self.kinds[self.index] == "}":
-                break
-            key = self.parse_infix()
-            self.expect(":", "`:` between key and value")
-            entries.append((key, self.parse_infix()))
-        self.expect("}", "`,` or `}`")
-        return ast.Object(tuple(entries), self.span_from(start))
-
-    def comprehension_body(self, closing: str) -> tuple[Term, ast.Body] | None:
-        """The head and body of a comprehension, or None (nothing consumed) where there is none.
-
-        A head is a single operand: `[x | …]` is always a comprehension and never the operator `|`.
-        """
-        at = self.index
-        if self.kinds[at] == closing:
-            return None
-        # Most brackets hold no `|` right after their first operand; a look at the operand's first token
-        # is cheap, reading it twice is not, so operands that are brackets themselves are skipped over.
-        end = self.end_of_operand(at)
-        if self.kinds[end] != "|":
-            return None
-        head = self.parse_operand()
-        if self.index != end:
-            self.unexpected("`|` and the body of the comprehension")
-        self.index += 1
-        body = self.parse_body(closing)
-        self.expect(closing)
-        return head, body
-
-    def end_of_operand(self, index: int) -> int:
-        """The index behind the operand that starts here, found by matching brackets only."""
-        kinds = self.kinds
-        while kinds[index] == "-":
-            index += 1
-        index = self.after_unit(index)
-        while self.touches(index):
-            if kinds[index] == "." and kinds[index + 1] != EOF:
-                index += 2
-            elif kinds[index] in ("[", "("):
-                index = self.after_unit(index)
-            else:
-                break
-        return index
-
-    def after_unit(self, index: int) -> int:
-        """The index behind a token or a whole bracket."""
-        kinds = self.kinds
-        partners = self.partners()
-        if index in partners:
-            return partners[index] + 1
-        return index + 1 if kinds[index] != EOF else index
-
-    def partners(self) -> dict[int, int]:
-        """Opening bracket -> its closing bracket, computed once for the whole text."""
-        found: dict[int, int] | None = getattr(self, "_partners", None)
-        if found is None:
-            found = {}
-            opened: list[int] = []
-            for index, kind in enumerate(self.kinds):
-                if kind in ("(", "[", "{", TEMPLATE_OPEN, TEMPLATE_START):
-                    opened.append(index)
-                elif kind in (")", "]", "}", TEMPLATE_CLOSE, TEMPLATE_END) and opened:
-                    found[opened.pop()] = index
-            self._partners = found
-        return found
-
-    def parse_list(self, closing: str) -> list[Term]:
-        """Terms up to the closing bracket, which is consumed; a comma at the end is fine."""
-        if self.kinds[self.index] == closing:
-            self.index += 1
-            return []
-        first = self.parse_infix()
-        return [first, *self.parse_rest(closing)]
-
-    def parse_rest(self, closing: str) -> list[Term]:
-        """The terms behind the first of a list."""
-        terms = []
-        while self.kinds[self.index] == ",":
-            self.index += 1
-            if self.kinds[self.index] == closing:
-                break
-            terms.append(self.parse_infix())
-        self.expect(closing, f"`,` or `{closing}`")
-        return terms
-
-    def parse_template(self, start: int) -> Term:
-        """The parts of a template string."""
-        raw = self.values[self.index - 1] == "`"
-        parts: list[str | ast.Expr] = []
-        while self.kinds[self.index] != TEMPLATE_END:
-            if self.kinds[self.index] == TEMPLATE_TEXT:
-                parts.append(self.values[self.index])
-                self.index += 1
-                continue
-            opening = self.expect(TEMPLATE_OPEN, "text or {expression}")
-            if self.kinds[self.index] == TEMPLATE_CLOSE:
-                span = self.tokens.span(opening).to(self.tokens.span(self.index))
-                self.fail(
-                    span,
-                    "invalid template string: empty expression",
-                    "an expression",
-                    "a brace as text is written \\{",
-                )
-            parts.append(self.parse_interpolation())
-            self.expect(TEMPLATE_CLOSE, "`}` after the expression of a template string")
-        self.index += 1
-        return ast.TemplateString(tuple(parts), self.span_from(start), raw)
 
     # --- references and calls
 
@@ -498,16 +247,6 @@ class TermParser:
         if not operands and term.name == "set" and not arguments:
             return ast.Set((), self.span_from(start))
         return ast.Call(Ref(term, tuple(operands), name_span), arguments, self.span_from(start))
-
-    # --- what the next layers add
-
-    def parse_body(self, closing: str) -> ast.Body:
-        """Statements up to (not including) the closing bracket."""
-        raise NotImplementedError
-
-    def parse_interpolation(self) -> ast.Expr:
-        """The expression between the braces of a template string."""
-        raise NotImplementedError
 
 
 def operator_reference(name: str, span: Span) -> Ref:
