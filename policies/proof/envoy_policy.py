@@ -99,6 +99,11 @@ class RbacReader:
             return self._server_name(_mapping(value))
         if kind == "metadata":
             return self._metadata(_mapping(value))
+        if kind == "sourced_metadata":
+            node = _mapping(value)
+            if node.get("metadata_source", "DYNAMIC") != "DYNAMIC":
+                raise Undecidable("reading an RBAC rule: metadata that isn't dynamic isn't modelled")
+            return self._metadata(_mapping(node.get("metadata_matcher")))
         if kind in ("header", "url_path", "uri_template"):
             return self._http_rule(kind, _mapping(value)) if self.http else sp.FALSE
         raise Undecidable(f"reading an RBAC rule: {shown(kind)} isn't modelled")

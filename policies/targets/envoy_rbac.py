@@ -231,4 +231,4 @@ def _claim(place: Attribute, pattern: Pattern) -> Node:
     else:
         value = {"string_match": _string(pattern, False)}
     path = [{"key": step} for step in ("payload", *place.path)]
-    return {"metadata": {"filter": _JWT_FILTER, "path": path, "value": value}}
+    return {"sourced_metadata": {"metadata_matcher": {"filter": _JWT_FILTER, "path": path, "value": value}}}
