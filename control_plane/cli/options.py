@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,16 +50,20 @@ def data_dir_of(given: Path | None) -> Path:
     return (Path(state) if state else Path.home() / ".local" / "state") / "gatehouse"
 
 
+_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+"""Help as plain text, and tracebacks without the values of variables: they may be secrets."""
+
+
 def group(text: str) -> typer.Typer:
     """An empty group of commands in our style, with its help."""
-    made = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    made = typer.Typer(no_args_is_help=True, add_completion=False, **_PLAIN)
     made.callback(help=text)(_nothing)
     return made
 
 
 def command() -> typer.Typer:
     """An app that is one command instead of a group."""
-    return typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    return typer.Typer(add_completion=False, **_PLAIN)
 
 
 def _nothing() -> None:
