@@ -71,7 +71,7 @@ def validate_x509(
     own = _own_bundle(spiffe_id, bundle)
     # Untainted first: a chain that leads to both kinds of authority shouldn't look tainted.
     authorities = sorted(own.x509_authorities, key=lambda authority: authority.tainted)
-    path = validate_path(chain, [a.certificate for a in authorities], now, purpose=purpose)
+    path = validate_path(chain, [a.certificate for a in authorities], now, purpose=purpose, leaf=leaf)
     anchor = path[-1].der
     return VerifiedX509(
         spiffe_id=spiffe_id,

@@ -26,15 +26,21 @@ MAX_SIGNATURE_CHECKS: Final = 32
 
 
 def validate_path(
-    chain: Sequence[bytes], anchors: Sequence[bytes], now: int, *, purpose: Purpose | None = None
+    chain: Sequence[bytes],
+    anchors: Sequence[bytes],
+    now: int,
+    *,
+    purpose: Purpose | None = None,
+    leaf: Certificate | None = None,
 ) -> tuple[Certificate, ...]:
     """Finds and checks a path from the leaf to one of the anchors.
 
     `chain` is DER as presented, leaf first, the rest in any order; `anchors` are DER CA certificates, tried
-    in the order given; `now` is in Unix seconds. Gives the path, leaf first, the anchor last. Raises
-    Unauthenticated with the reason of the attempt that came furthest.
+    in the order given; `now` is in Unix seconds; `leaf` is the first of the chain where it was read already.
+    Gives the path, leaf first, the anchor last. Raises Unauthenticated with the reason of the attempt that
+    came furthest.
     """
-    leaf, intermediates = _read_chain(chain)
+    leaf, intermediates = _read_chain(chain, leaf)
     _check_standing(leaf, now)
     if leaf.is_ca:
         raise Unauthenticated(f"certificate {leaf.title}: is a CA and can't stand for a peer")
@@ -107,7 +113,7 @@ class _Search:
             raise Unauthenticated(f"certificate {child.title}: not signed by CA {ca.title}") from error
 
 
-def _read_chain(chain: Sequence[bytes]) -> tuple[Certificate, list[Certificate]]:
+def _read_chain(chain: Sequence[bytes], leaf: Certificate | None) -> tuple[Certificate, list[Certificate]]:
     if not chain:
         raise Unauthenticated("certificate chain: is empty")
     if len(chain) > MAX_CHAIN:
@@ -115,7 +121,8 @@ def _read_chain(chain: Sequence[bytes]) -> tuple[Certificate, list[Certificate]]
             f"certificate chain: {len(chain)} certificates, at most {MAX_CHAIN} are followed"
         )
     try:
-        leaf = read_certificate(chain[0])
+        if leaf is None or leaf.der != chain[0]:
+            leaf = read_certificate(chain[0])
         return leaf, [read_certificate(der) for der in dict.fromkeys(chain[1:])]
     except InvalidInput as error:
         raise Unauthenticated(f"certificate chain: {error.message}") from error

@@ -186,16 +186,22 @@ def _next_marker(data: bytes, position: int) -> tuple[int, int] | None:
 
 
 def _moved_marker(data: bytes, position: int) -> int | None:
-    """The highest next sequence that any whole marker after `position` tells, wherever it was written."""
-    found = []
+    """The sequence after the last record of the whole groups after `position`, wherever they were written."""
+    found: list[int] = []
     for at in _occurrences(data, MARKER_MAGIC, position):
         start, end = at - HEADER.size, at + _MARKER_BYTES
         if start < position or end > len(data):
             continue
         if frame(0, data[at:end]) == data[start:end]:
             _, next_sequence, _ = _MARKER_BODY.unpack_from(data, at + len(MARKER_MAGIC))
-            found.append(int(next_sequence))
+            found.append(_sequence_after(data, end, int(next_sequence)))
     return max(found, default=None)
+
+
+def _sequence_after(data: bytes, position: int, next_sequence: int) -> int:
+    while (record := _frame_at(data, position)) is not None and record[0] == next_sequence:
+        next_sequence, position = next_sequence + 1, record[2]
+    return next_sequence
 
 
 def _occurrences(data: bytes, wanted: bytes, start: int) -> Iterator[int]:
