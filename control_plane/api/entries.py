@@ -4,7 +4,7 @@ Reads come from the index; a write waits until this process's index holds it, so
 connection reads its own writes.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from control_plane.api.caller import agent_of, caller_of
@@ -12,7 +12,7 @@ from control_plane.api.context import ServerContext
 from control_plane.api.entry_filters import candidates
 from control_plane.api.paging import MAX_REPLY_BYTES, page_of, read_token, write_token
 from control_plane.core.entry import Entry
-from control_plane.core.errors import GatehouseError, InvalidInput, NotFound, PermissionDenied, shown
+from control_plane.core.errors import GatehouseError, InvalidInput, NotFound, shown
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.identity.ports import EntryOutcome, EntryUpdate
 from control_plane.proto.convert import (
@@ -183,14 +183,12 @@ async def catch_up(context: ServerContext, agent_id: SpiffeId, entry_ids: Iterab
         await context.replica.refresh()
 
 
-def authorized_entry(context: ServerContext, agent_id: SpiffeId, entry_id: str) -> Entry:
-    """An entry that the agent may have SVIDs issued for. Raises NotFound otherwise, whatever the reason, so
-    that an agent can't find out about others' entries."""
-    entry = context.replica.index.authorized_entries(agent_id).entries.get(entry_id)
-    if entry is None or 0 < entry.expires_at <= context.clock.unix():
+def usable_entry(known: Mapping[str, Entry], entry_id: str, now: int) -> Entry:
+    """An entry for which an SVID may be issued, of those that the agent is authorised for. Raises NotFound
+    otherwise, whatever the reason, so that an agent can't find out about others' entries."""
+    entry = known.get(entry_id)
+    if entry is None or 0 < entry.expires_at <= now:
         raise NotFound("entry not found or not authorized", hint="the agent should synchronise its entries")
-    if not entry.spiffe_id.has_path:
-        raise PermissionDenied(f"entry {entry_id}: its SPIFFE ID has no path")
     return entry
 
 

@@ -4,20 +4,21 @@ What later versions serve (WIT-SVIDs, downstream authorities) isn't implemented 
 answers UNIMPLEMENTED and names the method.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from control_plane.api.caller import agent_of, caller_of
 from control_plane.api.context import ServerContext
-from control_plane.api.entries import authorized_entry, catch_up
+from control_plane.api.entries import catch_up, usable_entry
+from control_plane.api.svid_wire import batch_reply
 from control_plane.core.csr import check_csr
+from control_plane.core.entry import Entry
 from control_plane.core.errors import GatehouseError, InvalidInput
 from control_plane.core.spiffe_id import SpiffeId
-from control_plane.core.svid import X509Svid
 from control_plane.identity.issuance import JwtIssue, X509Issue
 from control_plane.proto.convert import (
     jwt_svid_to_message,
     spiffe_id_from_message,
-    status_to_message,
     x509_svid_to_message,
 )
 from control_plane.proto.spire.api.server.svid.v1 import svid_pb2 as wire
@@ -34,9 +35,7 @@ class SvidService:
     def __init__(self, context: ServerContext) -> None:
         self._context = context
 
-    async def batch_new_x509_svid(
-        self, call: Call, request: wire.BatchNewX509SVIDRequest
-    ) -> wire.BatchNewX509SVIDResponse:
+    async def batch_new_x509_svid(self, call: Call, request: wire.BatchNewX509SVIDRequest) -> bytes:
         if not request.params:
             raise InvalidInput("missing parameters: the batch is empty")
         if len(request.params) > MAX_BATCH:
@@ -44,17 +43,21 @@ class SvidService:
         await self._context.limiters.x509_signing.take(call, len(request.params))
         agent_id = agent_of(call)
         await catch_up(self._context, agent_id, (params.entry_id for params in request.params))
-        attempts = [self._prepared(agent_id, params) for params in request.params]
+        known = self._context.replica.index.authorized_entries(agent_id).entries
+        now = self._context.clock.unix()
+        attempts = [self._prepared(agent_id, known, params, now) for params in request.params]
         items = [one for one in attempts if isinstance(one, X509Issue)]
         issued = iter(await self._context.issuer.issue_x509(items) if items else [])
         outcomes = [next(issued) if isinstance(one, X509Issue) else one for one in attempts]
-        return wire.BatchNewX509SVIDResponse(results=[_result(outcome) for outcome in outcomes])
+        return batch_reply(outcomes)
 
-    def _prepared(self, agent_id: SpiffeId, params: wire.NewX509SVIDParams) -> X509Issue | GatehouseError:
+    def _prepared(
+        self, agent_id: SpiffeId, known: Mapping[str, Entry], params: wire.NewX509SVIDParams, now: int
+    ) -> X509Issue | GatehouseError:
         try:
             if not params.entry_id or not params.csr:
                 raise InvalidInput("missing entry ID or CSR")
-            entry = authorized_entry(self._context, agent_id, params.entry_id)
+            entry = usable_entry(known, params.entry_id, now)
         except GatehouseError as error:
             return error
         return X509Issue(
@@ -72,7 +75,8 @@ class SvidService:
             raise InvalidInput("missing audience")
         await self._context.limiters.jwt_signing.take(call)
         await catch_up(self._context, agent_id, (request.entry_id,))
-        entry = authorized_entry(self._context, agent_id, request.entry_id)
+        known = self._context.replica.index.authorized_entries(agent_id).entries
+        entry = usable_entry(known, request.entry_id, self._context.clock.unix())
         item = JwtIssue(
             spiffe_id=entry.spiffe_id,
             audience=tuple(request.audience),
@@ -124,11 +128,3 @@ class SvidService:
             )
         if spiffe_id.is_reserved:
             raise InvalidInput(f"minting {spiffe_id}: the namespace /spire belongs to servers and agents")
-
-
-def _result(outcome: X509Svid | GatehouseError) -> wire.BatchNewX509SVIDResponse.Result:
-    if isinstance(outcome, GatehouseError):
-        return wire.BatchNewX509SVIDResponse.Result(status=status_to_message(outcome))
-    return wire.BatchNewX509SVIDResponse.Result(
-        status=status_to_message(None), svid=x509_svid_to_message(outcome)
-    )
