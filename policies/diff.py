@@ -6,7 +6,7 @@ both sides: what admits it in the version that does, and what refuses it in the 
 """
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from control_plane.core.errors import InvalidInput, ResourceExhausted, Unimplemented
@@ -21,12 +21,12 @@ from policies.formula import (
     WorkloadPolicy,
     evaluate,
 )
-from policies.inventory import ClaimShape, Inventory, Workload
+from policies.inventory import Inventory, Workload
 from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
 from policies.proof.partition import Probe, Within
 from policies.proof.question import QuestionMeaning
-from policies.proof.verdict import concrete
+from policies.proof.verdict import claim_shapes, concrete
 
 MAX_CALLERS = 50
 """Callers listed one by one for a workload and direction; the rest is counted."""
@@ -84,7 +84,7 @@ def _changes(
     left: Question, right: Question, workload: Workload, name: str, inventory: Inventory
 ) -> Iterable[Change]:
     space = sp.Space()
-    dimensions = Dimensions.of(strict=True, claim_shapes=_shapes(inventory))
+    dimensions = Dimensions.of(strict=True, claim_shapes=claim_shapes(inventory))
     try:
         meaning = QuestionMeaning(space, dimensions, inventory, workload)
         old, new = meaning.of(left.formula), meaning.of(right.formula)
@@ -141,16 +141,6 @@ def _responsible(question: Question, request: Request, opaque: frozenset[str]) -
         return tuple(sorted({origin for origins in found for origin in origins}))
 
     return holding(question.deny) or holding(question.allow)
-
-
-def _shapes(inventory: Inventory) -> Mapping[tuple[str, ...], str]:
-    issuers = inventory.issuers
-    shapes: Mapping[str, ClaimShape] = issuers[0].claims if issuers else {}
-    return {
-        (name,): shape.value
-        for name, shape in shapes.items()
-        if all(one.claims.get(name) is shape for one in issuers)
-    }
 
 
 def markdown(changes: Iterable[Change]) -> str:

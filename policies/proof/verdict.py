@@ -86,7 +86,7 @@ def prove_workload(
 ) -> tuple[Verdict, ...]:
     """One verdict for each layer that the workload's mode calls for."""
     space = sp.Space()
-    shapes = {path: shape.value for path, shape in _shapes(inventory).items()}
+    shapes = claim_shapes(inventory)
     name = f"istio-{workload.mode}" if workload.mode is not Mode.ENVOY else "envoy-rbac"
     try:
         strict = workload.mode is Mode.ENVOY or requires_mtls(manifests, workload, inventory)
@@ -229,16 +229,15 @@ def _identity_facts(identity: Value | None, inventory: Inventory) -> Mapping[Att
     return facts
 
 
-def _shapes(inventory: Inventory) -> Mapping[tuple[str, ...], ClaimShape]:
-    """Claims whose shape all issuers promise alike."""
+def claim_shapes(inventory: Inventory) -> Mapping[tuple[str, ...], str]:
+    """Claims whose shape all issuers promise alike: `string` or `list` by claim path."""
     issuers = inventory.issuers
-    if not issuers:
-        return {}
+    promised: Mapping[str, ClaimShape] = issuers[0].claims if issuers else {}
     return {
-        (name,): shape
-        for name, shape in issuers[0].claims.items()
+        (name,): shape.value
+        for name, shape in promised.items()
         if all(one.claims.get(name) is shape for one in issuers)
     }
 
 
-__all__ = ["Outcome", "Verdict", "concrete", "prove_workload"]
+__all__ = ["Outcome", "Verdict", "claim_shapes", "concrete", "prove_workload"]
