@@ -72,7 +72,7 @@ def compile_query(
     ordered = order.body(renamed, set(), set())
     found.extend((*names.diagnostics, *order.diagnostics))
     if not found:
-        check_calls([node for e in ordered for node in (e,)], compiled.groups, builtins, found)
+        check_calls(ordered, compiled.groups, builtins, found)
     if found:
         raise Diagnostics(found)
     declared = {name: local.name for name, local in scope.declared.items()}

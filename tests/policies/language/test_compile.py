@@ -75,6 +75,7 @@ STRICT = "import future.keywords.not\n"
         ("allow if { every x in input.xs { x > 1 } }", ["every x in input.xs {gt(x, 1)}"]),
         ('allow if $"a{input.x}"', ["internal.template_string(['a', {~1 | *eq(~1, input.x)}])"]),
         ("allow if f(1).x\nf(a) := a", ["*eq(~1, data.p.f(1))", "~1.x"]),
+        ('allow if { print("x", input.x); input.y }', ["Boolean", "input.y"]),
         ("allow if walk(input.a, [p, v])", ["eq([p, v], walk(input.a))"]),
         ("allow if { p := [1 | walk(input.a)]; p }", ["eq(p, [1 | walk(input.a)])", "p"]),
     ],
