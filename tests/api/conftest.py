@@ -125,7 +125,6 @@ Scenario = Callable[[TestServer], Coroutine[Any, Any, None]]
 
 @asynccontextmanager
 async def running(directory: Path, **flags: object) -> AsyncIterator[TestServer]:
-    directory.mkdir(mode=0o700, exist_ok=True)
     settings = load_settings(
         file=None,
         environment={},
@@ -161,6 +160,8 @@ def serve(short_dir: Path) -> Callable[..., None]:
     """Runs a scenario against a server of its own; keyword arguments are settings."""
 
     def run(scenario: Scenario, **flags: object) -> None:
+        (short_dir / "d").mkdir(mode=0o700)
+
         async def main() -> None:
             async with asyncio.timeout(60):
                 async with running(short_dir / "d", **flags) as server:

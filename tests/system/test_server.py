@@ -51,7 +51,7 @@ class Server:
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log)
-        self.until(lambda: (self.data / "server.json").exists(), "the server to be ready")
+        self.until((self.data / "server.json").exists, "the server to be ready")
         return self
 
     def until(self, condition: Any, what: str, seconds: float = 60) -> None:
@@ -126,9 +126,11 @@ FOREIGN = """
     channel = grpc.insecure_channel("unix:" + sys.argv[1])
 
     def call(path, request, reply):
-        return channel.unary_unary(path, type(request).SerializeToString, reply.FromString)(request, timeout=10)
+        method = channel.unary_unary(path, type(request).SerializeToString, reply.FromString)
+        return method(request, timeout=10)
 
-    health = call("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse)
+    request, reply = health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse
+    health = call("/grpc.health.v1.Health/Check", request, reply)
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     token = call(
         "/spire.api.server.agent.v1.Agent/CreateJoinToken",
@@ -147,13 +149,14 @@ FOREIGN = """
         assert reply.results[0].status.code == expected, reply
         assert reply.results[0].entry.hint == "foreign"
     try:
-        call("/spire.api.server.agent.v1.Agent/PostStatus", agent_pb2.PostStatusRequest(), agent_pb2.PostStatusResponse)
+        request, reply = agent_pb2.PostStatusRequest(), agent_pb2.PostStatusResponse
+        call("/spire.api.server.agent.v1.Agent/PostStatus", request, reply)
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.PERMISSION_DENIED, error
     else:
         raise AssertionError("a local caller is no agent")
     try:
-        call("/spire.api.server.entry.v1.Entry/NoSuch", agent_pb2.PostStatusRequest(), agent_pb2.PostStatusResponse)
+        call("/spire.api.server.entry.v1.Entry/NoSuch", request, reply)
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.UNIMPLEMENTED, error
     print("done")

@@ -1,0 +1,85 @@
+"""The server's settings: what is refused, with which words, and the way to a child process and back."""
+
+from pathlib import Path
+
+import pytest
+
+from control_plane.core.errors import InvalidInput
+from control_plane.settings import ServerSettings, load_settings, parse_bind
+
+GOOD = {"data_dir": "d", "trust_domain": "example.org"}
+
+
+def loaded(**flags: object) -> ServerSettings:
+    return load_settings(file=None, environment={}, flags=GOOD | flags)
+
+
+def test_defaults() -> None:
+    settings = loaded()
+    assert (settings.host, settings.port) == ("0.0.0.0", 8081)
+    assert settings.issuers >= 1 and settings.data_dir.is_absolute() and settings.key_passphrase is None
+    assert settings.admin_socket.name == "server.sock" and settings.rest_socket.name == "api.sock"
+
+
+def test_a_leaf_that_would_outlive_its_ca_is_refused_with_the_arithmetic() -> None:
+    with pytest.raises(InvalidInput, match="6 × 24 h = 144 h are needed"):
+        loaded(**{"authority.ca_ttl_seconds": "100h"})
+    assert loaded(**{"authority.ca_ttl_seconds": "144h"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"data_dir": None}, "data_dir is missing"),
+        ({"trust_domain": "Example.org"}, "trust domain"),
+        ({"trust_domain": ""}, "trust_domain is missing"),
+        ({"bind": "8081"}, "expected host:port"),
+        ({"bind": "host:99999"}, "expected host:port"),
+        ({"log_level": "loud"}, "log_level"),
+        ({"default_x509_svid_ttl_seconds": 5}, "at least 60 s"),
+        ({"issuers": 65}, "issuers"),
+        ({"admin_ids": ["nonsense"]}, "spiffe://"),
+        ({"trust-domian": "x"}, "trust_domain"),
+    ],
+)
+def test_refused(flags: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        loaded(**flags)
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("[rate_limits]\nsigning_per_secnd = 1\n")
+    with pytest.raises(InvalidInput, match="signing_per_second"):
+        load_settings(file=file, environment={}, flags=GOOD)
+
+
+def test_environment_and_flags_win_in_this_order(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('trust_domain = "a.org"\nlog_level = "debug"\n[authority]\nca_ttl_seconds = "200h"\n')
+    environment = {"GATEHOUSE_TRUST_DOMAIN": "b.org", "GATEHOUSE_AGENT_SERVER": "other's", "PATH": "x"}
+    settings = load_settings(
+        file=file, environment=environment, flags={"data_dir": "d", "log_level": "error"}
+    )
+    assert str(settings.trust_domain) == "b.org" and settings.written.log_level == "error"
+    assert settings.written.authority.ca_ttl_seconds == 200 * 3600
+
+
+def test_a_child_process_gets_the_same_settings() -> None:
+    settings = loaded(
+        **{
+            "authority.key_passphrase": "hush",
+            "admin_ids": ["spiffe://b.org/x"],
+            "bind": "[::1]:0",
+            "issuers": 3,
+        }
+    )
+    assert "hush" not in repr(settings)
+    there = ServerSettings.from_json(settings.with_port(4711).to_json())
+    assert there == settings.with_port(4711) and there.port == 4711 and there.host == "::1"
+    assert there.key_passphrase is not None and there.key_passphrase.reveal() == "hush"
+
+
+def test_bind() -> None:
+    assert parse_bind("[::]:1") == ("::", 1)
+    assert parse_bind("127.0.0.1:0") == ("127.0.0.1", 0)
