@@ -1,0 +1,202 @@
+"""`gatehouse policy`, as a person or a pipeline runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from control_plane.cli.policy import app
+
+ROOT = Path(__file__).parents[2]
+STARTER = ROOT / "rego" / "starter"
+INVENTORY = ROOT / "deploy" / "demo" / "inventory.yaml"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def answer(*arguments: object) -> dict[str, object]:
+    result = run(*arguments, "--output", "json")
+    found = json.loads(result.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    assert run("init", folder).exit_code == 0
+    return folder
+
+
+def edited(project: Path, old: str, new: str) -> Path:
+    file = project / "authz" / "authz.rego"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    return project
+
+
+def test_a_new_project_is_clean_tested_and_formatted(project: Path) -> None:
+    assert "no errors, no warnings" in run("check", project).stdout
+    told = answer("test", project)
+    assert (told["failed"], told["coverage_percent"]) == (0, 100.0)
+    assert answer("fmt", "--list", project) == {"changed": []}
+
+
+def test_init_never_writes_into_a_folder_with_files(project: Path) -> None:
+    result = run("init", project)
+    assert result.exit_code == 1
+    assert "isn't empty" in result.stderr
+
+
+def test_check_points_at_the_misspelt_field_and_names_the_right_one(project: Path) -> None:
+    result = run("check", edited(project, "input.request.path ==", "input.request.paht =="))
+    assert result.exit_code == 1
+    assert "authz/authz.rego:43:16" in result.stdout
+    assert "^^^^" in result.stdout
+    assert "did you mean path?" in result.stdout
+
+
+def test_check_tells_every_file_s_errors_at_once(project: Path) -> None:
+    (project / "a.rego").write_text("package a\np if {")
+    (project / "b.rego").write_text("package b\nq := ")
+    told = answer("check", project)
+    findings = told["findings"]
+    assert isinstance(findings, list)
+    assert {finding["location"]["file"] for finding in findings} == {"a.rego", "b.rego"}
+
+
+def test_a_failing_test_is_named_with_its_place(project: Path) -> None:
+    result = run("test", edited(project, 'in {"GET", "HEAD"}', 'in {"HEAD"}'))
+    assert result.exit_code == 1
+    assert "authz_test.rego" in result.stdout
+    assert "test_everyone_of_ours_reads_the_shops_pages" in result.stdout
+
+
+def test_coverage_below_the_threshold_fails(project: Path) -> None:
+    (project / "extra.rego").write_text('package extra\nunused if input.request.method == "GET"\n')
+    assert run("test", project).exit_code == 0
+    result = run("test", project, "--threshold", "100")
+    assert result.exit_code == 1
+    assert "not reached  extra.rego: lines 2" in result.stdout
+
+
+def test_no_test_at_all_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "p.rego").write_text("package p\nq := 1\n")
+    assert run("test", tmp_path).exit_code == 1
+
+
+def test_eval_shows_values_and_undefined(project: Path, tmp_path: Path) -> None:
+    given = tmp_path / "input.json"
+    given.write_text('{"n": 12345678901234567890.5}')
+    assert answer("eval", project, "-q", "data.gatehouse.authz.allow") == {"results": [{"value": False}]}
+    assert run("eval", project, "-q", "input.n", "-i", given).stdout == '{"value":12345678901234567890.5}\n'
+    assert run("eval", project, "-q", "input.none", "-i", given).stdout == "undefined\n"
+
+
+def test_eval_refuses_an_input_that_is_no_json(project: Path, tmp_path: Path) -> None:
+    given = tmp_path / "input.json"
+    given.write_text("{")
+    result = run("eval", project, "-q", "input", "-i", given)
+    assert result.exit_code == 1
+    assert "input.json" in result.stderr
+
+
+def test_compile_proves_the_starter_policy_exact(project: Path) -> None:
+    told = answer("compile", project, "--inventory", INVENTORY)
+    assert told["exact"] is True
+    assert told["objects"] == 7
+
+
+def test_exact_only_refuses_what_a_target_cannot_say(project: Path) -> None:
+    arguments = ("compile", project, "--inventory", INVENTORY, "--target", "istio-ztunnel")
+    assert run(*arguments).exit_code == 0
+    result = run(*arguments, "--exact-only")
+    assert result.exit_code == 1
+    assert "authz/authz.rego" in result.stdout
+
+
+def test_an_unknown_target_lists_the_known_ones(project: Path) -> None:
+    result = run("compile", project, "--inventory", INVENTORY, "--target", "istio")
+    assert result.exit_code == 1
+    assert "istio-sidecar" in result.stderr
+
+
+def test_render_writes_one_file_an_object_and_removes_only_its_own(project: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("render", project, "--inventory", INVENTORY, "--out", out).exit_code == 0
+    first = {path.name for path in out.iterdir()}
+    listed = yaml.safe_load((out / "kustomization.yaml").read_text())["resources"]
+    assert first == {*listed, "kustomization.yaml"}
+    (out / "notes.txt").write_text("mine")
+    edited(project, "5432", "5433")
+    assert run("render", project, "--inventory", INVENTORY, "--out", out).exit_code == 0
+    second = {path.name for path in out.iterdir()}
+    assert "notes.txt" in second
+    assert {name for name in first ^ second if "card-db-allow" not in name} == {"notes.txt"}
+
+
+def test_render_refuses_a_folder_of_somebody_else(project: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.yaml").write_text("x: 1")
+    result = run("render", project, "--inventory", INVENTORY, "--out", out)
+    assert result.exit_code == 1
+    assert (out / "precious.yaml").read_text() == "x: 1"
+
+
+def test_diff_names_who_gains_and_fails_the_gate(project: Path, tmp_path: Path) -> None:
+    wider = tmp_path / "wider"
+    shutil.copytree(project, wider)
+    edited(
+        wider,
+        'startswith(input.request.path, "/v1/charges")\n}\n\n# METADATA\n# title: The front end watches',
+        'startswith(input.request.path, "/v1/")\n}\n\n# METADATA\n# title: The front end watches',
+    )
+    result = run("diff", project, wider, "--inventory", INVENTORY)
+    assert result.exit_code == 1
+    assert "gains  spiffe://gatehouse.test/ns/shop/sa/frontend → shop/payments" in result.stdout
+    assert "authz/authz.rego:30" in result.stdout
+    assert run("diff", wider, project, "--inventory", INVENTORY).exit_code == 0
+    assert run("diff", wider, project, "--inventory", INVENTORY, "--fail-on", "any").exit_code == 1
+    assert "| gains |" in run("diff", project, wider, "--inventory", INVENTORY, "--markdown").stdout
+
+
+def test_diff_of_a_policy_with_itself_is_empty(project: Path) -> None:
+    assert (
+        "no request gains or loses access" in run("diff", project, project, "--inventory", INVENTORY).stdout
+    )
+
+
+def test_conformance_counts_and_fails_on_a_wrong_answer(tmp_path: Path) -> None:
+    cases = tmp_path / "cases.jsonl"
+    right = {"group": "g", "id": "1", "note": "n", "query": "x = 1", "modules": [], "want_result": [{"x": 1}]}
+    cases.write_text(json.dumps(right) + "\n")
+    told = answer("conformance", cases)
+    assert {name: told[name]["count"] for name in ("right", "refused", "wrong")} == {
+        "right": 1,
+        "refused": 0,
+        "wrong": 0,
+    }  # type: ignore[index]
+    cases.write_text(json.dumps(right | {"want_result": [{"x": 2}]}) + "\n")
+    assert run("conformance", cases).exit_code == 1
+
+
+def test_a_missing_folder_is_not_found(tmp_path: Path) -> None:
+    result = run("check", tmp_path / "none")
+    assert result.exit_code == 3
+    assert "doesn't exist" in result.stderr
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.rego").write_bytes(b"package p\n\xff")
+    result = run("check", tmp_path)
+    assert result.exit_code == 1
+    assert "isn't UTF-8 text" in result.stderr
