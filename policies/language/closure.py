@@ -221,7 +221,8 @@ class _Specialiser:
                 if isinstance(value, Known):
                     return (FAILS if value.value is MISSING else HOLDS), bound
                 # A later condition on the variable fails by itself when the value is missing.
-                return (HOLDS if _is_needed(variable.name, rest) else defined(value)), bound
+                present = HOLDS if _is_needed(variable.name, rest) else defined(value, false_too=True)
+                return present, bound
         return compared(self._term(left, environment), self._term(right, environment)), environment
 
     def _function(self, call: ast.Call, environment: Environment) -> Test:

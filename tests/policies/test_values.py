@@ -63,8 +63,8 @@ def test_the_spelling_of_a_number_survives_json(text: str) -> None:
 
 
 def test_kinds_stand_in_the_order_of_rego() -> None:
-    kinds: list[Value] = [None, FALSE, TRUE, -1, parse_number("0.5"), 2, "", "a", "é", "🎉", (), (1,), Object(),
-                          Object({"a": 1}), Set(), Set([1])]  # fmt: skip
+    kinds: list[Value] = [None, FALSE, TRUE, -1, parse_number("0.5"), 2, "", "a", "é", "🎉"]
+    kinds += [(), (1,), Object(), Object({"a": 1}), Set(), Set([1])]
     for left, right in itertools.combinations(range(len(kinds)), 2):
         assert compare(kinds[left], kinds[right]) == -1, (kinds[left], kinds[right])
         assert compare(kinds[right], kinds[left]) == 1
@@ -102,9 +102,7 @@ def test_equal_values_hash_alike_and_print_alike(value: Value) -> None:
     assert render(value) == render(value)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[1,]", "NaN", "'a'", "01", "1.", "[1 2]", '{"a":1,}', "+1"]
-)
+@pytest.mark.parametrize("text", ["", "{", "[1,]", "NaN", "'a'", "01", "1.", "[1 2]", '{"a":1,}', "+1"])
 def test_what_is_no_json_is_refused(text: str) -> None:
     with pytest.raises((JsonError, ValueError)):
         parse_json(text)
