@@ -24,7 +24,7 @@ from policies.formula import (
 from policies.inventory import Inventory, Workload
 from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
-from policies.proof.partition import Probe, Within
+from policies.proof.probes import Probe, Within
 from policies.proof.question import QuestionMeaning
 from policies.proof.verdict import claim_shapes, concrete
 

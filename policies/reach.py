@@ -22,7 +22,7 @@ from policies.formula import (
 from policies.inventory import Inventory, Workload
 from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
-from policies.proof.partition import Within
+from policies.proof.probes import Within
 from policies.proof.question import QuestionMeaning
 from policies.proof.verdict import claim_shapes, concrete
 

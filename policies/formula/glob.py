@@ -50,7 +50,7 @@ def alternatives(pattern: str, delimiters: tuple[str, ...]) -> tuple[tuple[Piece
 def overlap(pattern: str, delimiters: tuple[str, ...]) -> tuple[str, ...]:
     """Texts that OPA's matcher accepts beyond the plain language: prefix `**` suffix with both overlapping.
 
-    `/a/**/c` also matches `/a/c` (gobwas/glob issue 51). Empty for patterns of any other shape. A deny, or
+    `/a/**/c` also matches `/a/c` (gobwas/glob#51). Empty for patterns of any other shape. A deny, or
     a condition under `not`, includes them; an allow leaves them out.
     """
     extra: dict[str, None] = {}

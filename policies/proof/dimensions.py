@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from policies.proof.partition import Dimension, Matches, Probe
+from policies.proof.probes import Dimension, Matches, Probe
 
 FREE: Final = "(?s:.)*"
 IDENTITY_DOMAIN: Final = "spiffe://[a-z0-9._-]+(?:/[A-Za-z0-9._-]+)+"

@@ -12,7 +12,7 @@ from control_plane.core.errors import InvalidInput, shown
 from policies.proof import space as sp
 from policies.proof.dimensions import FREE, Dimensions, non_empty
 from policies.proof.istio_policy import PATH_LITERAL
-from policies.proof.partition import (
+from policies.proof.probes import (
     Dimension,
     Element,
     Ends,

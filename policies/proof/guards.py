@@ -13,7 +13,7 @@ from policies.proof.dimensions import Dimensions
 from policies.proof.envoy_policy import RbacReader
 from policies.proof.istio_policy import Chain, Reader
 from policies.proof.manifests import Document, Manifests, attached, checks_tokens, mapping, selecting
-from policies.proof.partition import Interval
+from policies.proof.probes import Interval
 from policies.proof.question import Undecidable
 from policies.proof.ztunnel_policy import ZtunnelReader
 

@@ -13,7 +13,7 @@ from typing import Final
 from control_plane.core.errors import InvalidInput, shown
 from policies.proof import space as sp
 from policies.proof.dimensions import FREE, Dimensions, non_empty
-from policies.proof.partition import (
+from policies.proof.probes import (
     Dimension,
     Element,
     Ends,
@@ -26,6 +26,7 @@ from policies.proof.partition import (
     quote,
 )
 from policies.proof.question import Undecidable
+from policies.proof.trust_domains import expand_trust_domains
 
 PATH_LITERAL: Final = r"[a-zA-Z0-9\-._~%!$&'()+,;:@=]"
 """Characters that Envoy's path templates let `*` match (uri_template: pchar without `*`)."""
@@ -296,31 +297,6 @@ def _template(value: str) -> str:
     words = {"{*}": f"{PATH_LITERAL}+", "{**}": f"(?:{PATH_LITERAL}|/)*"}
     parts = [words.get(part, quote(part)) for part in value.split("/")]
     return "/".join(parts)
-
-
-def expand_trust_domains(principal: str, trust_domains: tuple[str, ...]) -> list[str]:
-    """A principal of the mesh's trust domain, an alias or `cluster.local` stands for all of the mesh's."""
-    domain, *rest = principal.split("/")
-    if len(rest) != 4 or domain == "*" or not trust_domains:
-        return [principal]
-    if domain != "cluster.local" and not any(_alike(domain, one) for one in trust_domains):
-        return [principal]
-    found = []
-    for one in trust_domains:
-        covered = domain.startswith("*") and one.endswith(domain[1:])
-        found.append(principal if covered else "/".join([one, *rest]))
-    return list(dict.fromkeys(found))
-
-
-def _alike(left: str, right: str) -> bool:
-    if left == right:
-        return True
-    for one, other in ((left, right), (right, left)):
-        if other.startswith("*") and one.endswith(other[1:]):
-            return True
-        if other.endswith("*") and one.startswith(other[:-1]):
-            return True
-    return False
 
 
 def _bracketed(key: str) -> tuple[str, tuple[str, ...]]:

@@ -14,7 +14,7 @@ from policies.inventory import Inventory, Workload
 from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
 from policies.proof.manifests import Document, Manifests, mapping
-from policies.proof.partition import Dimension, Interval, Probe, Within, network_span
+from policies.proof.probes import Dimension, Interval, Probe, Within, network_span
 from policies.proof.question import QuestionMeaning, Undecidable
 from policies.proof.verdict import Outcome, Verdict, concrete
 
@@ -35,7 +35,8 @@ class SegmentationMeaning(QuestionMeaning):
 
     def _atom(self, atom: Atom) -> sp.Literal:
         name = atom.attribute.name
-        if isinstance(atom, Opaque) or not name.startswith(("source.", "connection.")) or name == "source.ip":
+        own = name.startswith("source.") or name == "connection.mtls"
+        if isinstance(atom, Opaque) or not own or name == "source.ip":
             return super()._atom(atom)
         if name not in _IDENTITY:
             raise Undecidable(f"proving a NetworkPolicy: {atom.attribute} isn't visible to it")

@@ -34,7 +34,7 @@ from policies.formula.glob import glob_expression
 from policies.inventory import Inventory, Workload
 from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
-from policies.proof.partition import (
+from policies.proof.probes import (
     Constant,
     Dimension,
     Element,
@@ -71,8 +71,8 @@ class QuestionMeaning:
     def of(self, formula: Formula) -> sp.Literal:
         """The meaning at the workload's listed ports; false elsewhere."""
         space = self._space
-        with_http = self._port(lambda is_http: is_http)
-        without = self._port(lambda is_http: not is_http)
+        with_http = self._at_ports(http=True)
+        without = self._at_ports(http=False)
         plain = substitute(
             formula,
             lambda atom: False if atom.attribute.name in HTTP_ONLY and not isinstance(atom, Opaque) else None,
@@ -81,8 +81,8 @@ class QuestionMeaning:
             space.all_of([with_http, self._formula(formula)]), space.all_of([without, self._formula(plain)])
         ])  # fmt: skip
 
-    def _port(self, wanted: object) -> sp.Literal:
-        chosen = tuple((port, port) for port, protocol in self._ports.items() if wanted(protocol.is_http))  # type: ignore[operator]
+    def _at_ports(self, http: bool) -> sp.Literal:
+        chosen = tuple((port, port) for port, protocol in self._ports.items() if protocol.is_http is http)
         return self._space.test(Interval(self._dimensions.port, chosen)) if chosen else sp.FALSE
 
     def _formula(self, formula: Formula) -> sp.Literal:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.core.errors import ResourceExhausted
-from policies.proof.partition import ABSENT, Dimension, Probe, ValueClass, partition
+from policies.proof.partition import ValueClass, partition
+from policies.proof.probes import ABSENT, Dimension, Probe
 
 Literal = int
 """A node of the arena, with the lowest bit for negation."""

@@ -36,7 +36,7 @@ from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
 from policies.proof.guards import Guards
 from policies.proof.manifests import Manifests, requires_mtls
-from policies.proof.partition import ABSENT, Interval, Other, Within
+from policies.proof.probes import ABSENT, Interval, Other, Within
 from policies.proof.question import QuestionMeaning, destination_facts
 
 

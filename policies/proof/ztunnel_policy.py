@@ -15,7 +15,7 @@ from typing import Final
 from control_plane.core.errors import InvalidInput, shown
 from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
-from policies.proof.partition import Ends, Interval, Matches, Probe, Starts, Within, network_span, quote
+from policies.proof.probes import Ends, Interval, Matches, Probe, Starts, Within, network_span, quote
 from policies.proof.question import Undecidable
 
 Node = Mapping[str, object]

@@ -1,12 +1,10 @@
 """A decision as clauses: each a conjunction of constraints, one for an attribute, with its Rego lines.
 
 The caller's facts become sets of SPIFFE IDs here (the inventory is known), ports become listed ports, and
-what only the policy's evaluator can decide stays as a pattern of kind `other`. Clauses that differ in one
-attribute only are joined, so that output grows with what differs and not with the number of pairs.
+what only the policy's evaluator can decide stays as a pattern of kind `other`.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
@@ -33,7 +31,6 @@ from policies.formula import (
     In,
     Member,
     Opaque,
-    Origin,
     Prefix,
     Present,
     Regex,
@@ -41,6 +38,7 @@ from policies.formula import (
     substitute,
 )
 from policies.inventory import Inventory, Workload
+from policies.targets.clause import Clause, Group, join_clauses, ordered
 from policies.targets.patterns import PRESENT, Constraint, Pattern, Union, both
 
 MAX_CLAUSES: Final = 20_000
@@ -48,43 +46,6 @@ MAX_CLAUSES: Final = 20_000
 
 class Unsayable(Unimplemented):
     """A condition that can't be compiled at all, whatever the target: it is refused with its Rego line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """A conjunction over attributes; `reasons` explain its `other` patterns by digest."""
-
-    constraints: tuple[tuple[Attribute, Constraint], ...]
-    origins: frozenset[Origin] = frozenset()
-
-    def get(self, attribute: Attribute) -> Constraint | None:
-        """What is demanded of one attribute; None for nothing."""
-        for place, one in self.constraints:
-            if place == attribute:
-                return one
-        return None
-
-    def order(self) -> tuple[list[object], list[Origin]]:
-        """A key for stable sorting."""
-        return [(place, one.order()) for place, one in self.constraints], sorted(self.origins)
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Ports of one workload that are guarded alike: those that speak HTTP, or those that don't."""
-
-    http: bool
-    ports: tuple[int, ...]
-
-
-def port_groups(workload: Workload) -> tuple[Group, ...]:
-    """The workload's HTTP ports and its other ports, as far as it has any."""
-    found = []
-    for http in (True, False):
-        ports = tuple(port for port, protocol in workload.ports.items() if protocol.is_http == http)
-        if ports:
-            found.append(Group(http, ports))
-    return tuple(found)
 
 
 class ClauseBuilder:
@@ -111,7 +72,7 @@ class ClauseBuilder:
             every = Constraint((frozenset(Pattern("exact", str(port)) for port in group.ports),))
             for part in parts:
                 whole = {PORT: every} | part
-                found.append(Clause(_ordered(whole), frozenset(disjunct.origins)))
+                found.append(Clause(ordered(whole), frozenset(disjunct.origins)))
             if len(found) > MAX_CLAUSES:
                 raise ResourceExhausted(
                     f"compiling the policy of {self._workload.key}: more than {MAX_CLAUSES} clauses",
@@ -288,10 +249,6 @@ def _possible(attribute: Attribute, pattern: Pattern) -> bool:
     return True
 
 
-def _ordered(constraints: Mapping[Attribute, Constraint]) -> tuple[tuple[Attribute, Constraint], ...]:
-    return tuple(sorted(constraints.items(), key=lambda item: item[0]))
-
-
 def _conjoin(
     left: Mapping[Attribute, Constraint], right: Mapping[Attribute, Constraint]
 ) -> dict[Attribute, Constraint] | None:
@@ -317,54 +274,3 @@ def _unite(parts: list[dict[Attribute, Constraint]]) -> list[dict[Attribute, Con
         else:
             unions.setdefault(place, set()).update(constraint.finite)
     return [{place: Constraint((frozenset(union),))} for place, union in unions.items()] + rest
-
-
-def join_clauses(clauses: list[Clause]) -> list[Clause]:
-    """Join clauses that differ in the union on one attribute only, attribute by attribute, until none do.
-
-    Callers last: most rules differ in their callers, and joining the rest first leaves longer lists of them.
-    """
-    places = sorted({place for clause in clauses for place, _ in clause.constraints}, key=_join_rank)
-    current = _merged(clauses)
-    for _ in range(3):
-        before = len(current)
-        for place in places:
-            current = _join_on(current, place)
-        if len(current) == before:
-            break
-    return sorted(current, key=Clause.order)
-
-
-def _join_rank(place: Attribute) -> tuple[bool, bool, Attribute]:
-    return place == SOURCE_ID, place != PATH, place
-
-
-def _merged(clauses: list[Clause]) -> list[Clause]:
-    found: dict[tuple[tuple[Attribute, Constraint], ...], frozenset[Origin]] = {}
-    for clause in clauses:
-        found[clause.constraints] = found.get(clause.constraints, frozenset()) | clause.origins
-    return [Clause(constraints, origins) for constraints, origins in found.items()]
-
-
-def _join_on(clauses: list[Clause], place: Attribute) -> list[Clause]:
-    groups: dict[tuple[tuple[Attribute, Constraint], ...], list[Clause]] = {}
-    kept: list[Clause] = []
-    for clause in clauses:
-        for index, (found, demanded) in enumerate(clause.constraints):
-            if found == place and demanded.finite is not None:
-                key = (*clause.constraints[:index], *clause.constraints[index + 1 :])
-                groups.setdefault(key, []).append(clause)
-                break
-        else:
-            kept.append(clause)
-    if len(groups) + len(kept) == len(clauses):
-        return clauses
-    for key, several in groups.items():
-        if len(several) == 1:
-            kept.append(several[0])
-            continue
-        unions = [constraint.unions[0] for clause in several if (constraint := clause.get(place)) is not None]
-        union = frozenset({PRESENT}) if any(PRESENT in one for one in unions) else frozenset().union(*unions)
-        origins = frozenset().union(*(clause.origins for clause in several))
-        kept.append(Clause(_ordered(dict(key) | {place: Constraint((union,))}), origins))
-    return _merged(kept)

@@ -26,7 +26,8 @@ from policies.formula import (
 )
 from policies.formula.glob import glob_expression
 from policies.inventory import Inventory, Mode, Workload
-from policies.targets.clauses import Clause, ClauseBuilder, Group, Unsayable, port_groups
+from policies.targets.clause import Clause, Group, port_groups
+from policies.targets.clauses import ClauseBuilder, Unsayable
 from policies.targets.emission import Emission, Options, authz_questions, joined, refusal
 from policies.targets.manifest import Manifest, manifest
 from policies.targets.patterns import PRESENT, Constraint, Pattern

@@ -15,7 +15,8 @@ from typing import Final
 
 from policies.formula import SOURCE_ID, Attribute, Origin, Question
 from policies.inventory import Inventory, Workload
-from policies.targets.clauses import Clause, ClauseBuilder, Group, Unsayable
+from policies.targets.clause import Clause, Group
+from policies.targets.clauses import ClauseBuilder, Unsayable
 from policies.targets.emission import Emission, Options, refusal, shared_claim_shapes, uses_claims
 from policies.targets.istio_rules import Rule, Spelled, build_rules, spell_clause
 from policies.targets.istio_values import Bound, Speaker

@@ -21,7 +21,7 @@ from policies.formula import (
     Attribute,
     Origin,
 )
-from policies.targets.clauses import Clause
+from policies.targets.clause import Clause
 from policies.targets.istio_values import Bound, Speaker
 from policies.targets.patterns import Constraint
 

@@ -19,7 +19,7 @@ from policies.formula import (
     equals,
 )
 from policies.inventory import Inventory, Mode, Workload
-from policies.targets.clauses import Group, port_groups
+from policies.targets.clause import Group, port_groups
 from policies.targets.emission import Emission, Options, authz_questions, joined, refusal, uses_claims
 from policies.targets.istio_authorization import Scope, authorization_policies, selector
 from policies.targets.istio_companions import checked_tokens, strict_mtls

@@ -8,7 +8,7 @@ from typing import Final
 
 from policies.formula import DESTINATION_IP, PORT, SOURCE_ID, SOURCE_IP, Attribute, PolicySet, Question
 from policies.inventory import Inventory, Mode, Workload
-from policies.targets.clauses import port_groups
+from policies.targets.clause import port_groups
 from policies.targets.emission import Emission, Options, authz_questions, joined, refusal
 from policies.targets.istio_authorization import Scope, authorization_policies, selector
 from policies.targets.istio_companions import strict_mtls

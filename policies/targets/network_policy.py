@@ -22,7 +22,8 @@ from policies.formula import (
     negate,
 )
 from policies.inventory import Inventory, Workload
-from policies.targets.clauses import Clause, ClauseBuilder, Group, Unsayable
+from policies.targets.clause import Clause, Group
+from policies.targets.clauses import ClauseBuilder, Unsayable
 from policies.targets.emission import Emission, Options, joined, refusal
 from policies.targets.istio_authorization import selector
 from policies.targets.manifest import manifest

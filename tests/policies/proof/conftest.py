@@ -9,7 +9,7 @@ from policies import formula as f
 from policies.inventory import Inventory
 from policies.inventory_file import inventory_from_document
 from policies.proof.dimensions import Dimensions
-from policies.proof.partition import ABSENT, Dimension
+from policies.proof.probes import ABSENT, Dimension
 
 HTTP = {"port": 80, "target_port": 8080, "protocol": "http"}
 GRPC = {"port": 9090, "target_port": 9090, "protocol": "grpc"}

@@ -10,7 +10,7 @@ from policies.documents import read_documents
 from policies.proof.dimensions import Dimensions
 from policies.proof.envoy_policy import RbacReader, snake_case
 from policies.proof.istio_policy import Chain, Reader
-from policies.proof.partition import Dimension, Probe
+from policies.proof.probes import Dimension, Probe
 from policies.proof.space import FALSE, Space
 from policies.proof.ztunnel_policy import ZtunnelReader
 

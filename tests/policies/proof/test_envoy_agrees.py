@@ -23,7 +23,7 @@ from policies.inventory_file import inventory_from_document
 from policies.proof.dimensions import Dimensions
 from policies.proof.guards import Guards
 from policies.proof.manifests import read_manifests
-from policies.proof.partition import ABSENT
+from policies.proof.probes import ABSENT
 from policies.proof.space import FALSE, Space
 from policies.targets.emission import Options
 from policies.targets.envoy_rbac import emit_workload

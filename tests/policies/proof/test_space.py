@@ -7,8 +7,9 @@ import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.proof.language import UndecidableLanguage, expression_language, shortest
-from policies.proof.partition import (
+from policies.proof.language import expression_language, shortest
+from policies.proof.partition import partition
+from policies.proof.probes import (
     ABSENT,
     Constant,
     Dimension,
@@ -20,8 +21,8 @@ from policies.proof.partition import (
     Starts,
     Within,
     network_span,
-    partition,
 )
+from policies.proof.regular import UndecidableLanguage
 from policies.proof.space import FALSE, TRUE, Space
 
 PATH = Dimension(9, "path", "text", domain="/[^?#\n]*", head="/")
