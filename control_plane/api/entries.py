@@ -10,6 +10,7 @@ from typing import Final
 from control_plane.api.caller import agent_of, caller_of
 from control_plane.api.context import ServerContext
 from control_plane.api.entry_filters import candidates
+from control_plane.api.entry_wire import GET_ENTRIES, SYNC_ENTRIES, SYNC_MORE, EntryWriter
 from control_plane.api.paging import MAX_REPLY_BYTES, page_of, read_token, write_token
 from control_plane.core.entry import Entry
 from control_plane.core.errors import GatehouseError, InvalidInput, NotFound, shown
@@ -39,6 +40,7 @@ class EntryService:
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
+        self._writer = EntryWriter()
 
     async def count_entries(self, call: Call, request: wire.CountEntriesRequest) -> wire.CountEntriesResponse:
         found = candidates(request.filter, self._context.replica.index, "")
@@ -124,18 +126,13 @@ class EntryService:
             ]
         )
 
-    async def get_authorized_entries(
-        self, call: Call, request: wire.GetAuthorizedEntriesRequest
-    ) -> wire.GetAuthorizedEntriesResponse:
+    async def get_authorized_entries(self, call: Call, request: wire.GetAuthorizedEntriesRequest) -> bytes:
         view = self._context.replica.index.authorized_entries(agent_of(call))
-        mask = mask_of(request)
-        return wire.GetAuthorizedEntriesResponse(
-            entries=[entry_to_message(entry, mask) for entry in view.ordered]
-        )
+        return b"".join(self._writer.write(view.ordered, mask_of(request), GET_ENTRIES))
 
     async def sync_authorized_entries(
         self, call: Call, requests: AsyncIterator[wire.SyncAuthorizedEntriesRequest]
-    ) -> AsyncIterator[wire.SyncAuthorizedEntriesResponse]:
+    ) -> AsyncIterator[wire.SyncAuthorizedEntriesResponse | bytes]:
         """Few entries: all of them at once. Many: revisions in pages, then the entries that are asked for.
         A reply holds revisions or entries, never both; both are sorted by ID."""
         try:
@@ -150,8 +147,8 @@ class EntryService:
         # An unchanging snapshot: what changes meanwhile is the next sync's business.
         entries = self._context.replica.index.authorized_entries(agent_of(call)).ordered
         if len(entries) <= SYNC_PAGE:
-            for page, more in _pages(entries, mask):
-                yield wire.SyncAuthorizedEntriesResponse(entries=page, more=more)
+            for page in _pages(self._writer.write(entries, mask, SYNC_ENTRIES)):
+                yield page
             return
         for start in range(0, len(entries), SYNC_PAGE):
             yield wire.SyncAuthorizedEntriesResponse(
@@ -165,8 +162,8 @@ class EntryService:
             if len(request.ids) > MAX_BATCH:
                 raise InvalidInput(f"sync: {len(request.ids)} IDs in one request, at most {MAX_BATCH}")
             wanted = [known[id] for id in sorted(set(request.ids)) if id in known]
-            for page, more in _pages(wanted, mask):
-                yield wire.SyncAuthorizedEntriesResponse(entries=page, more=more)
+            for page in _pages(self._writer.write(wanted, mask, SYNC_ENTRIES)):
+                yield page
 
     def _report(self, event: str, call: Call, outcomes: Sequence[EntryOutcome]) -> None:
         by = str(caller_of(call))
@@ -192,20 +189,17 @@ def usable_entry(known: Mapping[str, Entry], entry_id: str, now: int) -> Entry:
     return entry
 
 
-def _pages(
-    entries: Sequence[Entry], mask: entry_pb2.EntryMask | None
-) -> list[tuple[list[entry_pb2.Entry], bool]]:
-    """Messages in pages of bounded number and size, each with whether more follow; at least one page."""
-    pages: list[list[entry_pb2.Entry]] = [[]]
+def _pages(fields: Sequence[bytes]) -> list[bytes]:
+    """Sync replies of bounded number and size, all but the last saying that more follow; at least one."""
+    pages: list[list[bytes]] = [[]]
     size = 0
-    for entry in entries:
-        message = entry_to_message(entry, mask)
-        size += message.ByteSize() + 8
+    for field in fields:
+        size += len(field)
         if len(pages[-1]) == SYNC_PAGE or size > MAX_REPLY_BYTES:
             pages.append([])
-            size = message.ByteSize() + 8
-        pages[-1].append(message)
-    return [(page, number < len(pages) - 1) for number, page in enumerate(pages)]
+            size = len(field)
+        pages[-1].append(field)
+    return [b"".join(page) + SYNC_MORE for page in pages[:-1]] + [b"".join(pages[-1])]
 
 
 def _attempt(work: Callable[[], Entry]) -> Entry | GatehouseError:

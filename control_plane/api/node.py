@@ -37,6 +37,7 @@ class NodeService:
         try:
             for response in stream.changes(None, bundles=True, full=True):
                 yield response
+            stream.confirm()
             while True:
                 if not await subscription.wait(HEARTBEAT_SECONDS):
                     yield wire.WatchResponse()
@@ -45,6 +46,7 @@ class NodeService:
                 entries, bundles = subscription.take()
                 for response in stream.changes(entries, bundles=bundles, full=False):
                     yield response
+                stream.confirm()
         finally:
             self._context.replica.unsubscribe(subscription)
 
@@ -91,7 +93,10 @@ class _Stream:
         if own.sequence != self._own_sequence:
             response.bundle.CopyFrom(bundle_to_message(own))
             self._own_sequence = own.sequence
-        self._context.confirmations.note(self.agent_id, own.sequence)
+
+    def confirm(self) -> None:
+        """To be called once everything was sent: the agent holds our bundle as it was written there."""
+        self._context.confirmations.note(self.agent_id, self._own_sequence)
 
     def _add_federated(self, response: wire.WatchResponse, entries: Iterable[Entry]) -> None:
         known = self._context.replica.index.bundles
