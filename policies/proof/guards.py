@@ -15,6 +15,7 @@ from policies.proof.istio_policy import Chain, Reader
 from policies.proof.manifests import Document, Manifests, attached, checks_tokens, mapping, selecting
 from policies.proof.probes import Interval
 from policies.proof.question import Undecidable
+from policies.proof.webhook import refusals
 from policies.proof.ztunnel_policy import ZtunnelReader
 
 AuthorizationPolicy = "AuthorizationPolicy"
@@ -137,6 +138,8 @@ class Guards:
 
 
 def _action(document: Document) -> str:
+    for why in refusals(document.body):
+        raise Undecidable(f"reading {document.name}: Istio would refuse {why}")
     action = document.spec.get("action", "ALLOW")
     if action not in ("ALLOW", "DENY", "CUSTOM", "AUDIT"):
         raise Undecidable(f"reading {document.name}: action {shown(action)} isn't modelled")

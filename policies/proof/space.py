@@ -22,7 +22,7 @@ Literal = int
 
 FALSE: Final[Literal] = 0
 TRUE: Final[Literal] = 1
-MAX_STEPS: Final = 2_000_000
+MAX_STEPS: Final = 300_000
 _INDEX_FROM: Final = 5
 
 
