@@ -11,7 +11,7 @@ PYTHON ?= $(shell for candidate in python3.13 python3.12 python3.11 python3 pyth
 
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
-JOBS ?= 2
+JOBS ?= auto
 
 .PHONY: help python setup-demo setup-dev up down demo test check bench soak fuzz peers lock format proto docs clean
 
@@ -37,7 +37,7 @@ demo: setup-demo  ## a guided tour on top of `make up`
 	@$(VENV)/python -m deploy.demo tour
 
 test: setup-dev  ## the test suite (under 10 minutes on two cores)
-	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not soak"
+	$(PYTEST) -n $(JOBS) --maxprocesses 8 --dist loadgroup -m "not soak"
 
 check: setup-dev  ## format, lint, types, import layers, generated files, documents
 	@$(VENV)/python deploy/check.py

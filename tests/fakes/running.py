@@ -214,7 +214,11 @@ class GatehouseServer(Process):
     def register_all(self, parent: str, selectors: dict[str, str]) -> None:
         """An entry for each name, with one selector, in one command."""
         entries = [
-            {"spiffe_id": f"spiffe://{self.trust_domain}/{name}", "parent_id": parent, "selectors": [selector]}
+            {
+                "spiffe_id": f"spiffe://{self.trust_domain}/{name}",
+                "parent_id": parent,
+                "selectors": [selector],
+            }
             for name, selector in selectors.items()
         ]
         path = self.folder / "entries.json"
