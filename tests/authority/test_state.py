@@ -360,13 +360,20 @@ class AnyOrder(RuleBasedStateMachine):
             self.change(apply(self.state, decision, self.now, self.lifetimes, self.number))
         raise AssertionError("steps without end")
 
-    @rule(share=st.floats(0, 0.4), yes=st.booleans())
-    def time_passes(self, share: float, yes: bool) -> None:
-        """Management looks every ten seconds; it may be away for most of what an issuing CA has to spare."""
+    @rule(shares=st.lists(st.floats(0, 1), min_size=1, max_size=12), yes=st.booleans())
+    def time_passes(self, shares: list[float], yes: bool) -> None:
+        """Between two looks management may be away for all that an issuing CA has to spare."""
         spare = self.lifetimes.issuing_ttl_seconds // 2 - self.lifetimes.leaf_ttl_seconds
-        self.now += int(share * spare)
         self.all_confirmed = yes
-        self.tick()
+        for share in shares:
+            self.now += int(share * spare)
+            self.a_whole_leaf_could_be_signed()
+            self.tick()
+
+    def a_whole_leaf_could_be_signed(self) -> None:
+        active = self.state.active_x509
+        assert active is not None
+        assert self.now + self.lifetimes.leaf_ttl_seconds <= active.last_valid, "a leaf would be cut short"
 
     @rule(seconds=st.integers(-600, 600))
     def the_clock_jumps(self, seconds: int) -> None:

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from control_plane.core.bundle import Bundle, X509Authority
-from control_plane.core.errors import Unauthenticated
+from control_plane.core.certificate import read_certificate
+from control_plane.core.errors import InvalidInput, Unauthenticated
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.core.svid import Purpose, X509Svid, validate_x509, verify_x509
 from control_plane.core.x509_path import MAX_CHAIN, validate_path
@@ -485,6 +486,16 @@ def test_an_svid_reads_from_its_chain(pki: Any) -> None:
 def test_arbitrary_bytes_are_refused_calmly(pki: Any, data: bytes) -> None:
     with pytest.raises(Unauthenticated):
         verify_x509([data], Bundle(TrustDomain("example.org")), pki.now)
+
+
+def test_serial_numbers_that_are_not_positive_are_refused(pki: Any) -> None:
+    root = pki.ca()
+    good = pki.leaf(root, serial=0x7F0102030405).der
+    at = good.index(b"\x02\x06\x7f\x01\x02\x03\x04\x05")
+    negative = good[: at + 2] + b"\xff" + good[at + 3 :]
+    assert read_certificate(good).serial == 0x7F0102030405
+    with pytest.raises(InvalidInput, match="positive"):
+        read_certificate(negative)
 
 
 def test_huge_certificates_are_refused(pki: Any) -> None:
