@@ -13,6 +13,7 @@ from policies.language import ast
 from policies.language.ast import Body, Call, Expr, Ref, String, Term, Var
 from policies.language.compile_calls import BuiltinDeclaration, DeclaredShape
 from policies.language.compile_graph import Path, branches
+from policies.language.compile_terms import data_path
 from policies.language.compiled import CompiledModules, CompiledRule, RuleGroup, Shape
 from policies.language.diagnostics import Diagnostic, ErrorCode, did_you_mean, nearest
 from policies.language.types import (
@@ -115,8 +116,11 @@ class _Checker:
 
     def statement(self, expression: Expr, environment: Environment) -> None:
         node = expression.node
+        for modifier in expression.modifiers:
+            if ast.dotted(modifier.target).split(".")[0] in ("input", "data"):
+                self.type_of(modifier.value, environment)  # the value may be the name of a function otherwise
         # Under `with` the documents are not what the rules and the schema say.
-        checker = self if not _replaces_documents(expression) else _Blind(self)
+        checker = _Blind(self, expression.modifiers) if expression.modifiers else self
         if isinstance(node, ast.Every):
             domain = checker.type_of(node.domain, environment)
             key, value = _element(domain)
@@ -199,7 +203,7 @@ class _Checker:
         arguments = [self.type_of(argument, environment) for argument in call.arguments]
         builtin = self.builtins.get(name)
         if builtin is None:
-            return ANY
+            return self.function_result(call)
         if name not in self.shapes:
             self.shapes[name] = tuple(type_of_shape(shape) for shape in builtin.signature.arguments)
             result = builtin.signature.result
@@ -224,6 +228,12 @@ class _Checker:
                 )
             )  # fmt: skip
         return self.results[name]
+
+    def function_result(self, call: Call) -> Type:
+        """The type of what an own function gives, whatever its arguments."""
+        path = data_path(call.operator)
+        group = self.compiled.groups.get(path) if path is not None else None
+        return self.group_type(group) if group is not None else ANY
 
     def reference(self, reference: Ref, environment: Environment) -> Type:
         for operand in reference.operands:
@@ -310,8 +320,9 @@ class _Checker:
 class _Blind(_Checker):
     """Checks a statement whose `with` replaces documents: their types say nothing here."""
 
-    def __init__(self, checker: _Checker) -> None:
+    def __init__(self, checker: _Checker, modifiers: tuple[ast.With, ...]) -> None:
         super().__init__(checker.compiled, checker.builtins, ANY)
+        self.replaced = {ast.dotted(modifier.target) for modifier in modifiers}
         self.found = checker.found
         self.comparisons = checker.comparisons
 
@@ -322,13 +333,14 @@ class _Blind(_Checker):
         return ANY
 
     def call(self, call: Call, environment: Environment) -> Type:
+        if call.name not in self.replaced:
+            return super().call(call, environment)
         for argument in call.arguments:
             self.type_of(argument, environment)
         return ANY
 
-
-def _replaces_documents(expression: Expr) -> bool:
-    return bool(expression.modifiers)
+    def function_result(self, call: Call) -> Type:
+        return ANY
 
 
 def _simple(group: RuleGroup) -> bool:

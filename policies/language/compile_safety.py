@@ -53,9 +53,12 @@ def nested_bodies(node: ast.ExprNode) -> list[Body]:
 
 def outputs(node: ast.ExprNode, bound: Set[str], arity: ArityOf) -> set[str]:
     """The variables that a statement binds when it is evaluated with `bound`."""
-    if isinstance(node, ast.Every | ast.Not | ast.Some | ast.SomeIn):
-        return set()
     found: set[str] = set()
+    if isinstance(node, ast.Every):
+        _reference_outputs(node.domain, bound, found)  # `every x in xs[_]` asks it of each of the xs
+        return found
+    if isinstance(node, ast.Not | ast.Some | ast.SomeIn):
+        return found
     _reference_outputs(node, bound, found)
     if isinstance(node, Call):
         if node.name == "eq" and len(node.arguments) == 2:

@@ -6,10 +6,12 @@ line. Where OPA's formatter drops parentheses that matter (`a == (b == c)` as a 
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from policies.language import ast
-from policies.language.ast import Call, Expr, Notation, Ref, String, Term, Var
+from policies.language.ast import Call, Expr, Ref, String, Term, Var
 from policies.language.format_writer import LineWriter
 from policies.language.lexer import KEYWORDS
 
@@ -19,6 +21,15 @@ _SYMBOLS: Final = {
 }  # fmt: skip
 _COMPARISONS: Final = frozenset(("equal", "neq", "lt", "lte", "gt", "gte"))
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a collection: where it stood, and what writes it."""
+
+    row: int
+    write: Callable[[], None]
+    end_row: int
 
 
 class TermFormatter:
@@ -240,63 +251,71 @@ class TermFormatter:
 
     def sequence(self, opening: str, items: Sequence[Term], closing: str, whole: Term) -> None:
         """Items between brackets: on one line, or by rows when the author used several."""
-        pairs: list[tuple[int, Callable[[], None], int]] = [
-            (item.span.row, lambda item=item: self.term(item), item.span.end_row)  # type: ignore[misc]
-            for item in items
+        parts = [
+            _Part(
+                item.span.row,
+                partial(self.element, item, first=not index and opening != "("),
+                item.span.end_row,
+            )
+            for index, item in enumerate(items)
         ]
         self.out.write(opening)
-        self.rows(pairs, whole, spread_first=opening != "(")
+        self.rows(parts, whole, spread_first=opening != "(")
         self.out.write(closing)
 
-    def object(self, term: ast.Object) -> None:
-        def entry(key: Term, value: Term) -> None:
-            self.term(key)
-            self.out.write(": ")
-            self.term(value)
+    def element(self, term: Term, *, first: bool) -> None:
+        """A part of a collection. In the first one `x | y` would begin a comprehension: it keeps its ( )."""
+        self.term(term, nested=first and isinstance(term, Call) and term.name == "or")
 
-        pairs: list[tuple[int, Callable[[], None], int]] = [
-            (key.span.row, lambda key=key, value=value: entry(key, value), value.span.end_row)  # type: ignore[misc]
-            for key, value in term.entries
+    def entry(self, key: Term, value: Term, *, first: bool) -> None:
+        """A key and its value."""
+        self.element(key, first=first)
+        self.out.write(": ")
+        self.element(value, first=first)
+
+    def object(self, term: ast.Object) -> None:
+        """`{key: value}`."""
+        parts = [
+            _Part(key.span.row, partial(self.entry, key, value, first=not index), value.span.end_row)
+            for index, (key, value) in enumerate(term.entries)
         ]
         self.out.write("{")
-        self.rows(pairs, term, spread_first=True)
+        self.rows(parts, term, spread_first=True)
         self.out.write("}")
 
-    def rows(
-        self, pairs: Sequence[tuple[int, Callable[[], None], int]], whole: Term, *, spread_first: bool
-    ) -> None:
-        """Writes (row, writer, end row) of each part; parts of one row share a line."""
-        if not pairs:
+    def rows(self, parts: Sequence[_Part], whole: Term, *, spread_first: bool) -> None:
+        """Writes the parts of a collection; parts of one row share a line."""
+        if not parts:
             return
         row = whole.span.row
-        groups: list[list[tuple[int, Callable[[], None], int]]] = [[]]
-        for index, pair in enumerate(pairs):
-            if pair[0] > row and index:
+        groups: list[list[_Part]] = [[]]
+        for index, part in enumerate(parts):
+            if part.row > row and index:
                 groups.append([])
-            row = pair[0]
-            groups[-1].append(pair)
-        spread = len(groups) > 1 or (spread_first and pairs[0][0] > whole.span.row)
-        if not spread:
-            for index, (_, write, _) in enumerate(pairs):
-                if index:
-                    self.out.write(", ")
-                write()
+            row = part.row
+            groups[-1].append(part)
+        if len(groups) == 1 and not (spread_first and parts[0].row > whole.span.row):
+            self.line_of(parts)
             return
-        if pairs[0][0] > whole.span.row:
+        if parts[0].row > whole.span.row:
             self.out.comments_on(whole.span.row)
         self.out.end_line()
         self.out.level += 1
         for group in groups:
-            self.out.comments_before(group[0][0])
-            for index, (_, write, _) in enumerate(group):
-                if index:
-                    self.out.write(", ")
-                write()
+            self.out.comments_before(group[0].row)
+            self.line_of(group)
             self.out.write(",")
-            self.out.comments_on(group[-1][2])
+            self.out.comments_on(group[-1].end_row)
             self.out.end_line()
         self.out.comments_before(whole.span.end_row)
         self.out.level -= 1
+
+    def line_of(self, parts: Sequence[_Part]) -> None:
+        """Parts with commas between them."""
+        for index, part in enumerate(parts):
+            if index:
+                self.out.write(", ")
+            part.write()
 
     def template(self, term: ast.TemplateString) -> None:
         """A template string; its text is written as the author did."""
@@ -324,9 +343,9 @@ class TermFormatter:
         if isinstance(term, ast.ObjectComprehension):
             self.term(term.key)
             self.out.write(": ")
-            self.term(term.value)
+            self.term(term.value, nested=True)
         else:
-            self.term(term.term)
+            self.term(term.term, nested=True)
         self.out.write(" |")
         if term.body[-1].span.row == term.span.row:
             self.out.write(" ")
@@ -370,6 +389,3 @@ def _text_end(text: str, at: int, *, raw: bool) -> int:
 
 def _end_row(node: ast.ExprNode) -> int:
     return node.span.end_row
-
-
-__all__ = ["Notation", "TermFormatter"]

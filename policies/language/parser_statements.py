@@ -91,9 +91,10 @@ class StatementParser(TermParser):
                 + ("" if kind == "not" else ", or import future.keywords.not and write not { … }"),
             )
         if self.strict_not and kind == "{":
-            block = self.parse_block()
-            if block is not None:
-                return ast.Not(block, True, self.span_from(start))
+            self.index += 1
+            block = self.parse_body("}")
+            self.expect("}")
+            return ast.Not(block, True, self.span_from(start))
         at = self.starts[self.index]
         expression = Expr(self.parse_expression(), (), self.span_from(at))
         return ast.Not((expression,), False, self.span_from(start))

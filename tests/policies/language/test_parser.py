@@ -64,7 +64,7 @@ def test_with_modifiers_belong_to_the_whole_negation() -> None:
 
 
 def test_strict_not_reads_blocks() -> None:
-    module = parse_module("package p\nimport future.keywords.not\nallow if { not { a; b }; not {1} == x }")
+    module = parse_module("package p\nimport future.keywords.not\nallow if { not { a; b }; not x }")
     first, second = (e.node for e in module.rules[0].body)
     assert module.strict_not
     assert isinstance(first, ast.Not) and first.explicit_body and len(first.body) == 2
