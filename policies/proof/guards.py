@@ -1,6 +1,6 @@
 """What the proxies in front of a workload let through, as one formula: the conjunction of its layers.
 
-A layer is what one proxy enforces: CUSTOM, then DENY, then ALLOW, as Istio orders them (policy.md a.4).
+A layer is what one proxy enforces: CUSTOM, then DENY, then ALLOW, as Istio orders them.
 Which proxy there is follows from the workload's mode.
 """
 

@@ -1,4 +1,4 @@
-"""What one AuthorizationPolicy means, field by field, as Istio's pilot reads it (policy.md a.1 to a.6).
+"""What one AuthorizationPolicy means, field by field, as Istio's pilot reads it (pilot/pkg/security/authz).
 
 An independent reading of the manifest: nothing here is shared with the emitters. Checked against the Envoy
 RBAC that Istio itself makes of the conformance policies. What isn't modelled raises Undecidable, so that an

@@ -1,4 +1,4 @@
-"""What ztunnel makes of an AuthorizationPolicy, and what its own authorization list means (policy.md a.8).
+"""What ztunnel makes of an AuthorizationPolicy, and what its own list means (ztunnel's rbac).
 
 ztunnel sees connections: identity, addresses, ports. A rule of an ALLOW policy with any other field is
 dropped; in a DENY policy the other fields are stripped, and a clause that is left empty matches *nothing*,

@@ -1,1 +1,1 @@
-"""Targets: a policy set and an inventory in, plain objects out. One module a target; each has `emit`."""
+"""Targets: a question and an inventory in, plain objects out. One module a target; `registry` lists them."""

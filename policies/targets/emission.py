@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from policies.formula import Formula, PolicySet, Question, atoms_of
+from policies.formula import Formula, Question, atoms_of
 from policies.inventory import ClaimShape, Inventory, Workload
 from policies.targets.manifest import Manifest
 from policies.targets.shortfall import Shortfall, Step
@@ -59,11 +59,3 @@ def uses_claims(question: Question) -> bool:
 
 def _reads_claims(formula: Formula) -> bool:
     return any(atom.attribute.name == "jwt.claims" for atom in atoms_of(formula))
-
-
-def authz_questions(policies: PolicySet, inventory: Inventory) -> Iterable[tuple[Workload, Question]]:
-    """Governed workloads of the inventory with their L7 question."""
-    for policy in policies.policies:
-        workload = inventory.by_key.get(policy.workload)
-        if workload is not None and policy.authz is not None:
-            yield workload, policy.authz

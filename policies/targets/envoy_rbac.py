@@ -21,14 +21,13 @@ from policies.formula import (
     Attribute,
     Decision,
     Origin,
-    PolicySet,
     Question,
 )
 from policies.formula.glob import glob_expression
-from policies.inventory import Inventory, Mode, Workload
+from policies.inventory import Inventory, Workload
 from policies.targets.clause import Clause, Group, port_groups
 from policies.targets.clauses import ClauseBuilder, Unsayable
-from policies.targets.emission import Emission, Options, authz_questions, joined, refusal
+from policies.targets.emission import Emission, Options, refusal
 from policies.targets.manifest import Manifest, manifest
 from policies.targets.patterns import PRESENT, Constraint, Pattern
 from policies.targets.shortfall import Shortfall, Step
@@ -45,15 +44,6 @@ Node = Mapping[str, object]
 
 class _Unsaid(Exception):
     """A pattern that Envoy has no matcher for; the argument says which."""
-
-
-def emit(policies: PolicySet, inventory: Inventory, options: Options) -> Emission:
-    """One object for every governed workload in mode `envoy`."""
-    return joined(
-        emit_workload(question, workload, inventory, policies.bundle_digest, options)
-        for workload, question in authz_questions(policies, inventory)
-        if workload.mode is Mode.ENVOY
-    )
 
 
 def emit_workload(

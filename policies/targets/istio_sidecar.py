@@ -2,23 +2,14 @@
 
 from typing import Final
 
-from policies.formula import Attribute, PolicySet, Question
-from policies.inventory import Inventory, Mode, Workload
+from policies.formula import Attribute, Question
+from policies.inventory import Inventory, Workload
 from policies.targets.clause import port_groups
-from policies.targets.emission import Emission, Options, authz_questions, joined, refusal, uses_claims
+from policies.targets.emission import Emission, Options, refusal, uses_claims
 from policies.targets.istio_authorization import Scope, authorization_policies, selector
 from policies.targets.istio_companions import checked_tokens, strict_mtls
 
 NAME: Final = "istio-sidecar"
-
-
-def emit(policies: PolicySet, inventory: Inventory, options: Options) -> Emission:
-    """Objects for every governed workload in sidecar mode."""
-    return joined(
-        emit_workload(question, workload, inventory, policies.bundle_digest, options)
-        for workload, question in authz_questions(policies, inventory)
-        if workload.mode is Mode.SIDECAR
-    )
 
 
 def emit_workload(

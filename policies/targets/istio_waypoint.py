@@ -14,27 +14,17 @@ from policies.formula import (
     Attribute,
     Decision,
     Disjunct,
-    PolicySet,
     Question,
     equals,
 )
-from policies.inventory import Inventory, Mode, Workload
+from policies.inventory import Inventory, Workload
 from policies.targets.clause import Group, port_groups
-from policies.targets.emission import Emission, Options, authz_questions, joined, refusal, uses_claims
+from policies.targets.emission import Emission, Options, joined, refusal, uses_claims
 from policies.targets.istio_authorization import Scope, authorization_policies, selector
 from policies.targets.istio_companions import checked_tokens, strict_mtls
 from policies.targets.istio_ztunnel import visible_to_ztunnel
 
 NAME: Final = "istio-waypoint"
-
-
-def emit(policies: PolicySet, inventory: Inventory, options: Options) -> Emission:
-    """Objects for every governed workload in waypoint mode."""
-    return joined(
-        emit_workload(question, workload, inventory, policies.bundle_digest, options)
-        for workload, question in authz_questions(policies, inventory)
-        if workload.mode is Mode.WAYPOINT
-    )
 
 
 def emit_workload(

@@ -6,24 +6,15 @@ ALLOW is left out, its DENY widened, and both are reported; put such a workload 
 
 from typing import Final
 
-from policies.formula import DESTINATION_IP, PORT, SOURCE_ID, SOURCE_IP, Attribute, PolicySet, Question
-from policies.inventory import Inventory, Mode, Workload
+from policies.formula import DESTINATION_IP, PORT, SOURCE_ID, SOURCE_IP, Attribute, Question
+from policies.inventory import Inventory, Workload
 from policies.targets.clause import port_groups
-from policies.targets.emission import Emission, Options, authz_questions, joined, refusal
+from policies.targets.emission import Emission, Options, refusal
 from policies.targets.istio_authorization import Scope, authorization_policies, selector
 from policies.targets.istio_companions import strict_mtls
 
 NAME: Final = "istio-ztunnel"
 _VISIBLE: Final = frozenset({SOURCE_ID, SOURCE_IP, DESTINATION_IP, PORT})
-
-
-def emit(policies: PolicySet, inventory: Inventory, options: Options) -> Emission:
-    """Objects for every governed workload in ambient mode."""
-    return joined(
-        emit_workload(question, workload, inventory, policies.bundle_digest, options)
-        for workload, question in authz_questions(policies, inventory)
-        if workload.mode is Mode.AMBIENT
-    )
 
 
 def emit_workload(

@@ -16,7 +16,6 @@ from policies.formula import (
     Decision,
     Disjunct,
     Origin,
-    PolicySet,
     Question,
     all_of,
     negate,
@@ -24,7 +23,7 @@ from policies.formula import (
 from policies.inventory import Inventory, Workload
 from policies.targets.clause import Clause, Group
 from policies.targets.clauses import ClauseBuilder, Unsayable
-from policies.targets.emission import Emission, Options, joined, refusal
+from policies.targets.emission import Emission, Options, refusal
 from policies.targets.istio_authorization import selector
 from policies.targets.manifest import manifest
 from policies.targets.patterns import PRESENT, Constraint, Pattern
@@ -34,15 +33,6 @@ NAME: Final = "network-policy"
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 
 Node = Mapping[str, object]
-
-
-def emit(policies: PolicySet, inventory: Inventory, options: Options) -> Emission:
-    """One NetworkPolicy for every workload with a segmentation question."""
-    return joined(
-        emit_workload(policy.segmentation, workload, inventory, policies.bundle_digest, options)
-        for policy in policies.policies
-        if policy.segmentation is not None and (workload := inventory.by_key.get(policy.workload)) is not None
-    )
 
 
 def emit_workload(

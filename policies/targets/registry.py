@@ -7,7 +7,7 @@ from typing import Final
 from policies.formula import PolicySet, Question
 from policies.inventory import Inventory, Mode, Workload
 from policies.targets import envoy_rbac, istio_sidecar, istio_waypoint, istio_ztunnel, network_policy
-from policies.targets.emission import Emission, Options
+from policies.targets.emission import Emission, Options, joined
 
 Emit = Callable[[PolicySet, Inventory, Options], Emission]
 
@@ -29,6 +29,13 @@ class Emitter:
             if workload is not None and question is not None and self.mode in (None, workload.mode):
                 yield workload, question
 
+    def emit(self, policies: PolicySet, inventory: Inventory, options: Options) -> Emission:
+        """Objects for every workload that the target guards."""
+        return joined(
+            self.emit_workload(question, workload, inventory, policies.bundle_digest, options)
+            for workload, question in self.questions(policies, inventory)
+        )
+
 
 EMITTERS: Final[Mapping[str, Emitter]] = {
     one.name: one
@@ -41,10 +48,4 @@ EMITTERS: Final[Mapping[str, Emitter]] = {
     )
 }
 
-TARGETS: Final[Mapping[str, Emit]] = {
-    istio_sidecar.NAME: istio_sidecar.emit,
-    istio_waypoint.NAME: istio_waypoint.emit,
-    istio_ztunnel.NAME: istio_ztunnel.emit,
-    envoy_rbac.NAME: envoy_rbac.emit,
-    network_policy.NAME: network_policy.emit,
-}
+TARGETS: Final[Mapping[str, Emit]] = {name: one.emit for name, one in EMITTERS.items()}

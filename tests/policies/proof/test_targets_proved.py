@@ -24,7 +24,7 @@ PLACES = {"istio-sidecar": "shop/side", "istio-waypoint": "shop/way", "istio-ztu
 
 @pytest.mark.parametrize("target", PLACES)
 @given(data=st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_what_is_emitted_is_never_wider_and_the_verdict_is_true(
     target, data, questions, points, inventory
 ) -> None:
