@@ -28,10 +28,10 @@ from policies.language.types import (
     ObjectOf,
     SetOf,
     Type,
-    Union,
     compatible,
     union,
 )
+from policies.language.types_parts import element_of, keys_of, part_of
 
 _PRIMITIVES: dict[str, Type] = {
     "null": NULL, "boolean": BOOLEAN, "number": NUMBER, "string": STRING, "any": ANY,
@@ -123,7 +123,7 @@ class _Checker:
         checker = _Blind(self, expression.modifiers) if expression.modifiers else self
         if isinstance(node, ast.Every):
             domain = checker.type_of(node.domain, environment)
-            key, value = _element(domain)
+            key, value = element_of(domain)
             inner = {**environment, node.value.name: value}
             if node.key is not None:
                 inner[node.key.name] = key
@@ -252,21 +252,21 @@ class _Checker:
         current = start
         for index in range(first, len(reference.operands)):
             operand = reference.operands[index]
-            following = _part(
+            following = part_of(
                 current, operand, environment.get(operand.name) if isinstance(operand, Var) else None
             )
             if following is None:
                 self.undefined(reference, index, current)
                 return ANY
             if isinstance(operand, Var) and operand.name not in environment:
-                environment[operand.name] = _element(current)[0]
+                environment[operand.name] = element_of(current)[0]
             current = following
         return current
 
     def undefined(self, reference: Ref, index: int, current: Type) -> None:
         """No value of the type has such a part."""
         operand = reference.operands[index]
-        known = _keys(current)
+        known = keys_of(current)
         name = operand.value if isinstance(operand, String) else _shown(operand)
         message = f"undefined ref: {_shown(Ref(reference.head, reference.operands[: index + 1]))}"
         expected, hint = f"{current}", ""
@@ -354,78 +354,10 @@ def _learn(pattern: Term, other: Type, environment: Environment) -> None:
             environment[pattern.name] = other
     elif isinstance(pattern, ast.Array):
         for index, item in enumerate(pattern.items):
-            _learn(item, _part(other, ast.Number(str(index)), None) or ANY, environment)
+            _learn(item, part_of(other, ast.Number(str(index)), None) or ANY, environment)
     elif isinstance(pattern, ast.Object):
         for key, value in pattern.entries:
-            _learn(value, _part(other, key, None) or ANY, environment)
-
-
-def _part(whole: Type, key: Term, key_type: Type | None) -> Type | None:
-    """The type of `whole[key]`; None when no value of the type has such a part."""
-    if isinstance(whole, Any):
-        return ANY
-    if isinstance(whole, Union):
-        options = [part for option in whole.options if (part := _part(option, key, key_type)) is not None]
-        return union(*options) if options else None
-    if isinstance(whole, ArrayOf):
-        return _item(whole, key, key_type)
-    if isinstance(whole, SetOf):
-        return whole.item
-    if isinstance(whole, ObjectOf):
-        return _field(whole, key)
-    return None
-
-
-def _item(whole: ArrayOf, key: Term, key_type: Type | None) -> Type | None:
-    if isinstance(key, String) or (key_type is not None and not compatible(key_type, NUMBER)):
-        return None
-    if isinstance(key, ast.Number) and key.text.isdigit():
-        index = int(key.text) if len(key.text) < 8 else _MAX_STATIC
-        if index < len(whole.static):
-            return whole.static[index]
-        return whole.dynamic
-    if not isinstance(key, ast.Number | Var | Ref | Call):
-        return None
-    options = (*whole.static, *((whole.dynamic,) if whole.dynamic is not None else ()))
-    return union(*options) if options else ANY
-
-
-def _field(whole: ObjectOf, key: Term) -> Type | None:
-    if isinstance(key, String):
-        for name, kind in whole.static:
-            if name == key.value:
-                return kind
-        return whole.dynamic[1] if whole.dynamic is not None else None
-    options = [kind for _, kind in whole.static]
-    if whole.dynamic is not None:
-        options.append(whole.dynamic[1])
-    return union(*options) if options else ANY
-
-
-def _element(whole: Type) -> tuple[Type, Type]:
-    """Key and value types of iteration over a type."""
-    if isinstance(whole, ArrayOf):
-        options = (*whole.static, *((whole.dynamic,) if whole.dynamic is not None else ()))
-        return NUMBER, union(*options) if options else ANY
-    if isinstance(whole, SetOf):
-        return whole.item, whole.item
-    if isinstance(whole, ObjectOf):
-        key: Type = union(STRING, whole.dynamic[0]) if whole.dynamic is not None and whole.static else STRING
-        if not whole.static:
-            key = whole.dynamic[0] if whole.dynamic is not None else ANY
-        values = [kind for _, kind in whole.static]
-        if whole.dynamic is not None:
-            values.append(whole.dynamic[1])
-        return key, union(*values) if values else ANY
-    return ANY, ANY
-
-
-def _keys(whole: Type) -> list[str]:
-    if isinstance(whole, ObjectOf):
-        return [str(name) for name, _ in whole.static]
-    if isinstance(whole, Union):
-        return [name for option in whole.options for name in _keys(option)]
-    return []
+            _learn(value, part_of(other, key, None) or ANY, environment)
 
 
 def _shown(term: Term) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from policies.language import ast
-from policies.language.annotations import to_json
 from policies.language.ast import (
     Body,
     Boolean,
@@ -30,10 +29,11 @@ from policies.language.ast import (
 )
 from policies.language.compile_calls import BuiltinDeclaration, check_calls
 from policies.language.compile_graph import Path, check_recursion, grouped, tree_of
+from policies.language.compile_metadata import metadata
 from policies.language.compile_names import Names
 from policies.language.compile_order import Order, lower_head
 from policies.language.compile_terms import ROOTS, direct_vars, node_terms, unification
-from policies.language.compiled import CompiledModules, CompiledQuery, CompiledRule, RuleTree, Shape
+from policies.language.compiled import CompiledModules, CompiledQuery, CompiledRule, Shape
 from policies.language.diagnostics import Diagnostic, Diagnostics, ErrorCode, Related
 
 _SHAPES = {RuleKind.FUNCTION: Shape.FUNCTION, RuleKind.PARTIAL_SET: Shape.SET}
@@ -137,7 +137,7 @@ class _Compiler:
             names = self.rule_names.setdefault(module.package.path, [])
             names.extend(dict.fromkeys(_head_name(rule) for rule in module.rules))
         self.arities = {
-            _path(module, rule): len(rule.head.arguments)
+            path_of(module, rule): len(rule.head.arguments)
             for module in modules
             for rule in module.rules
             if rule.head.arguments is not None
@@ -180,7 +180,7 @@ class _Compiler:
                 )
                 continue
             if uses_metadata:
-                names.constants = self.metadata(module, rule)
+                names.constants = metadata(self.modules, module, rule, path_of)
             compiled.append(_RuleCompiler(module, rule, names, order).run())
         # A name that is declared wrongly makes variables unsafe, too: that would be the same error twice.
         self.found.extend(names.diagnostics or order.diagnostics)
@@ -190,47 +190,6 @@ class _Compiler:
                 message = f"import {'.'.join(entry.path)} unused"
                 self.findings.append(Diagnostic(entry.span, ErrorCode.COMPILE, message, hint="remove it"))
         return compiled
-
-    def metadata(self, module: Module, rule: Rule) -> Mapping[str, Term]:
-        """rego.metadata.rule() and .chain() of a rule as literals."""
-        package = module.package.path
-        path = list(_path(module, rule))
-        same = [
-            r
-            for m in self.modules
-            if m.package.path == package
-            for r in m.rules
-            if _path(m, r) == tuple(path)
-        ]
-        own = [a for a in rule.annotations if a.scope == "rule"]
-        chain: list[object] = [{"annotations": to_json(own[0]), "path": path} if own else {"path": path}]
-        chain += [
-            {"annotations": to_json(a), "path": path}
-            for r in same
-            for a in r.annotations
-            if a.scope == "document"
-        ]
-        of_package = [
-            a
-            for m in self.modules
-            if m.package.path == package
-            for a in m.annotations
-            if a.scope == "package"
-        ]
-        here = list(package)
-        chain.append({"annotations": to_json(of_package[0]), "path": here} if of_package else {"path": here})
-        for length in range(len(package), -1, -1):
-            for other in self.modules:
-                if other.package.path == package[:length]:
-                    chain += [
-                        {"annotations": to_json(a), "path": list(package[:length])}
-                        for a in other.annotations
-                        if a.scope == "subpackages"
-                    ]
-        return {
-            "rego.metadata.chain": literal(chain),
-            "rego.metadata.rule": literal(to_json(own[0]) if own else {}),
-        }
 
 
 class _RuleCompiler:
@@ -267,7 +226,10 @@ class _RuleCompiler:
         if isinstance(argument, ast.Object):
             entries = tuple((key, self.argument(value)) for key, value in argument.entries)
             return ast.Object(entries, argument.span)
-        if isinstance(argument, Var) and argument.name not in ROOTS:
+        if isinstance(argument, Var):
+            if argument.name in ROOTS:
+                hint = "rename the argument"
+                self.names.report(argument.span, f"args must not shadow {argument.name}", hint=hint)
             return argument
         if isinstance(argument, ast.Null | Boolean | ast.Number | String):
             return argument
@@ -293,7 +255,7 @@ class _RuleCompiler:
         rest = lowered[len(keys) :]
         is_set = rule.kind is RuleKind.PARTIAL_SET
         return CompiledRule(
-            path=_path(self.module, rule),
+            path=path_of(self.module, rule),
             shape=_SHAPES.get(rule.kind, Shape.VALUE),
             body=tuple(ordered),
             value=None if is_set else rest[0] if rest else Boolean(True, head.span),
@@ -327,27 +289,8 @@ def _head_name(rule: Rule) -> str:
     return head.name
 
 
-def _path(module: Module, rule: Rule) -> Path:
+def path_of(module: Module, rule: Rule) -> Path:
     """The constant beginning of a rule's name, package included."""
     operands = rule.head.reference.operands
     constant = operands[: len(operands) - len(_keys(rule.head))]
     return (*module.package.path, _head_name(rule), *(o.value for o in constant if isinstance(o, String)))
-
-
-def literal(value: object) -> Term:
-    """A plain JSON value as a term."""
-    if value is None:
-        return ast.Null()
-    if isinstance(value, bool):
-        return Boolean(value)
-    if isinstance(value, int | float):
-        return ast.Number(repr(value))
-    if isinstance(value, str):
-        return String(value)
-    if isinstance(value, list | tuple):
-        return ast.Array(tuple(map(literal, value)))
-    assert isinstance(value, dict)
-    return ast.Object(tuple((literal(key), literal(item)) for key, item in value.items()))
-
-
-__all__ = ["RuleTree", "compile_modules", "compile_query", "literal"]
