@@ -459,7 +459,7 @@ class BodyCompiler(TermCompiler):
             found: list[Value] = []
             frame[collected] = found
             step(frame)
-            return build(found)  # type: ignore[return-value]
+            return frame[0].run.weighed(build(found))  # type: ignore[return-value]
 
         return evaluate
 
@@ -494,7 +494,7 @@ class BodyCompiler(TermCompiler):
             found: dict[Value, Value] = {}
             frame[collected] = found
             step(frame)
-            return Object(found)
+            return frame[0].run.weighed(Object(found))  # type: ignore[no-any-return]
 
         return evaluate
 

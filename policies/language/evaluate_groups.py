@@ -83,6 +83,8 @@ class Group:
 
     def call(self, world: World, operands: tuple[Value, ...]) -> Result:
         """The function's result for operands, remembered for equal ones."""
+        if not world.run.is_light(operands):
+            return self._complete(world, operands)
         key = (self.path, operands)
         known = world.cache.get(key)
         if known is None:
@@ -197,8 +199,10 @@ class Group:
             raise run.exhausted()
         found = self._found(world)
         if self._is_set:
-            return self._as_sets(found)
-        return self._as_objects(found)
+            return run.weighed(self._as_sets(found))
+        made = self._as_objects(found)
+        run.weighed(made.document if isinstance(made, _Torn) else made)
+        return made
 
     def _found(self, world: World) -> list[tuple[tuple[Value, ...], Value]]:
         found: list[tuple[tuple[Value, ...], Value]] = []

@@ -149,7 +149,7 @@ class TermCompiler:
                 if key_value is UNDEFINED or item_value is UNDEFINED:
                     return UNDEFINED
                 made.append((key_value, item_value))
-            return self._object(made, span)  # type: ignore[arg-type]
+            return frame[0].run.weighed(self._object(made, span))  # type: ignore[arg-type]
 
         return evaluate
 
@@ -207,16 +207,16 @@ class TermCompiler:
 
 def _array(items: list[Evaluate]) -> Evaluate:
     def evaluate(frame: Frame) -> Result:
-        values = [item(frame) for item in items]
-        return UNDEFINED if UNDEFINED in values else tuple(values)  # type: ignore[arg-type]
+        values: list[Any] = [item(frame) for item in items]
+        return UNDEFINED if UNDEFINED in values else frame[0].run.weighed(tuple(values))  # type: ignore[no-any-return]
 
     return evaluate
 
 
 def _set(items: list[Evaluate]) -> Evaluate:
     def evaluate(frame: Frame) -> Result:
-        values = [item(frame) for item in items]
-        return UNDEFINED if UNDEFINED in values else Set(values)  # type: ignore[arg-type]
+        values: list[Any] = [item(frame) for item in items]
+        return UNDEFINED if UNDEFINED in values else frame[0].run.weighed(Set(values))  # type: ignore[no-any-return]
 
     return evaluate
 
@@ -259,6 +259,10 @@ def _steps(head: Evaluate, keys: list[Evaluate]) -> Evaluate:
 # --- built-in functions ----------------------------------------------------------------------------
 
 
+_DEEP = frozenset({"json.patch", "object.union", "object.union_n"})
+"""Built-ins whose results have new parts in which old ones are shared."""
+
+
 def apply_builtin(builtin: Builtin, world: World, operands: tuple[Any, ...], span: Span) -> Any:
     """The result of a built-in (an iterable of results for a relation), or UNDEFINED where it fails."""
     function = builtin.function
@@ -283,10 +287,14 @@ def apply_builtin(builtin: Builtin, world: World, operands: tuple[Any, ...], spa
             raise LimitExceededError(
                 "text", f"{builtin.name} made a string of more than {limits.text_characters} characters", span
             )
-    elif (kind is tuple or kind is Set or kind is Object) and len(result) > limits.elements:
-        raise LimitExceededError(
-            "elements", f"{builtin.name} made a collection of more than {limits.elements} elements", span
-        )
+    elif kind is tuple or kind is Set or kind is Object:
+        if len(result) > limits.elements:
+            raise LimitExceededError(
+                "elements",
+                f"{builtin.name} made a collection of more than {limits.elements} elements",
+                span,
+            )
+        return world.run.weighed(result, deep=builtin.name in _DEEP)
     return result
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from policies.language.compiled import CompiledRule
 from policies.language.evaluate_errors import LimitExceededError
 from policies.language.source import Span
-from policies.language.values import EMPTY_OBJECT, Object, Value
+from policies.language.values import EMPTY_OBJECT, Object, Set, Value
 
 
 class Undefined:
@@ -31,17 +31,25 @@ Result = Value | Undefined
 
 Path = tuple[str, ...]
 
+Made = TypeVar("Made", bound=tuple[Value, ...] | Object | Set)
+
+_LIGHT: Final = 100
+_CONTAINERS: Final = frozenset({tuple, Object, Set})
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of one evaluation; there is no clock in here, so time is bounded by steps."""
 
-    steps: int = 5_000_000
+    steps: int = 3_000_000
     """Elements visited, rules entered and results collected, together. A step takes about a microsecond."""
     text_characters: int = 16_000_000
     """Longest string that a built-in may return."""
     elements: int = 2_000_000
     """Most elements of an array, object or set that a built-in may return."""
+    weight: int = 4_000_000
+    """Most elements of a value made by the policy, parts that it shares counted each time they occur: a few
+    rules like `b := [a, a]; c := [b, b]; …` make a value that nobody can compare, hash or print."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,7 @@ class Observer:
 class Run:
     """Counters and settings shared by all worlds of one evaluation."""
 
-    __slots__ = ("limits", "now_ns", "observer", "steps", "strict")
+    __slots__ = ("_weights", "limits", "now_ns", "observer", "steps", "strict")
 
     def __init__(
         self, limits: Limits, *, strict: bool, now_ns: int | None, observer: Observer | None
@@ -67,6 +75,41 @@ class Run:
         self.strict = strict
         self.now_ns = now_ns
         self.observer = observer
+        # By identity; each value is kept beside its weight, so that its identity is not given to another.
+        self._weights: dict[int, tuple[Value, int]] = {}
+
+    def weighed(self, made: Made, *, deep: bool = False) -> Made:
+        """`made`, a new array, object or set; LimitExceededError when its weight is beyond the limit.
+
+        `deep`: its parts may be new as well. Other parts that are not known come from a document or have been
+        weighed before, and count as one.
+        """
+        total = 1
+        for part in made.values() if type(made) is Object else made:
+            if type(part) in _CONTAINERS:
+                known = self._weights.get(id(part))
+                if known is None and deep:
+                    self.weighed(part, deep=True)  # type: ignore[type-var]
+                    known = self._weights.get(id(part))
+                total += known[1] if known is not None else 1
+        if total > 1:
+            if total > self.limits.weight:
+                limit = self.limits.weight
+                message = f"a value has more than {limit} elements, shared ones counted each time"
+                raise LimitExceededError("weight", message)
+            self._weights[id(made)] = (made, total)
+        return made
+
+    def is_light(self, operands: tuple[Value, ...]) -> bool:
+        """Whether operands can be hashed in little time (arrays don't remember their hash)."""
+        for operand in operands:
+            if type(operand) is tuple and (len(operand) > _LIGHT or self._weight(operand) > _LIGHT):
+                return False
+        return True
+
+    def _weight(self, value: Value) -> int:
+        known = self._weights.get(id(value))
+        return known[1] if known is not None else 1
 
     def exhausted(self) -> LimitExceededError:
         return LimitExceededError(

@@ -295,6 +295,39 @@ def test_results_are_bounded() -> None:
     assert limited(f"x0 := [1, 2]\n{arrays}\np := x40", Limits()) == "elements"
 
 
+def chained(step: str, first: str) -> str:
+    rules = "\n".join(step.format(a=f"x{i}", b=f"x{i + 1}") for i in range(60))
+    return f"x0 := {first}\n{rules}\np := x60"
+
+
+@pytest.mark.parametrize(
+    ("step", "first"),
+    [
+        ("{b} := [{a}, {a}]", "[1]"),
+        ('{b} := {{"k": {a}, "l": {a}}}', "{}"),
+        ("{b} := {{[{a}, 1], [{a}, 2]}}", "[1]"),
+        ("{b} := [y | some y in [{a}, {a}]]", "[[1]]"),
+        ("{b} := array.concat([{a}], [{a}])", "[1]"),
+    ],
+)
+def test_values_that_share_their_parts_are_bounded(step: str, first: str) -> None:
+    assert limited(chained(step, first), Limits()) == "weight"
+
+
+@pytest.mark.parametrize(
+    ("step", "first", "reason"),
+    [
+        ('{b} := sprintf("%s%s", [{a}, {a}])', '"ab"', "longer than"),
+        ('{b} := replace({a}, "a", "aaaa")', '"a"', "longer than"),
+        ("{b} := {a} * {a}", "9999999", "digits"),
+        ('{b} := object.union({a}, {{"k": {a}, "l": {a}}})', "{}", "keys to merge"),
+    ],
+)
+def test_built_ins_that_grow_end_with_an_error_not_undefined(step: str, first: str, reason: str) -> None:
+    with pytest.raises((BuiltinFailedError, LimitExceededError), match=reason):
+        value(chained(step, first))
+
+
 def test_long_chains_of_rules_are_bounded_by_name() -> None:
     chain = "\n".join(f"x{i + 1} := x{i} + 1" for i in range(5_000))
     assert limited(f"x0 := 0\n{chain}\np := x5000", Limits()) == "nesting"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.language.builtins.errors import OperandError
+from policies.language.builtins.errors import HaltError, OperandError
 from policies.language.builtins.strings import whole
 from policies.language.numbers import Number
 from policies.language.values import Boolean, Object, Set, Value, boolean, type_name
@@ -78,27 +78,44 @@ def object_keys(source: Object) -> Set:
     return Set(source)
 
 
+MAX_MERGES = 500_000
+"""Most keys that one union may merge: objects that share parts could ask for exponentially many."""
+
+
 def object_union(left: Object, right: Object) -> Object:
     """Both objects; where both have an object at a key they are united, else the right one wins."""
-    merged = dict(left)
-    for key, item in right.items():
-        present = merged.get(key)
-        merged[key] = (
-            object_union(present, item) if isinstance(present, Object) and isinstance(item, Object) else item
-        )
-    return Object(merged)
+    return _Merger().union(left, right)
 
 
 def object_union_n(sources: Array) -> Object:
     """The union of many objects from left to right."""
+    merger = _Merger()
     result = Object()
     for source in sources:
         if not isinstance(source, Object):
             raise OperandError(
                 f"operand 1 must be array of objects but got array containing {type_name(source)}"
             )
-        result = object_union(result, source)
+        result = merger.union(result, source)
     return result
+
+
+class _Merger:
+    """Unites objects, with a bound on the work."""
+
+    def __init__(self) -> None:
+        self._left = MAX_MERGES
+
+    def union(self, left: Object, right: Object) -> Object:
+        merged = dict(left)
+        self._left -= len(right) + 1
+        if self._left < 0:
+            raise HaltError(f"object.union: more than {MAX_MERGES} keys to merge")
+        for key, item in right.items():
+            present = merged.get(key)
+            both = isinstance(present, Object) and isinstance(item, Object)
+            merged[key] = self.union(present, item) if both else item  # type: ignore[arg-type]
+        return Object(merged)
 
 
 def object_subset(super_value: Value, sub_value: Value) -> Boolean:

@@ -11,7 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from policies.language.builtins.errors import BuiltinError
+from policies.language.builtins.errors import HaltError
 from policies.language.numbers import Real, number_text
 from policies.language.serial import quote, render
 from policies.language.values import Value
@@ -84,7 +84,7 @@ class _Formatter:
             at = match.end()
             size += len(pieces[-1])
             if size > MAX_RESULT:
-                raise BuiltinError(f"sprintf: the result is longer than {MAX_RESULT} characters")
+                raise HaltError(f"sprintf: the result is longer than {MAX_RESULT} characters")
         pieces.append(self._template[at:])
         if not self._reordered and self._next < len(self._operands):
             extra = ", ".join(f"{_type(o)}={_plain(o)}" for o in self._operands[self._next :])
@@ -129,7 +129,7 @@ class _Formatter:
         if not text.endswith("*"):
             value = int(text) if len(text) <= 7 else MAX_WIDTH + 1
             if value > MAX_WIDTH:
-                raise BuiltinError(f"sprintf: a width above {MAX_WIDTH}")
+                raise HaltError(f"sprintf: a width above {MAX_WIDTH}")
             return value
         if len(text) > 1:
             self._jump(text[:-1])
@@ -207,7 +207,7 @@ def _integer(number: int, verb: str, layout: _Layout) -> str | None:
         try:
             digits = format(abs(number), _BASES[verb])
         except ValueError as error:
-            raise BuiltinError("sprintf: an integer with too many digits") from error
+            raise HaltError("sprintf: an integer with too many digits") from error
         if layout.precision is not None:
             digits = "" if layout.precision == 0 and number == 0 else digits.rjust(layout.precision, "0")
             layout.zero = False

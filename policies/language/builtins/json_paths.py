@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from policies.language.builtins.errors import BuiltinError, OperandError
+from policies.language.builtins.errors import BuiltinError, HaltError, OperandError
 from policies.language.values import Object, Set, Value, type_name
 
 Path = tuple[Value, ...]
@@ -108,7 +108,7 @@ def _without(value: Value, selection: _Selection) -> Value:
 def patch(target: Value, operations: tuple[Value, ...]) -> Value:
     """The document after RFC 6902 operations; sets take part with their members as keys."""
     if len(operations) > MAX_OPERATIONS:
-        raise BuiltinError(f"json.patch: more than {MAX_OPERATIONS} operations")
+        raise HaltError(f"json.patch: more than {MAX_OPERATIONS} operations")
     for operation in operations:
         if not isinstance(operation, Object):
             raise OperandError(

@@ -78,7 +78,7 @@ def format_integer(number: Number, base: Number) -> str:
     try:
         return format(whole, {2: "b", 8: "o", 10: "d", 16: "x"}[int(base)])
     except ValueError as error:
-        raise BuiltinError(f"the number has more than {MAX_DIGITS} digits") from error
+        raise HaltError(f"the number has more than {MAX_DIGITS} digits") from error
 
 
 _GO_FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -100,7 +100,7 @@ def to_number(source: Value) -> Number:
     try:
         return parse_number(source)
     except NumberLimitExceededError as error:
-        raise BuiltinError(str(error)) from error
+        raise HaltError(str(error)) from error
     except ValueError as error:
         if _GO_FLOAT.fullmatch(source):
             raise HaltError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from policies.language import numbers
-from policies.language.builtins.errors import BuiltinError, OperandError
+from policies.language.builtins.errors import BuiltinError, HaltError, OperandError
 from policies.language.numbers import Number
 from policies.language.values import FALSE, TRUE, Boolean, Object, Set, Value, compare, type_name
 
@@ -18,7 +18,7 @@ def _limited(operation: Callable[[Number, Number], Number]) -> Callable[[Number,
         try:
             return operation(left, right)
         except numbers.NumberLimitExceededError as error:
-            raise BuiltinError(str(error)) from error
+            raise HaltError(str(error)) from error
 
     return apply
 

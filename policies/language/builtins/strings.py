@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from policies.language.builtins.errors import BuiltinError, OperandError
+from policies.language.builtins.errors import BuiltinError, HaltError, OperandError
 from policies.language.numbers import Number, integral
 from policies.language.values import Boolean, Object, Set, Value, boolean, type_name
 
@@ -123,7 +123,7 @@ def split_n(text: str, delimiter: str, limit: Number) -> tuple[str, ...]:
 def _replaced(text: str, old: str, new: str) -> str:
     occurrences = text.count(old)
     if len(text) + occurrences * (len(new) - len(old)) > MAX_RESULT:
-        raise BuiltinError(f"the result of a replacement would be longer than {MAX_RESULT} characters")
+        raise HaltError(f"the result of a replacement would be longer than {MAX_RESULT} characters")
     return text.replace(old, new)
 
 
@@ -141,7 +141,7 @@ def replace_n(pairs: Object, text: str) -> str:
     if not replacements:
         return text
     if len(text) * max(1, *map(len, replacements.values())) > MAX_RESULT:
-        raise BuiltinError(f"the result of a replacement could be longer than {MAX_RESULT} characters")
+        raise HaltError(f"the result of a replacement could be longer than {MAX_RESULT} characters")
     return _Replacer(replacements).apply(text)
 
 
