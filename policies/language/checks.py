@@ -19,7 +19,7 @@ from policies.language.compiled import CompiledModules
 from policies.language.diagnostics import Diagnostic, Diagnostics, Severity
 from policies.language.parser import parse_module
 from policies.language.schema import input_type
-from policies.language.types import Type
+from policies.language.types import ANY, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,7 @@ def check_modules(
     foreign = {module.source.file for module in modules if _has_own_input(module)}
     found = [
         *compiled.findings,
-        *_outside(foreign, check_types(compiled, builtins, schema)),
-        *_outside(foreign, check_comparisons(compiled, builtins, schema)),
+        *_typed(compiled, builtins, schema, foreign),
         *check_constants(compiled),
         *check_mistakes(modules, builtins),
         *check_conflicts(compiled),
@@ -79,8 +78,18 @@ def _has_own_input(module: Module) -> bool:
     return any(path == "input" for annotation in module.annotations for path, _ in annotation.schemas)
 
 
-def _outside(files: Set[str], found: Iterable[Diagnostic]) -> list[Diagnostic]:
-    return [diagnostic for diagnostic in found if diagnostic.span.source.file not in files]
+def _typed(
+    compiled: CompiledModules, builtins: Mapping[str, BuiltinDeclaration], schema: Type, foreign: Set[str]
+) -> list[Diagnostic]:
+    """Findings about types; in files with another input, those that hold whatever the input is."""
+    found: list[Diagnostic] = []
+    for input_schema, of_foreign in ((schema, False), (ANY, True)):
+        if of_foreign and not foreign:
+            continue
+        for check in (check_types, check_comparisons):
+            diagnostics = check(compiled, builtins, input_schema)
+            found.extend(d for d in diagnostics if (d.span.source.file in foreign) is of_foreign)
+    return found
 
 
 def _place(diagnostic: Diagnostic) -> tuple[str, int]:

@@ -74,6 +74,13 @@ def test_our_checker(rule: str, accepted: bool) -> None:
             check_modules([module], BUILTINS)
 
 
+def test_a_package_may_have_another_input() -> None:
+    head = "# METADATA\n# schemas:\n#   - input: {type: object}\npackage gatehouse.admission\n\n"
+    check_modules([parse_module(head + "deny contains 1 if input.request.object.spec\n")], BUILTINS)
+    with pytest.raises(Diagnostics):  # what no input can make right is still found
+        check_modules([parse_module(head + 'deny contains 1 if startswith(1, "a")\n')], BUILTINS)
+
+
 def test_opa_with_our_files(peer: Callable[[str], Path], tmp_path: Path) -> None:
     opa = peer("opa")
     (tmp_path / "schema.json").write_text(json.dumps(input_schema()))
