@@ -1,6 +1,7 @@
 """An issuer process: the node port. It needs neither the management process nor the supervisor to serve."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 from control_plane.runtime import loop
@@ -26,6 +27,9 @@ async def issue(
     parts = Parts(settings, index + 1)
     try:
         await parts.open()
+        # What was loaded stays for the life of the process: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         await run_services(
             {
                 "authority": parts,
