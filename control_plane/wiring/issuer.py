@@ -27,7 +27,7 @@ async def issue(
     parts = Parts(settings, index + 1)
     try:
         await parts.open()
-        # What was loaded stays for the life of the process: the collector need not look at it again and again.
+        # What was loaded stays for the life of the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         await run_services(
