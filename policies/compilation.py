@@ -20,6 +20,7 @@ from policies.pipeline import Compilation, compile_policies
 from policies.project import Project
 from policies.proof.verdict import Outcome
 from policies.questions import Questions
+from policies.reach import Breach, broken_invariants
 from policies.targets.emission import Options
 from policies.targets.manifest import files
 from policies.targets.registry import TARGETS
@@ -39,12 +40,13 @@ class Compiled:
 
     policies: PolicySet
     proved: Compilation
+    breaches: tuple[Breach, ...]
     warnings: tuple[Diagnostic, ...]
 
     @property
     def accepted(self) -> bool:
-        """Whether every governed workload is guarded by manifests that admit nothing more than Rego."""
-        return self.proved.accepted
+        """Whether the manifests admit nothing more than Rego, and Rego breaks no invariant."""
+        return self.proved.accepted and not self.breaches
 
     @property
     def exact(self) -> bool:
@@ -66,10 +68,11 @@ def compile_project(
         )
     checked = project.checked()
     placed = _guarded_by(inventory, MODES.get(target))
-    policies = Questions.of(checked.compiled, placed, project.data).all(project.digest)
-    return Compiled(
-        policies, compile_policies(policies, placed, target, options or Options()), checked.warnings
-    )
+    questions = Questions.of(checked.compiled, placed, project.data)
+    policies = questions.all(project.digest)
+    breaches = broken_invariants(policies, placed, questions.violations())
+    proved = compile_policies(policies, placed, target, options or Options())
+    return Compiled(policies, proved, tuple(breaches), checked.warnings)
 
 
 def _guarded_by(inventory: Inventory, mode: Mode | None) -> Inventory:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from control_plane.core.errors import ResourceExhausted, Unimplemented
 from policies import formula as f
 from policies.formula import (
     FALSE,
@@ -32,13 +33,15 @@ from policies.language.compiled import CompiledModules, RuleGroup, Shape
 from policies.language.diagnostics import Diagnostic, Diagnostics, ErrorCode
 from policies.language.source import Span
 from policies.language.symbolic import Limits, PartialInput, SymbolicEvaluator
-from policies.language.symbolic.machine import Witness
 from policies.language.symbolic.relations import equal
+from policies.language.symbolic.values import text_of
 from policies.language.values import TRUE as REGO_TRUE
 from policies.language.values import Object, from_python
+from policies.proof.satisfiable import request_for
 
 AUTHZ: Final = ("gatehouse", "authz")
 SEGMENTATION: Final = ("gatehouse", "segmentation")
+INVARIANTS: Final = ("gatehouse", "invariants", "never")
 _LABELS: Final = ("destination", "labels")
 
 
@@ -50,7 +53,6 @@ class Questions:
     data: Object
     inventory: Inventory
     limits: Limits = field(default_factory=Limits)
-    witness: Witness | None = None
     _shared: dict[object, object] = field(default_factory=dict)
 
     @staticmethod
@@ -60,7 +62,6 @@ class Questions:
         data: Mapping[str, object] | None = None,
         *,
         limits: Limits | None = None,
-        witness: Witness | None = None,
     ) -> Questions:
         """A policy with `data` beside the inventory. Raises Diagnostics for a bad default."""
         for package in (AUTHZ, SEGMENTATION):
@@ -68,7 +69,7 @@ class Questions:
                 _check_default(modules, (*package, name))
         document = from_python({**(data or {}), "inventory": inventory_document(inventory)})
         assert isinstance(document, Object)
-        return Questions(modules, document, inventory, limits or Limits(), witness)
+        return Questions(modules, document, inventory, limits or Limits())
 
     def all(self, bundle_digest: str) -> PolicySet:
         """The policy of every workload."""
@@ -86,12 +87,36 @@ class Questions:
         allow: list[Disjunct] = []
         deny: list[Disjunct] = []
         for known, guard in _destinations(workload):
-            evaluator = SymbolicEvaluator(
-                self.modules, self.data, known, self.limits, self.witness, self._shared
-            )
+            evaluator = self._evaluator(known, workload)
             allow.extend(_disjuncts(evaluator, (*package, "allow"), guard))
             deny.extend(_disjuncts(evaluator, (*package, "deny"), guard))
         return Question(Decision.of(*allow), Decision.of(*deny))
+
+    def violations(self) -> Mapping[str, Decision]:
+        """For each workload what must never be admitted: the members of `data.gatehouse.invariants.never`.
+
+        An origin names the line and, as its rule, the invariant.
+        """
+        if _group(self.modules, INVARIANTS) is None:
+            return {}
+        return {workload.key: self._violations(workload) for workload in self.inventory.workloads}
+
+    def _violations(self, workload: Workload) -> Decision:
+        found = []
+        for known, guard in _destinations(workload):
+            for condition, name, span in self._evaluator(known, workload).set_members(INVARIANTS):
+                origin = Origin(span.source.file, span.row, name if isinstance(name, str) else text_of(name))
+                found.append(Disjunct(condition & guard, (origin,)))
+        return Decision.of(*found)
+
+    def _evaluator(self, known: PartialInput, workload: Workload) -> SymbolicEvaluator:
+        def conflict(both: Formula) -> object | None:
+            try:
+                return request_for(both, workload, self.inventory)
+            except (Unimplemented, ResourceExhausted):
+                return "a request that the proof can't rule out"
+
+        return SymbolicEvaluator(self.modules, self.data, known, self.limits, conflict, self._shared)
 
 
 def inventory_document(inventory: Inventory) -> dict[str, object]:

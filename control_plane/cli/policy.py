@@ -6,7 +6,6 @@ Nothing here needs a server. Exit codes: 0 done; 1 the policy has errors, a test
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,31 +13,19 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag, group
-from control_plane.cli.policy_files import read_project, read_text, shipped
+from control_plane.cli.policy_files import FolderArgument, read_project, read_text, shipped
+from control_plane.cli.policy_manifests import compile_policy, render
+from control_plane.cli.policy_meaning import callers_of, diff, reachable_from
 from control_plane.cli.remote import reported
 from control_plane.core.errors import AlreadyExists, InvalidInput
 from control_plane.runtime.output import escaped
 
 app = group("Rego policies: check, test, compile, prove, render.")
-
-FolderArgument = Annotated[Path, typer.Argument(help="Folder with Rego and data, or one file.")]
-InventoryFlag = Annotated[Path, typer.Option("--inventory", help="What exists: workloads, services, labels.")]
-TargetFlag = Annotated[str, typer.Option("--target", help="What the manifests are for.")]
-ExactFlag = Annotated[bool, typer.Option("--exact-only", help="Refuse what the target can't say exactly.")]
-CustomFlag = Annotated[
-    str,
-    typer.Option(
-        "--custom-provider", help="Name of the agent's ext_authz provider; lets it decide the rest."
-    ),
-]
-
-
-class FailOn(StrEnum):
-    """Which changes a gate refuses; what can't be decided counts as a gain."""
-
-    GAINS = "gains"
-    ANY = "any"
-    NONE = "none"
+app.command(name="compile")(compile_policy)
+app.command()(render)
+app.command()(diff)
+app.command(name="callers-of")(callers_of)
+app.command(name="reachable-from")(reachable_from)
 
 
 @app.command()
@@ -212,96 +199,6 @@ def evaluate(
         printing.line("undefined")
 
 
-@app.command(name="compile")
-def compile_command(
-    folder: FolderArgument,
-    inventory: InventoryFlag,
-    target: TargetFlag = "istio-sidecar",
-    exact_only: ExactFlag = False,
-    custom_provider: CustomFlag = "",
-    output: OutputFlag = Output.HUMAN,
-) -> None:
-    """Compiles a policy for a target and proves that the manifests admit nothing that Rego refuses."""
-    with reported(output):
-        compiled = _compiled(folder, inventory, target, exact_only, custom_provider)
-    _print_compilation(output, compiled, [])
-    if not compiled.accepted:
-        raise typer.Exit(1)
-
-
-@app.command()
-def render(
-    folder: FolderArgument,
-    inventory: InventoryFlag,
-    out: Annotated[Path, typer.Option("--out", help="A folder; one file an object, and a kustomization.")],
-    target: TargetFlag = "istio-sidecar",
-    exact_only: ExactFlag = False,
-    custom_provider: CustomFlag = "",
-    output: OutputFlag = Output.HUMAN,
-) -> None:
-    """Writes the proved manifests for GitOps; files of an earlier render that are no longer meant go."""
-    with reported(output):
-        compiled = _compiled(folder, inventory, target, exact_only, custom_provider)
-        if not compiled.accepted:
-            _print_compilation(output, compiled, [])
-            raise typer.Exit(1)
-        written = _write(out, compiled.files())
-    _print_compilation(output, compiled, written)
-
-
-@app.command()
-def diff(
-    old: Annotated[Path, typer.Argument(help="The policy as it is.")],
-    new: Annotated[Path, typer.Argument(help="The policy as it would be.")],
-    inventory: InventoryFlag,
-    markdown: Annotated[bool, typer.Option("--markdown", help="A table for a pull request.")] = False,
-    fail_on: Annotated[FailOn, typer.Option(help="Which changes exit with 1.")] = FailOn.GAINS,
-    output: OutputFlag = Output.HUMAN,
-) -> None:
-    """Tells who gains and who loses access, each with one request that shows it and the Rego lines."""
-    from policies.diff import Direction, compare_policies
-    from policies.diff import markdown as as_table
-    from policies.inventory_file import parse_inventory
-    from policies.project import Project
-    from policies.questions import Questions
-
-    with reported(output):
-        known = parse_inventory(read_text(inventory))
-        before, after = (
-            Questions.of(project.checked().compiled, known, project.data).all(project.digest)
-            for project in (Project.of(read_project(old)), Project.of(read_project(new)))
-        )
-        changes = compare_policies(before, after, known)
-    answer = [
-        {
-            "direction": str(one.direction), "workload": one.workload, "question": one.question,
-            "caller": one.caller, "request": one.request.document() if one.request else None,
-            "before": [str(origin) for origin in one.before], "after": [str(origin) for origin in one.after],
-            "reason": one.reason,
-        }
-        for one in changes
-    ]  # fmt: skip
-
-    def human() -> None:
-        if markdown:
-            printing.document(as_table(changes))
-            return
-        for one in changes:
-            printing.line(
-                f"{one.direction}  {one.caller or 'callers outside the inventory'} → {one.workload}"
-            )
-            printing.line(f"    {_what_is_asked(one.request) if one.request else one.reason}")
-            for side, origins in (("before", one.before), ("after", one.after)):
-                printing.line(f"    {side}: {one.question} {', '.join(map(str, origins)) or 'no rule'}")
-        if not changes:
-            printing.line("no request gains or loses access")
-
-    printing.emit(output, {"changes": answer}, human)
-    counted = changes if fail_on is FailOn.ANY else [c for c in changes if c.direction is not Direction.LOSES]
-    if counted and fail_on is not FailOn.NONE:
-        raise typer.Exit(1)
-
-
 @app.command()
 def conformance(
     cases: Annotated[Path, typer.Argument(help="Cases, one JSON object a line.")],
@@ -323,98 +220,6 @@ def conformance(
         raise typer.Exit(1)
 
 
-def _compiled(folder: Path, inventory: Path, target: str, exact_only: bool, custom_provider: str) -> Any:
-    from policies.compilation import compile_project
-    from policies.inventory_file import parse_inventory
-    from policies.project import Project
-    from policies.targets.emission import Options
-
-    project = Project.of(read_project(folder))
-    options = Options(exact_only=exact_only, custom_provider=custom_provider)
-    return compile_project(project, parse_inventory(read_text(inventory)), target, options)
-
-
-def _print_compilation(output: Output, compiled: Any, written: list[str]) -> None:
-    answer = {
-        "target": compiled.proved.target,
-        "bundle_digest": compiled.policies.bundle_digest,
-        "accepted": compiled.accepted,
-        "exact": compiled.exact,
-        "objects": len(compiled.proved.emission.manifests),
-        "verdicts": [
-            {
-                "workload": one.workload, "layer": one.layer, "outcome": str(one.outcome),
-                "witness": one.witness.document() if one.witness else None,
-                "origins": [str(origin) for origin in one.origins],
-                "reason": one.reason, "assumptions": list(one.assumptions),
-            }
-            for one in compiled.proved.verdicts
-        ],
-        "shortfalls": [
-            {
-                "workload": one.workload, "step": str(one.step), "reason": one.reason,
-                "origins": [str(origin) for origin in one.origins],
-            }
-            for one in compiled.proved.emission.shortfalls
-        ],
-        "warnings": [warning.to_json() for warning in compiled.warnings],
-        "written": written,
-    }  # fmt: skip
-
-    def human() -> None:
-        for warning in compiled.warnings:
-            printing.note(warning.render())
-        rows = [
-            (one.workload, one.layer, one.outcome, ", ".join(map(str, one.origins)))
-            for one in compiled.proved.verdicts
-        ]
-        printing.table(["workload", "guard", "outcome", "rego"], rows, empty="no workload is governed")
-        for one in compiled.proved.verdicts:
-            if one.witness is not None:
-                verb = (
-                    "is refused, though Rego allows"
-                    if one.accepted
-                    else "is let through, though Rego refuses"
-                )
-                printing.line(f"{one.workload}: {verb}: {_what_is_asked(one.witness)}")
-            elif one.reason:
-                printing.line(f"{one.workload}: {one.reason}")
-        for one in compiled.proved.emission.shortfalls:
-            printing.line(str(one))
-        said = (
-            "refused"
-            if not compiled.accepted
-            else "exact"
-            if compiled.exact
-            else "accepted, narrower than Rego"
-        )
-        printing.line(f"{compiled.proved.target}: {len(compiled.proved.emission.manifests)} objects, {said}")
-        if written:
-            printing.line(f"wrote {len(written)} files")
-
-    printing.emit(output, answer, human)
-
-
-def _what_is_asked(request: Any) -> str:
-    """A request without what the workload's name and the caller's identity say already."""
-    from policies.formula import Request
-
-    said = (
-        "destination.",
-        "connection.mtls",
-        "source.labels",
-        "source.namespace",
-        "source.service_account",
-        "source.trust",
-    )
-    kept = {
-        attribute: value
-        for attribute, value in request.values.items()
-        if attribute.name == "destination.port" or not attribute.name.startswith(said)
-    }
-    return str(Request.of(kept))
-
-
 def _print_findings(output: Output, findings: Any, omitted: int) -> None:
     def human() -> None:
         for finding in findings:
@@ -432,28 +237,6 @@ def _print_findings(output: Output, findings: Any, omitted: int) -> None:
 def escaped_lines(text: str) -> str:
     """Several lines, each made safe for a terminal."""
     return "\n".join(map(escaped, text.splitlines()))
-
-
-def _write(folder: Path, files: Any) -> list[str]:
-    """Writes a render; removes only what an earlier render listed in its kustomization."""
-    from policies.documents import read_document
-
-    folder.mkdir(parents=True, exist_ok=True)
-    listing = folder / "kustomization.yaml"
-    if listing.exists():
-        earlier = read_document(read_text(listing), str(listing))
-        resources = earlier.get("resources", []) if isinstance(earlier, dict) else []
-        for name in resources if isinstance(resources, list) else []:
-            if isinstance(name, str) and name not in files and Path(name).name == name:
-                (folder / name).unlink(missing_ok=True)
-    elif any(folder.iterdir()):
-        raise AlreadyExists(
-            f"writing manifests to {folder}: it holds other files",
-            hint="name an empty folder or an earlier render",
-        )
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return [str(folder / name) for name in files]
 
 
 def _inventory_data(path: Path) -> dict[str, object]:

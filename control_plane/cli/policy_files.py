@@ -7,10 +7,15 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+import typer
 
 from control_plane.core.errors import InvalidInput, NotFound, ResourceExhausted
 from policies.project import DATA_FILES, is_test
+
+FolderArgument = Annotated[Path, typer.Argument(help="Folder with Rego and data, or one file.")]
+InventoryFlag = Annotated[Path, typer.Option("--inventory", help="What exists: workloads, services, labels.")]
 
 MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 64 << 20

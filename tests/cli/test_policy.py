@@ -200,3 +200,37 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     result = run("check", tmp_path)
     assert result.exit_code == 1
     assert "isn't UTF-8 text" in result.stderr
+
+
+def test_a_broken_invariant_is_shown_with_a_request_and_refused(project: Path) -> None:
+    edited(project, "input.source.spiffe_id == payments", "input.source.spiffe_id in {payments, frontend}")
+    # Segmentation still stands between the front end and the database.
+    assert run("compile", project, "--inventory", INVENTORY).exit_code == 0
+    segmentation = project / "segmentation" / "segmentation.rego"
+    segmentation.write_text(segmentation.read_text().replace('"web": {"app"}', '"web": {"app", "data"}'))
+    rule = segmentation.read_text()
+    segmentation.write_text(
+        rule.replace('input.destination.labels.tier == "data"', 'input.destination.labels.tier == "x"')
+    )
+    result = run("compile", project, "--inventory", INVENTORY)
+    assert result.exit_code == 1
+    assert "shop/card-db: broken invariant: card-db is reached by payments only" in result.stdout
+    assert "spiffe://gatehouse.test/ns/shop/sa/frontend" in result.stdout
+
+
+def test_callers_of_and_reachable_from_agree(project: Path) -> None:
+    callers = answer("callers-of", project, "shop/card-db", "--inventory", INVENTORY)["access"]
+    assert isinstance(callers, list)
+    (only,) = callers
+    assert only["caller"] == "spiffe://gatehouse.test/ns/shop/sa/payments"
+    reached = answer("reachable-from", project, only["caller"], "--inventory", INVENTORY)["access"]
+    assert isinstance(reached, list)
+    assert "shop/card-db" in {one["workload"] for one in reached}
+
+
+def test_rules_that_conflict_are_shown_with_the_request_where_they_meet(project: Path) -> None:
+    file = project / "authz" / "authz.rego"
+    file.write_text(file.read_text() + '\nallow := false if input.request.path == "/v1/charges/7"\n')
+    result = run("compile", project, "--inventory", INVENTORY)
+    assert result.exit_code == 1
+    assert "/v1/charges/7" in result.stderr

@@ -1,0 +1,167 @@
+"""`gatehouse policy compile | render`: manifests of a policy, and the proof that they say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from control_plane.cli import printing
+from control_plane.cli.options import Output, OutputFlag
+from control_plane.cli.policy_files import FolderArgument, InventoryFlag, read_project, read_text
+from control_plane.cli.policy_meaning import what_is_asked
+from control_plane.cli.remote import reported
+from control_plane.core.errors import AlreadyExists
+
+TargetFlag = Annotated[str, typer.Option("--target", help="What the manifests are for.")]
+ExactFlag = Annotated[bool, typer.Option("--exact-only", help="Refuse what the target can't say exactly.")]
+CustomFlag = Annotated[
+    str,
+    typer.Option(
+        "--custom-provider", help="Name of the agent's ext_authz provider; lets it decide the rest."
+    ),
+]
+
+
+def compile_policy(
+    folder: FolderArgument,
+    inventory: InventoryFlag,
+    target: TargetFlag = "istio-sidecar",
+    exact_only: ExactFlag = False,
+    custom_provider: CustomFlag = "",
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Compiles a policy for a target and proves that the manifests admit nothing that Rego refuses."""
+    with reported(output):
+        compiled = _compiled(folder, inventory, target, exact_only, custom_provider)
+    _print_compilation(output, compiled, [])
+    if not compiled.accepted:
+        raise typer.Exit(1)
+
+
+def render(
+    folder: FolderArgument,
+    inventory: InventoryFlag,
+    out: Annotated[Path, typer.Option("--out", help="A folder; one file an object, and a kustomization.")],
+    target: TargetFlag = "istio-sidecar",
+    exact_only: ExactFlag = False,
+    custom_provider: CustomFlag = "",
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Writes the proved manifests for GitOps; files of an earlier render that are no longer meant go."""
+    with reported(output):
+        compiled = _compiled(folder, inventory, target, exact_only, custom_provider)
+        if not compiled.accepted:
+            _print_compilation(output, compiled, [])
+            raise typer.Exit(1)
+        written = _write(out, compiled.files())
+    _print_compilation(output, compiled, written)
+
+
+def _compiled(folder: Path, inventory: Path, target: str, exact_only: bool, custom_provider: str) -> Any:
+    from policies.compilation import compile_project
+    from policies.inventory_file import parse_inventory
+    from policies.project import Project
+    from policies.targets.emission import Options
+
+    project = Project.of(read_project(folder))
+    options = Options(exact_only=exact_only, custom_provider=custom_provider)
+    return compile_project(project, parse_inventory(read_text(inventory)), target, options)
+
+
+def _print_compilation(output: Output, compiled: Any, written: list[str]) -> None:
+    answer = {
+        "target": compiled.proved.target,
+        "bundle_digest": compiled.policies.bundle_digest,
+        "accepted": compiled.accepted,
+        "exact": compiled.exact,
+        "objects": len(compiled.proved.emission.manifests),
+        "verdicts": [
+            {
+                "workload": one.workload, "layer": one.layer, "outcome": str(one.outcome),
+                "witness": one.witness.document() if one.witness else None,
+                "origins": [str(origin) for origin in one.origins],
+                "reason": one.reason, "assumptions": list(one.assumptions),
+            }
+            for one in compiled.proved.verdicts
+        ],
+        "shortfalls": [
+            {
+                "workload": one.workload, "step": str(one.step), "reason": one.reason,
+                "origins": [str(origin) for origin in one.origins],
+            }
+            for one in compiled.proved.emission.shortfalls
+        ],
+        "breaches": [
+            {
+                "workload": one.workload, "invariant": one.invariant[0].rule if one.invariant else "",
+                "origins": [str(origin) for origin in one.invariant],
+                "witness": one.request.document() if one.request else None,
+                "admitted_by": [str(origin) for origin in one.admitted_by], "reason": one.reason,
+            }
+            for one in compiled.breaches
+        ],
+        "warnings": [warning.to_json() for warning in compiled.warnings],
+        "written": written,
+    }  # fmt: skip
+
+    def human() -> None:
+        for warning in compiled.warnings:
+            printing.note(warning.render())
+        rows = [
+            (one.workload, one.layer, one.outcome, ", ".join(map(str, one.origins)))
+            for one in compiled.proved.verdicts
+        ]
+        printing.table(["workload", "guard", "outcome", "rego"], rows, empty="no workload is governed")
+        for one in compiled.proved.verdicts:
+            if one.witness is not None:
+                verb = (
+                    "is refused, though Rego allows"
+                    if one.accepted
+                    else "is let through, though Rego refuses"
+                )
+                printing.line(f"{one.workload}: {verb}: {what_is_asked(one.witness)}")
+            elif one.reason:
+                printing.line(f"{one.workload}: {one.reason}")
+        for one in compiled.proved.emission.shortfalls:
+            printing.line(str(one))
+        for one in compiled.breaches:
+            rule = one.invariant[0]
+            printing.line(f"{one.workload}: broken invariant: {rule.rule} ({rule})")
+            shown = what_is_asked(one.request) if one.request else one.reason
+            printing.line(f"    {shown}  admitted by {', '.join(map(str, one.admitted_by))}")
+        said = (
+            "refused"
+            if not compiled.accepted
+            else "exact"
+            if compiled.exact
+            else "accepted, narrower than Rego"
+        )
+        printing.line(f"{compiled.proved.target}: {len(compiled.proved.emission.manifests)} objects, {said}")
+        if written:
+            printing.line(f"wrote {len(written)} files")
+
+    printing.emit(output, answer, human)
+
+
+def _write(folder: Path, files: Any) -> list[str]:
+    """Writes a render; removes only what an earlier render listed in its kustomization."""
+    from policies.documents import read_document
+
+    folder.mkdir(parents=True, exist_ok=True)
+    listing = folder / "kustomization.yaml"
+    if listing.exists():
+        earlier = read_document(read_text(listing), str(listing))
+        resources = earlier.get("resources", []) if isinstance(earlier, dict) else []
+        for name in resources if isinstance(resources, list) else []:
+            if isinstance(name, str) and name not in files and Path(name).name == name:
+                (folder / name).unlink(missing_ok=True)
+    elif any(folder.iterdir()):
+        raise AlreadyExists(
+            f"writing manifests to {folder}: it holds other files",
+            hint="name an empty folder or an earlier render",
+        )
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [str(folder / name) for name in files]

@@ -1,0 +1,148 @@
+"""`gatehouse policy diff | callers-of | reachable-from`: what a policy means, for all requests at once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from control_plane.cli import printing
+from control_plane.cli.options import Output, OutputFlag
+from control_plane.cli.policy_files import FolderArgument, InventoryFlag, read_project, read_text
+from control_plane.cli.remote import reported
+
+
+class FailOn(StrEnum):
+    """Which changes a gate refuses; what can't be decided counts as a gain."""
+
+    GAINS = "gains"
+    ANY = "any"
+    NONE = "none"
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(help="The policy as it is.")],
+    new: Annotated[Path, typer.Argument(help="The policy as it would be.")],
+    inventory: InventoryFlag,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A table for a pull request.")] = False,
+    fail_on: Annotated[FailOn, typer.Option(help="Which changes exit with 1.")] = FailOn.GAINS,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Tells who gains and who loses access, each with one request that shows it and the Rego lines."""
+    from policies.diff import Direction, compare_policies
+    from policies.diff import markdown as as_table
+
+    with reported(output):
+        (known, before), (_, after) = _questions(old, inventory), _questions(new, inventory)
+        changes = compare_policies(before, after, known)
+    answer = [
+        {
+            "direction": str(one.direction), "workload": one.workload, "question": one.question,
+            "caller": one.caller, "request": one.request.document() if one.request else None,
+            "before": [str(origin) for origin in one.before], "after": [str(origin) for origin in one.after],
+            "reason": one.reason,
+        }
+        for one in changes
+    ]  # fmt: skip
+
+    def human() -> None:
+        if markdown:
+            printing.document(as_table(changes))
+            return
+        for one in changes:
+            printing.line(
+                f"{one.direction}  {one.caller or 'callers outside the inventory'} → {one.workload}"
+            )
+            printing.line(f"    {what_is_asked(one.request) if one.request else one.reason}")
+            for side, origins in (("before", one.before), ("after", one.after)):
+                printing.line(f"    {side}: {one.question} {', '.join(map(str, origins)) or 'no rule'}")
+        if not changes:
+            printing.line("no request gains or loses access")
+
+    printing.emit(output, {"changes": answer}, human)
+    counted = changes if fail_on is FailOn.ANY else [c for c in changes if c.direction is not Direction.LOSES]
+    if counted and fail_on is not FailOn.NONE:
+        raise typer.Exit(1)
+
+
+def callers_of(
+    folder: FolderArgument,
+    workload: Annotated[str, typer.Argument(help="namespace/name, as in the inventory.")],
+    inventory: InventoryFlag,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Tells everybody who can reach a workload, each with one request and the Rego lines that admit it."""
+    from policies import reach
+
+    with reported(output):
+        known, policies = _questions(folder, inventory)
+        found = reach.callers_of(policies, known, workload)
+    _print_access(output, found)
+
+
+def reachable_from(
+    folder: FolderArgument,
+    caller: Annotated[str, typer.Argument(help="A SPIFFE ID.")],
+    inventory: InventoryFlag,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Tells every workload that an identity can reach, each with one request that shows it."""
+    from control_plane.core.spiffe_id import SpiffeId
+    from policies import reach
+
+    with reported(output):
+        known, policies = _questions(folder, inventory)
+        found = reach.reachable_from(policies, known, str(SpiffeId.parse(caller)))
+    _print_access(output, found)
+
+
+def _questions(folder: Path, inventory: Path) -> tuple[Any, Any]:
+    """The inventory, and the policy as questions about its workloads."""
+    from policies.inventory_file import parse_inventory
+    from policies.project import Project
+    from policies.questions import Questions
+
+    known = parse_inventory(read_text(inventory))
+    project = Project.of(read_project(folder))
+    return known, Questions.of(project.checked().compiled, known, project.data).all(project.digest)
+
+
+def _print_access(output: Output, found: Any) -> None:
+    answer = [
+        {
+            "caller": one.caller, "workload": one.workload, "request": one.request.document(),
+            "origins": [str(origin) for origin in one.origins],
+        }
+        for one in found
+    ]  # fmt: skip
+
+    def human() -> None:
+        for one in found:
+            printing.line(f"{one.caller or 'callers outside the inventory'} → {one.workload}")
+            printing.line(f"    {what_is_asked(one.request)}  ({', '.join(map(str, one.origins))})")
+        if not found:
+            printing.line("nobody")
+
+    printing.emit(output, {"access": answer}, human)
+
+
+def what_is_asked(request: Any) -> str:
+    """A request without what the workload's name and the caller's identity say already."""
+    from policies.formula import Request
+
+    said = (
+        "destination.",
+        "connection.mtls",
+        "source.labels",
+        "source.namespace",
+        "source.service_account",
+        "source.trust",
+    )
+    kept = {
+        attribute: value
+        for attribute, value in request.values.items()
+        if attribute.name == "destination.port" or not attribute.name.startswith(said)
+    }
+    return str(Request.of(kept))
