@@ -18,7 +18,13 @@ from agent.node import Node, ServerSession
 from agent.ports import Change
 from agent.waiting import wait_any
 from control_plane.core.bundle import Bundle
-from control_plane.core.errors import DeadlineExceeded, GatehouseError, PermissionDenied, Unimplemented
+from control_plane.core.errors import (
+    DeadlineExceeded,
+    GatehouseError,
+    PermissionDenied,
+    Unavailable,
+    Unimplemented,
+)
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
@@ -87,18 +93,21 @@ class Synchroniser:
     async def _watch(self, session: ServerSession, stop: asyncio.Event) -> None:
         """Follows the server's pushes until the stream ends or another connection takes over."""
         began = self._clock.monotonic()
-        async with session.api.watch(self._identities.entries) as changes:
-            iterator = changes.__aiter__()
-            while not stop.is_set():
-                change = await self._next(iterator, session, stop)
-                if change is None:
-                    return
-                if not change.is_heartbeat:
-                    await self._apply(session, change)
-                self.pushed, self._polling = True, False
-                self._succeeded()
+        try:
+            async with session.api.watch(self._identities.entries) as changes:
+                iterator = changes.__aiter__()
+                while (change := await self._next(iterator, session, stop)) is not None:
+                    if not change.is_heartbeat:
+                        await self._apply(session, change)
+                    self.pushed, self._polling = True, False
+                    self._succeeded()
+        except Unavailable as error:
+            # Servers end old connections on purpose, so that agents spread anew.
+            if self._clock.monotonic() - began < STEADY_SECONDS:
+                raise
+            _log.debug("push_stream_ended", reason=str(error))
         if self._clock.monotonic() - began < STEADY_SECONDS:
-            await self._pause(stop, SERVER.delay(1, str(session.serial)))
+            await self._pause(stop, SERVER.delay(2, str(session.serial)))
 
     async def _next(self, iterator: object, session: ServerSession, stop: asyncio.Event) -> Change | None:
         """The next push; None when this connection's time is over."""

@@ -407,3 +407,18 @@ def test_the_admin_socket_answers_spires_tools(agent_in: Any, entry: Any, run_as
             assert level.current_level == types.LogLevel.INFO
 
     run_async(work())
+
+
+def test_a_server_that_ends_each_stream_at_once_is_not_hammered(
+    agent_in: Any, entry: Any, run_async: Any
+) -> None:
+    async def work() -> None:
+        def short(server: Any) -> None:
+            server.watch_ends = True
+
+        async with agent_in(entry("e1", "/w"), before=short) as run:
+            await asyncio.sleep(2)
+            assert 1 <= run.server.calls["Watch"] <= 6
+            assert (await run.x509_once()).svids
+
+    run_async(work())

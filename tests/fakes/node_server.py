@@ -148,6 +148,7 @@ class FakeServer:
         self.refuse: dict[str, GatehouseError] = {}
         self.refuse_entry: dict[str, int] = {}
         self.deny: DenialReason | None = None
+        self.watch_ends = False
         self.calls: Counter[str] = Counter()
         self.batches: list[int] = []
         self.posted: list[int] = []
@@ -426,6 +427,8 @@ class _Node:
             ]
             gone = [each for each in known if each not in entries]
             yield self._response(True, new, gone, bundle, federated.values(), [])
+            if server.watch_ends:
+                return
             while True:
                 await news.wait()
                 await asyncio.sleep(0.01)
