@@ -174,13 +174,13 @@ def serve(short_dir: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def api() -> Any:
-    """The helpers of this file, for tests that can't import it."""
+    """The functions of this file, for tests that can't import it."""
 
-    class Helpers:
+    class Tools:
         td = TD
         new_key_and_csr = staticmethod(new_key_and_csr)
         message_of = staticmethod(message_of)
         entry_for = staticmethod(entry_for)
         random = staticmethod(os.urandom)
 
-    return Helpers
+    return Tools
