@@ -35,6 +35,7 @@ from policies.language.compile_order import Order, lower_head
 from policies.language.compile_terms import ROOTS, direct_vars, node_terms, unification
 from policies.language.compiled import CompiledModules, CompiledQuery, CompiledRule, Shape
 from policies.language.diagnostics import Diagnostic, Diagnostics, ErrorCode, Related
+from policies.language.parser import too_deep
 
 _SHAPES = {RuleKind.FUNCTION: Shape.FUNCTION, RuleKind.PARTIAL_SET: Shape.SET}
 
@@ -44,7 +45,10 @@ def compile_modules(
 ) -> CompiledModules:
     """The modules compiled together. Raises Diagnostics; `strict` adds what `opa check --strict` adds."""
     compiler = _Compiler(modules, builtins)
-    compiled = compiler.run()
+    try:
+        compiled = compiler.run()
+    except RecursionError as error:
+        raise too_deep(modules[0].source) from error
     if strict and compiled.findings:
         raise Diagnostics(compiled.findings)
     return compiled

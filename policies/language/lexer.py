@@ -18,7 +18,7 @@ from policies.language.source import Source, Span
 
 MAX_CHARACTERS: Final = 8 * 1024 * 1024
 MAX_TOKENS: Final = 3_000_000
-MAX_BRACKETS: Final = 80
+MAX_BRACKETS: Final = 60
 """So many brackets may be open at once; the parser recurses once for each."""
 
 KEYWORDS: Final = frozenset(

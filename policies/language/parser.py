@@ -25,7 +25,10 @@ _ROOTS: Final = ("data", "future", "input", "rego")
 def parse_module(text: str, file: str = "policy.rego") -> Module:
     """The module written in `text`; `file` names it in errors. Raises Diagnostics."""
     source = Source(file, text)
-    return _ModuleParser(source).module()
+    try:
+        return _ModuleParser(source).module()
+    except RecursionError as error:
+        raise too_deep(source) from error
 
 
 def parse_query(text: str, file: str = "query", *, strict_not: bool = False) -> Body:
@@ -39,6 +42,8 @@ def parse_query(text: str, file: str = "query", *, strict_not: bool = False) -> 
             body = parser.parse_body(EOF)
         except Failure as failure:
             found.append(failure.diagnostic)
+        except RecursionError as error:
+            raise too_deep(parser.source) from error
     if found:
         raise Diagnostics(found)
     return body
@@ -191,6 +196,7 @@ class _ModuleParser(RuleParser):
                 self.fail(span, "`future` imports cannot be aliased", "the import without `as`")
 
 
-def parse_error(span: Span, message: str) -> Diagnostics:
-    """One syntax error, for those who find it outside of the parser."""
-    return Diagnostics([Diagnostic(span, ErrorCode.PARSE, message)])
+def too_deep(source: Source) -> Diagnostics:
+    """For callers that stand so deep themselves that even a policy within all limits doesn't fit."""
+    message = "the policy is nested too deeply for where it is read"
+    return Diagnostics([Diagnostic(Span(source, 0, 1), ErrorCode.LIMIT, message, hint="nest less")])

@@ -127,6 +127,21 @@ def test_v0_is_refused_with_the_line_rewritten(text: str, replacement: str) -> N
     assert {d.replacement for d in caught.value.diagnostics} == {replacement}
 
 
+def test_a_deep_caller_gets_a_named_error_too() -> None:
+    text = "package p\np := " + "[x | x := " * 55 + "1" + "]" * 55
+
+    def deep(levels: int) -> None:
+        if levels:
+            deep(levels - 1)
+        else:
+            parse_module(text)
+
+    deep(0)
+    with pytest.raises(Diagnostics) as caught:
+        deep(600)
+    assert caught.value.diagnostics[0].code is ErrorCode.LIMIT
+
+
 @pytest.mark.parametrize(
     "text",
     [
