@@ -42,7 +42,7 @@ from policies.language.closure_tests import (
 )
 from policies.language.compiled import CompiledModules, CompiledRule, RuleGroup, Shape
 from policies.language.evaluate import UNDEFINED, EvaluationError, Evaluator, Limits
-from policies.language.evaluate_bodies import variables
+from policies.language.evaluate_patterns import variables
 from policies.language.evaluate_terms import TermCompiler, item_of
 from policies.language.evaluate_world import Path
 from policies.language.values import FALSE, TRUE, Object, Set, Value, from_python, members

@@ -4,8 +4,7 @@ Each expression becomes a step that knows the step after it and calls that once 
 that can hold at most once are tests and run flat in a row; only what iterates nests a Python call. A step
 returns True when whoever collects the solutions wants no more.
 
-Unification is taken apart while compiling: every pair of sides becomes a comparison, a match of a value
-against a pattern, or an iteration, in an order in which each finds its variables bound.
+Not here: `=` (`evaluate_unify`), patterns and references that iterate (`evaluate_patterns`).
 """
 
 from __future__ import annotations
@@ -14,42 +13,16 @@ from collections.abc import Callable
 
 from policies.language import ast
 from policies.language.builtins.registry import BUILTINS
-from policies.language.evaluate_errors import ConflictError, EvaluationError, RefusedError
-from policies.language.evaluate_terms import Evaluate, Frame, Step, TermCompiler, apply_builtin, item_of
-from policies.language.evaluate_world import UNDEFINED, Mock, Result, World, replaced_at
-from policies.language.source import Span
+from policies.language.evaluate_errors import ConflictError, RefusedError
+from policies.language.evaluate_patterns import ROOTS, Match, SingleTest, Test, in_a_row, variables
+from policies.language.evaluate_terms import Evaluate, Frame, Step, apply_builtin
+from policies.language.evaluate_unify import UnificationCompiler
+from policies.language.evaluate_with import Change
+from policies.language.evaluate_world import UNDEFINED, Result, World
 from policies.language.values import FALSE, Object, Set, Value, members
 
-Test = Callable[[Frame], bool]
-Match = Callable[[Frame, Value], bool]
-"""Binds the variables of a pattern to the parts of a value; False when the value does not fit."""
-Consume = Callable[[Frame, Value], bool]
-"""Continues with a value that an iteration came to."""
 
-_ROOTS = frozenset({"input", "data"})
-
-
-def variables(term: ast.Term | ast.Expr) -> frozenset[str]:
-    """The local variables that a term needs or binds: those inside comprehensions are not counted.
-
-    Comprehension variables of the outside are bound before by the order of the body, hence of no interest
-    here.
-    """
-    match term:
-        case ast.Var(name=name):
-            return frozenset() if name in _ROOTS else frozenset({name})
-        case ast.Ref(head=head, operands=operands):
-            return variables(head).union(*map(variables, operands))
-        case ast.Array(items=items) | ast.Set(items=items):
-            return frozenset().union(*map(variables, items))
-        case ast.Object(entries=entries):
-            return frozenset().union(*(variables(key) | variables(item) for key, item in entries))
-        case ast.Call(arguments=arguments):
-            return frozenset().union(*map(variables, arguments))
-    return frozenset()
-
-
-class BodyCompiler(TermCompiler):
+class BodyCompiler(UnificationCompiler):
     """Adds bodies, unification and everything that iterates."""
 
     # --- bodies -------------------------------------------------------------------------------------
@@ -77,12 +50,12 @@ class BodyCompiler(TermCompiler):
             expression = body[index]
             index += 1
             compiled = self._expression(expression, bound, self._rest(body, index, final))
-            if isinstance(compiled, _Test):
+            if isinstance(compiled, SingleTest):
                 tests.append(self._observed(compiled.test, expression))
                 bound |= compiled.binds
             else:
-                return _in_a_row(tests, self._observed_step(compiled, expression))
-        return _in_a_row(tests, final(bound))
+                return in_a_row(tests, self._observed_step(compiled, expression))
+        return in_a_row(tests, final(bound))
 
     def _observed(self, test: Test, expression: ast.Expr) -> Test:
         if not self.program.observed:
@@ -114,15 +87,15 @@ class BodyCompiler(TermCompiler):
 
     def _expression(
         self, expression: ast.Expr, bound: frozenset[str], rest: Callable[[frozenset[str]], Step]
-    ) -> _Test | Step:
+    ) -> SingleTest | Step:
         if expression.modifiers:
             return self._with(expression, bound, rest)
         node = expression.node
         match node:
             case ast.Not(body=body):
-                return _Test(_negated(self.exists(body, bound)))
+                return SingleTest(_negated(self.exists(body, bound)))
             case ast.Every():
-                return _Test(self._every(node, bound))
+                return SingleTest(self._every(node, bound))
             case ast.Some() | ast.SomeIn():
                 raise RefusedError(
                     type(node).__name__, "must be rewritten before evaluation", expression.span
@@ -131,10 +104,10 @@ class BodyCompiler(TermCompiler):
                 for call, other in ((left, right), (right, left)):
                     if isinstance(call, ast.Call) and self._is_relation(call):
                         return self._relation(call, call.arguments, other, bound, rest)
-                return self._unify([(left, right)], bound, rest, expression.span)
+                return self.unify([(left, right)], bound, rest, expression.span)
             case ast.Call():
                 return self._call_expression(node, bound, rest)
-            case ast.Ref() if self._iterates(node, bound):
+            case ast.Ref() if self.iterates(node, bound):
                 binds = variables(node)
                 after = rest(bound | binds)
                 return self.iterate(node, bound, lambda frame, value: value is not FALSE and after(frame))
@@ -144,7 +117,7 @@ class BodyCompiler(TermCompiler):
             value = value_of(frame)
             return value is not FALSE and value is not UNDEFINED
 
-        return _Test(holds_true)
+        return SingleTest(holds_true)
 
     def exists(self, body: ast.Body, bound: frozenset[str]) -> Test:
         """Whether the body has a solution."""
@@ -158,7 +131,7 @@ class BodyCompiler(TermCompiler):
 
     def _call_expression(
         self, call: ast.Call, bound: frozenset[str], rest: Callable[[frozenset[str]], Step]
-    ) -> _Test | Step:
+    ) -> SingleTest | Step:
         arity = self.program.arity_of(call)
         builtin = BUILTINS.get(call.name)
         output = call.arguments[arity] if len(call.arguments) > arity else None
@@ -167,16 +140,16 @@ class BodyCompiler(TermCompiler):
             return self._relation(call, inputs, output, bound, rest)
         plain = ast.Call(call.operator, inputs, span=call.span)
         if output is not None:
-            return self._unify([(plain, output)], bound, rest, call.span)
+            return self.unify([(plain, output)], bound, rest, call.span)
         value_of = self.call(plain, bound)
         if builtin is not None and builtin.result is None:  # print: says nothing about the body
-            return _Test(lambda frame: (value_of(frame), True)[1])
+            return SingleTest(lambda frame: (value_of(frame), True)[1])
 
         def holds(frame: Frame) -> bool:
             value = value_of(frame)
             return value is not FALSE and value is not UNDEFINED
 
-        return _Test(holds)
+        return SingleTest(holds)
 
     def _relation(
         self,
@@ -216,194 +189,6 @@ class BodyCompiler(TermCompiler):
             return False
 
         return step
-
-    # --- unification --------------------------------------------------------------------------------
-
-    def _iterates(self, term: ast.Term, bound: frozenset[str]) -> bool:
-        return isinstance(term, ast.Ref) and not variables(term) <= bound
-
-    def _unify(
-        self,
-        pairs: list[tuple[ast.Term, ast.Term]],
-        bound: frozenset[str],
-        rest: Callable[[frozenset[str]], Step],
-        span: Span,
-    ) -> _Test | Step:
-        """The pairs in an order in which each can be decided, then the rest of the body."""
-        pairs = [simple for pair in pairs for simple in _taken_apart(*pair)]
-        tests: list[Test] = []
-        start = bound
-        while pairs:
-            chosen = self._choose(pairs, bound)
-            if chosen is None:
-                raise RefusedError("unification", "neither side is bound when it is reached", span)
-            left, right = pairs.pop(chosen)
-            if isinstance(left, ast.Ref) and self._iterates(left, bound):
-                remaining, now = pairs, bound
-
-                def go_on(known: frozenset[str]) -> Step:
-                    if not remaining:  # noqa: B023 - both are read before the loop moves on
-                        return rest(known)
-                    step = self._unify(remaining, known, rest, span)  # noqa: B023
-                    return (
-                        _in_a_row([step.test], rest(known | step.binds)) if isinstance(step, _Test) else step
-                    )
-
-                return _in_a_row(tests, self._iterate_pair(left, right, now, go_on, span))
-            value_of = self.term(left, bound)
-            match, bound = self.pattern(right, bound)
-            tests.append(_matching(value_of, match))
-        return _Test(lambda frame: all(test(frame) for test in tests) if len(tests) != 1 else tests[0](frame),
-                     bound - start) if len(tests) != 1 else _Test(tests[0], bound - start)  # fmt: skip
-
-    def _choose(self, pairs: list[tuple[ast.Term, ast.Term]], bound: frozenset[str]) -> int | None:
-        """A pair that can be decided now, cheapest first; the side with the value is moved to the left."""
-        for at, (left, right) in enumerate(pairs):
-            for value, pattern in ((left, right), (right, left)):
-                if variables(value) <= bound and not self._iterates(pattern, bound):
-                    pairs[at] = (value, pattern)
-                    return at
-        for at, (left, right) in enumerate(pairs):
-            for value, pattern in ((left, right), (right, left)):
-                if self._iterates(value, bound) and self._head_is_bound(value, bound):
-                    pairs[at] = (value, pattern)
-                    return at
-        return None
-
-    def _head_is_bound(self, term: ast.Term, bound: frozenset[str]) -> bool:
-        return isinstance(term, ast.Ref) and variables(term.head) <= bound
-
-    def _iterate_pair(
-        self,
-        ref: ast.Ref,
-        other: ast.Term,
-        bound: frozenset[str],
-        rest: Callable[[frozenset[str]], Step],
-        span: Span,
-    ) -> Step:
-        after_ref = bound | variables(ref)
-        if isinstance(other, ast.Ref) and self._iterates(other, after_ref):
-            # Both sides iterate: keep the left value, go through the right side, compare.
-            slot = self.temporary()
-            after = rest(after_ref | variables(other))
-            inner = self.iterate(other, after_ref, lambda frame, value: frame[slot] == value and after(frame))
-
-            def keep(frame: Frame, value: Value) -> bool:
-                frame[slot] = value
-                return inner(frame)
-
-            return self.iterate(ref, bound, keep)
-        match, known = self.pattern(other, after_ref)
-        after_match = rest(known)
-        return self.iterate(ref, bound, lambda frame, value: match(frame, value) and after_match(frame))
-
-    def pattern(self, term: ast.Term, bound: frozenset[str]) -> tuple[Match, frozenset[str]]:
-        """The match of a value against a term, and the variables bound after it."""
-        if isinstance(term, ast.Var) and term.name not in _ROOTS and term.name not in bound:
-            slot = self.slot(term.name)
-
-            def bind(frame: Frame, value: Value) -> bool:
-                frame[slot] = value
-                return True
-
-            return bind, bound | {term.name}
-        if variables(term) <= bound:
-            value_of = self.term(term, bound)
-            return (lambda frame, value: value_of(frame) == value), bound
-        if isinstance(term, ast.Array):
-            return self._array_pattern(term, bound)
-        if isinstance(term, ast.Object):
-            return self._object_pattern(term, bound)
-        raise RefusedError(
-            type(term).__name__, "can't be matched while it holds unbound variables", term.span
-        )
-
-    def _array_pattern(self, term: ast.Array, bound: frozenset[str]) -> tuple[Match, frozenset[str]]:
-        # Parts that need a variable which a later part binds are matched after it: [f(x), x].
-        parts: list[tuple[int, Match]] = []
-        waiting = list(enumerate(term.items))
-        while waiting:
-            at = next((i for i, (_, item) in enumerate(waiting) if _matchable(item, bound)), 0)
-            position, item = waiting.pop(at)
-            match, bound = self.pattern(item, bound)
-            parts.append((position, match))
-        size = len(term.items)
-
-        def fits(frame: Frame, value: Value) -> bool:
-            if type(value) is not tuple or len(value) != size:
-                return False
-            return all(match(frame, value[position]) for position, match in parts)
-
-        return fits, bound
-
-    def _object_pattern(self, term: ast.Object, bound: frozenset[str]) -> tuple[Match, frozenset[str]]:
-        entries: list[tuple[Evaluate, Match]] = []
-        for key, item in term.entries:
-            key_of = self.term(key, bound)
-            match, bound = self.pattern(item, bound)
-            entries.append((key_of, match))
-        size = len(entries)
-
-        def fits(frame: Frame, value: Value) -> bool:
-            if type(value) is not Object or len(value) != size:
-                return False
-            for key_of, match in entries:
-                item = value.get(key_of(frame), UNDEFINED)  # type: ignore[arg-type]
-                if item is UNDEFINED or not match(frame, item):  # type: ignore[arg-type]
-                    return False
-            return True
-
-        return fits, bound
-
-    # --- iteration ----------------------------------------------------------------------------------
-
-    def iterate(self, ref: ast.Ref, bound: frozenset[str], consume: Consume) -> Step:
-        """A step that gives every value of a reference with unbound operands to `consume`."""
-        if isinstance(ref.head, ast.Var) and ref.head.name == "data":
-            return self.program.data_iteration(self, ref.operands, bound, consume)
-        ground = 0
-        while variables(ref.operands[ground]) <= bound:
-            ground += 1
-        start = self.term(ast.Ref(ref.head, ref.operands[:ground]) if ground else ref.head, bound)
-        walk = self.walk(ref.operands[ground:], bound, consume)
-
-        def step(frame: Frame) -> bool:
-            value = start(frame)
-            return value is not UNDEFINED and walk(frame, value)  # type: ignore[arg-type]
-
-        return step
-
-    def walk(self, operands: tuple[ast.Term, ...], bound: frozenset[str], consume: Consume) -> Consume:
-        """Goes from a value along operands, bound or not, to every value at their end."""
-        if not operands:
-            return consume
-        operand, below = operands[0], operands[1:]
-        if variables(operand) <= bound:
-            key_of = self.term(operand, bound)
-            onward = self.walk(below, bound, consume)
-
-            def direct(frame: Frame, value: Value) -> bool:
-                key = key_of(frame)
-                if key is UNDEFINED:
-                    return False
-                item = item_of(value, key)  # type: ignore[arg-type]
-                return item is not UNDEFINED and onward(frame, item)  # type: ignore[arg-type]
-
-            return direct
-        match, bound = self.pattern(operand, bound)
-        onward = self.walk(below, bound, consume)
-
-        def each(frame: Frame, value: Value) -> bool:
-            run = frame[0].run
-            for key, item in members(value):
-                run.steps -= 1
-                if run.steps < 0:
-                    raise run.exhausted()
-                if match(frame, key) and onward(frame, item):
-                    return True
-            return False
-
-        return each
 
     # --- every, comprehensions, with ----------------------------------------------------------------
 
@@ -452,7 +237,7 @@ class BodyCompiler(TermCompiler):
 
             return collect
 
-        step = self._head_after_body(term.body, head, bound, final)
+        step = self.body_then(term.body, bound, final)
         build = Set if isinstance(term, ast.SetComprehension) else tuple
 
         def evaluate(frame: Frame) -> Result:
@@ -462,11 +247,6 @@ class BodyCompiler(TermCompiler):
             return frame[0].run.weighed(build(found))  # type: ignore[return-value]
 
         return evaluate
-
-    def _head_after_body(
-        self, body: ast.Body, _head: ast.Term, bound: frozenset[str], final: Callable[[frozenset[str]], Step]
-    ) -> Step:
-        return self.body_then(body, bound, final)
 
     def _object_comprehension(
         self, term: ast.ObjectComprehension, bound: frozenset[str], collected: int
@@ -519,8 +299,8 @@ class BodyCompiler(TermCompiler):
             return back
 
         compiled = self._expression(plain, bound, resume)
-        if isinstance(compiled, _Test):
-            compiled = _in_a_row([compiled.test], resume(bound | compiled.binds))
+        if isinstance(compiled, SingleTest):
+            compiled = in_a_row([compiled.test], resume(bound | compiled.binds))
         step = compiled
 
         def changed(frame: Frame) -> bool:
@@ -540,120 +320,24 @@ class BodyCompiler(TermCompiler):
 
         return changed
 
-    def _modifier(self, modifier: ast.With, bound: frozenset[str]) -> _Change:
+    def _modifier(self, modifier: ast.With, bound: frozenset[str]) -> Change:
         target = modifier.target
         name = ast.dotted(target)
         root = target.head.name if isinstance(target.head, ast.Var) else ""
-        if name in self.program.functions or (root not in _ROOTS and name in BUILTINS):
+        if name in self.program.functions or (root not in ROOTS and name in BUILTINS):
             replacement = ast.dotted(modifier.value) if isinstance(modifier.value, ast.Ref) else ""
             if isinstance(modifier.value, ast.Var):
                 replacement = modifier.value.name
             if replacement in self.program.functions or replacement in BUILTINS:
-                return _Change(lambda _frame: None, mocked=name, replacement=replacement)
-            return _Change(self.term(modifier.value, bound), mocked=name)
+                return Change(lambda _frame: None, mocked=name, replacement=replacement)
+            return Change(self.term(modifier.value, bound), mocked=name)
         path = [self.constant(operand) for operand in target.operands]
-        if root not in _ROOTS or UNDEFINED in path:
+        if root not in ROOTS or UNDEFINED in path:
             raise RefusedError(
                 f"with {name}", "the target must be a constant path of input or data", target.span
             )
-        return _Change(self.term(modifier.value, bound), root=root, path=tuple(path))  # type: ignore[arg-type]
-
-
-class _Test:
-    """An expression that holds at most once, and what it binds."""
-
-    __slots__ = ("binds", "test")
-
-    def __init__(self, test: Test, binds: frozenset[str] = frozenset()) -> None:
-        self.test = test
-        self.binds = binds
-
-
-class _Change:
-    """One `with` modifier."""
-
-    __slots__ = ("_mocked", "_path", "_replacement", "_root", "value_of")
-
-    def __init__(
-        self,
-        value_of: Evaluate,
-        *,
-        root: str = "",
-        path: tuple[Value, ...] = (),
-        mocked: str = "",
-        replacement: str = "",
-    ) -> None:
-        self.value_of = value_of
-        self._root, self._path, self._mocked, self._replacement = root, path, mocked, replacement
-
-    def apply(self, world: World, value: Result) -> World:
-        """The world with the change made."""
-        if self._mocked:
-            mock = Mock(function=self._replacement) if self._replacement else Mock(value=value)
-            return World(
-                world.run, world.input, world.data, {**world.mocks, self._mocked: mock}, world.hidden
-            )
-        if self._root == "input":
-            changed = replaced_at(world.input, self._path, value)  # type: ignore[arg-type]
-            return World(world.run, changed, world.data, world.mocks, world.hidden)
-        data = replaced_at(world.data, self._path, value)  # type: ignore[arg-type]
-        hidden = (*world.hidden, self._path)
-        return World(world.run, world.input, data, world.mocks, hidden)  # type: ignore[arg-type]
-
-
-def _matchable(term: ast.Term, bound: frozenset[str]) -> bool:
-    if isinstance(term, ast.Var) or variables(term) <= bound:
-        return True
-    if isinstance(term, ast.Array):
-        return True
-    if isinstance(term, ast.Object):
-        return all(variables(key) <= bound for key, _ in term.entries)
-    return False
-
-
-def _taken_apart(left: ast.Term, right: ast.Term) -> list[tuple[ast.Term, ast.Term]]:
-    """Two literals of the same form as pairs of their parts, else the pair itself."""
-    if isinstance(left, ast.Array) and isinstance(right, ast.Array) and len(left.items) == len(right.items):
-        return [pair for sides in zip(left.items, right.items, strict=True) for pair in _taken_apart(*sides)]
-    if isinstance(left, ast.Object) and isinstance(right, ast.Object):
-        ours = {key: item for key, item in left.entries if isinstance(key, ast.String)}
-        theirs = {key: item for key, item in right.entries if isinstance(key, ast.String)}
-        constant = len(ours) == len(left.entries) and len(theirs) == len(right.entries)
-        if constant and ours.keys() == theirs.keys():
-            return [pair for key in ours for pair in _taken_apart(ours[key], theirs[key])]
-    return [(left, right)]
+        return Change(self.term(modifier.value, bound), root=root, path=tuple(path))  # type: ignore[arg-type]
 
 
 def _negated(test: Test) -> Test:
     return lambda frame: not test(frame)
-
-
-def _matching(value_of: Evaluate, match: Match) -> Test:
-    def test(frame: Frame) -> bool:
-        value = value_of(frame)
-        return value is not UNDEFINED and match(frame, value)  # type: ignore[arg-type]
-
-    return test
-
-
-def _in_a_row(tests: list[Test], last: Step) -> Step:
-    """All tests, then the step."""
-    if not tests:
-        return last
-    if len(tests) == 1:
-        only = tests[0]
-        return lambda frame: only(frame) and last(frame)
-    if len(tests) == 2:
-        first, second = tests
-        return lambda frame: first(frame) and second(frame) and last(frame)
-
-    def run(frame: Frame) -> bool:
-        for test in tests:
-            if not test(frame):
-                return False
-        return last(frame)
-
-    return run
-
-
-__all__ = ["BodyCompiler", "EvaluationError", "variables"]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from policies.language import ast
 from policies.language.compiled import CompiledRule, RuleGroup, Shape
-from policies.language.evaluate_bodies import BodyCompiler, Match
+from policies.language.evaluate_bodies import BodyCompiler
 from policies.language.evaluate_errors import ConflictError
+from policies.language.evaluate_patterns import Match
 from policies.language.evaluate_terms import Evaluate, Frame, Step, item_of
 from policies.language.evaluate_world import UNDEFINED, Path, Result, World
 from policies.language.values import Object, Set, Value

@@ -13,17 +13,18 @@ from typing import Any
 
 from policies.language import ast
 from policies.language.builtins.registry import BUILTINS
-from policies.language.compiled import CompiledModules, CompiledRule, RuleGroup, RuleTree, Shape
-from policies.language.evaluate_bodies import BodyCompiler, Consume, variables
+from policies.language.compiled import CompiledModules, RuleGroup, RuleTree, Shape
+from policies.language.evaluate_bodies import BodyCompiler
 from policies.language.evaluate_errors import RefusedError
 from policies.language.evaluate_groups import Contribution, Group, assembled, base_at
+from policies.language.evaluate_patterns import Consume, variables
+from policies.language.evaluate_scan import branches, deterministic, dotted, nodes, parts
 from policies.language.evaluate_terms import (
     Evaluate,
     Frame,
     Step,
     TermCompiler,
     apply_builtin,
-    builtin_closure,
     item_of,
 )
 from policies.language.evaluate_world import UNDEFINED, Mock, Path, Result, World
@@ -42,28 +43,28 @@ class Program:
         self.tree = modules.tree
         self.observed = observed
         self.functions: dict[str, Path] = {
-            _dotted(path): path for path, group in modules.groups.items() if group.shape is Shape.FUNCTION
+            dotted(path): path for path, group in modules.groups.items() if group.shape is Shape.FUNCTION
         }
         self.mockable: frozenset[str] = frozenset()
         self._groups: dict[Path, Group] = {}
         bodies = [
             term
             for group in modules.groups.values()
-            for rule in _branches(group.rules)
-            for term in _parts(rule)
+            for rule in branches(group.rules)
+            for term in parts(rule)
         ]
         bodies += [
-            term for group in modules.groups.values() if group.default for term in _parts(group.default)
+            term for group in modules.groups.values() if group.default for term in parts(group.default)
         ]
         self.admit(bodies)
 
-    def admit(self, parts: Sequence[ast.Term | ast.Expr]) -> None:
+    def admit(self, written: Sequence[ast.Term | ast.Expr]) -> None:
         """Makes sure that everything called is implemented; RefusedError names what is not, and where."""
         calls: list[ast.Call] = []
         targets: set[str] = set()
         replacements: set[str] = set()
-        for part in parts:
-            for node in _nodes(part):
+        for part in written:
+            for node in nodes(part):
                 if isinstance(node, ast.Call):
                     calls.append(node)
                 elif isinstance(node, ast.With):
@@ -81,15 +82,15 @@ class Program:
 
     def references(self, group: RuleGroup) -> Iterator[tuple[Path | None, bool]]:
         """What the rules of a group read: constant paths of data, or of the input (None, True)."""
-        rules = [*_branches(group.rules), *([group.default] if group.default is not None else [])]
+        rules = [*branches(group.rules), *([group.default] if group.default is not None else [])]
         for rule in rules:
-            for part in _parts(rule):
-                for node in _nodes(part, every=True):
+            for part in parts(rule):
+                for node in nodes(part, every=True):
                     if isinstance(node, ast.Var) and node.name == "input":
                         yield None, True
                     elif isinstance(node, ast.Call) and node.name in self.functions:
                         yield self.functions[node.name], False
-                    elif isinstance(node, ast.Call) and not _deterministic(node.name):
+                    elif isinstance(node, ast.Call) and not deterministic(node.name):
                         yield None, True  # it does not depend on data alone either
                     elif isinstance(node, ast.Ref) and node.head == ast.Var("data"):
                         constant: list[str] = []
@@ -355,58 +356,3 @@ class Program:
             return False
 
         return walk
-
-
-def _dotted(path: Path) -> str:
-    return ast.dotted(ast.Ref(ast.Var("data"), tuple(map(ast.String, path))))
-
-
-def _deterministic(name: str) -> bool:
-    builtin = BUILTINS.get(name)
-    return builtin is None or builtin.deterministic
-
-
-def _branches(rules: Sequence[CompiledRule]) -> Iterator[CompiledRule]:
-    for rule in rules:
-        branch: CompiledRule | None = rule
-        while branch is not None:
-            yield branch
-            branch = branch.otherwise
-
-
-def _parts(rule: CompiledRule) -> list[ast.Term | ast.Expr]:
-    parts: list[ast.Term | ast.Expr] = [*rule.body, *rule.keys, *rule.arguments]
-    return parts + [term for term in (rule.value, rule.member) if term is not None]
-
-
-def _nodes(part: ast.Term | ast.Expr, *, every: bool = False) -> Iterator[Any]:
-    """Every call and every `with` in a part of a rule; with `every`, all other nodes too."""
-    waiting: list[object] = [part]
-    while waiting:
-        node = waiting.pop()
-        if every or isinstance(node, ast.Call | ast.With):
-            yield node
-        match node:
-            case ast.Expr(node=inner, modifiers=modifiers):
-                waiting += [inner, *modifiers]
-            case ast.With(value=value):
-                waiting.append(value)
-            case ast.Call(arguments=arguments):
-                waiting += arguments
-            case ast.Ref(head=head, operands=operands):
-                waiting += [head, *operands]
-            case ast.Array(items=items) | ast.Set(items=items):
-                waiting += items
-            case ast.Object(entries=entries):
-                waiting += [side for entry in entries for side in entry]
-            case ast.ArrayComprehension(term=term, body=body) | ast.SetComprehension(term=term, body=body):
-                waiting += [term, *body]
-            case ast.ObjectComprehension(key=key, value=value, body=body):
-                waiting += [key, value, *body]
-            case ast.Not(body=body):
-                waiting += body
-            case ast.Every(domain=domain, body=body):
-                waiting += [domain, *body]
-
-
-__all__ = ["Program", "builtin_closure"]
