@@ -12,6 +12,7 @@ PYTHON ?= $(shell for candidate in python3.13 python3.12 python3.11 python3 pyth
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 JOBS ?= auto
+FUZZ ?= fuzz
 
 .PHONY: help python setup-demo setup-dev up down demo test check bench soak fuzz peers lock format proto docs clean
 
@@ -49,8 +50,9 @@ soak: setup-dev  ## the long runs: 1,000 kills, hours of churn
 	GATEHOUSE_CHAOS_KILLS=1000 $(PYTEST) tests/system/test_chaos.py -s
 	$(PYTEST) -m soak --timeout 14400 || [ $$? -eq 5 ]
 
-fuzz: setup-dev  ## hostile input at length
-	HYPOTHESIS_PROFILE=fuzz $(PYTEST) -n $(JOBS) --timeout 3600 -m "not soak and not peers" -k "hostile or fuzz or property"
+fuzz: setup-dev  ## generated input at length (FUZZ=brief: five times the usual)
+	HYPOTHESIS_PROFILE=$(FUZZ) $(PYTEST) -n $(JOBS) --maxprocesses 8 --timeout 3600 -m "hypothesis and not soak and not peers"
+	$(VENV)/python tests/fuzz/targets.py --seconds 120
 
 peers: setup-dev  ## build the real counterparts into the cache: spire-agent, spire-server, opa, go-spiffe
 	@$(VENV)/python tests/interop/peers.py build
