@@ -340,7 +340,13 @@ def _fast(name: str, operands: list[Known | Unknown]) -> Unknown | None:
             return Unknown(is_in, test=member_test(field, known))
         case "regex.match", [Known(value=str() as pattern), Unknown() as field]:
             return _matcher(field, lambda: compile_pattern(pattern))
-        case "glob.match", [Known(value=str() as pattern), Known(value=delimiters), Unknown() as field]:
+        case "glob.match", [
+            Known(value=str() as pattern),
+            Known(value=delimiters),
+            Unknown() as field,
+        ] if not (
+            "?" in pattern or "[" in pattern  # text that is not ASCII needs the slow way's check
+        ):
             return _matcher(field, lambda: compile_glob(pattern, delimiter_text(delimiters)))
     return None
 

@@ -208,7 +208,25 @@ def delimiter_text(operand: Value) -> str:
 
 def match(pattern: str, delimiters: Value, text: str) -> Boolean:
     """Whether the glob matches the whole text."""
-    return boolean(compile_glob(pattern, delimiter_text(delimiters)).search(text) is not None)
+    compiled = compile_glob(pattern, delimiter_text(delimiters))
+    if not text.isascii() and counts_bytes(pattern):
+        raise HaltError(
+            f"glob.match: OPA counts bytes where a character class or '?' stands beside something else, so "
+            f"{pattern[:80]!r} has no clear meaning for text that is not ASCII; use regex.match"
+        )
+    return boolean(compiled.search(text) is not None)
+
+
+@lru_cache(maxsize=2_048)
+def counts_bytes(text: str) -> bool:
+    """Whether the library reads a single character of this glob as a byte (one beside other parts)."""
+    return _counts_bytes(parse_glob(text, delimited=True))
+
+
+def _counts_bytes(pattern: Pattern) -> bool:
+    single = any(isinstance(part, OneOf) or part == Wildcard("single") for part in pattern)
+    nested = (option for part in pattern if isinstance(part, Alternatives) for option in part.options)
+    return (single and len(pattern) > 1) or any(map(_counts_bytes, nested))
 
 
 _META = re.compile(r"[\\*?\[\]{}]")

@@ -15,7 +15,7 @@ from policies.language.evaluate import UNDEFINED, BuiltinFailedError, ConflictEr
 from policies.language.evaluate_world import Result
 from policies.language.parser import parse_module
 from policies.language.serial import json_text, parse_json
-from policies.language.values import Object, Value
+from policies.language.values import TRUE, Object, Value
 
 MEASURED = parse_json((Path(__file__).parent / "measured.json").read_text("utf-8"))
 assert isinstance(MEASURED, Object)
@@ -70,3 +70,9 @@ def test_what_would_take_all_memory_ends_with_an_error_or_nothing(expression: st
 def test_two_values_in_an_object_comprehension_conflict() -> None:
     with pytest.raises(ConflictError):
         evaluated('{x: i | some i, x in ["a", "a"]}')
+
+
+def test_a_single_character_beside_others_is_no_guess_for_text_that_is_not_ascii() -> None:
+    assert evaluated('glob.match("?", ["/"], "é")') is TRUE
+    with pytest.raises(BuiltinFailedError, match="counts bytes"):
+        evaluated('glob.match("/a/?/b", ["/"], "/a/é/b")')
