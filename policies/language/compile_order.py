@@ -129,7 +129,7 @@ class Order:
         start = variable.span.start
         dashed = _DASHED.search(variable.span.source.text[max(0, start - 200) : start])
         if name == "_" and expression is not None and isinstance(expression.node, ast.Not):
-            hint = "not can't iterate: give that a rule of its own or, with future.keywords.not, write not { … }"
+            hint = "not can't iterate: make that a rule of its own or, with future.keywords.not, a not { … }"
         elif dashed is not None:
             hint = f'a minus is an operator: write {dashed.group(1)}["{dashed.group(2)}-{name}"]'
         elif expression is None and name not in self.names.globals:
