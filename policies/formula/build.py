@@ -4,6 +4,7 @@ This is what the symbolic evaluator and the tests call. Constants are checked he
 regular expression raises InvalidInput, where OPA would silently be undefined.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -27,7 +28,9 @@ from policies.formula.atoms import (
 from policies.formula.attributes import Attribute
 from policies.formula.expression import FALSE, Formula, any_of, literal
 from policies.formula.glob import alternatives
+from policies.proof.regular import UndecidableLanguage, parse_expression
 
+_FLAGS: Final = re.compile(r"\(\?[a-zA-Z^-]+\)")  # flags set for the rest, later alternatives included
 _PLAIN: Final = re.compile(r"(?:[^\\.+*?()|\[\]{}^$]|\\[^a-zA-Z0-9])*")
 
 
@@ -108,8 +111,11 @@ def matches_glob(attribute: Attribute, pattern: str, delimiters: tuple[str, ...]
     return any_of(*found)
 
 
-def matches(attribute: Attribute, expression: str) -> Formula:
-    """Rego's `regex.match`: unanchored RE2 search; simpler atoms where it is plain text with anchors."""
+def matches(attribute: Attribute, expression: str, span: str = "regex.match") -> Formula:
+    """Rego's `regex.match`: unanchored RE2 search; simpler atoms where it is plain text with anchors.
+
+    An expression that the proof can't model becomes an opaque condition at `span`.
+    """
     check_expression(expression)
     head, tail = expression.startswith("^"), expression.endswith("$") and not expression.endswith("\\$")
     body = expression[head : len(expression) - tail]
@@ -118,16 +124,26 @@ def matches(attribute: Attribute, expression: str) -> Formula:
     if all(_PLAIN.fullmatch(choice) for choice in choices):
         build = equals if head and tail else starts_with if head else ends_with if tail else contains
         return any_of(*(build(attribute, re.sub(r"\\(.)", r"\1", choice)) for choice in choices))
-    if _splits(expression):
-        return literal(Regex(attribute, f"(?s:.*)(?:{expression})(?s:.*)"))
-    return literal(
-        Regex(attribute, ("" if head else "(?s:.*)") + f"(?:{body})" + ("" if tail else "(?s:.*)"))
-    )
+    branches = _branches(expression)
+    if len(branches) > 1 and not _FLAGS.search(expression):
+        return any_of(*(matches(attribute, branch, span) for branch in branches))
+    before, after = "" if head else "(?s:.*)", "" if tail else "(?s:.*)"
+    return _whole(attribute, f"{before}(?:{body}){after}", span)
 
 
-def _splits(expression: str) -> bool:
-    """Whether `|` stands outside all groups and classes, where an anchor belongs to one branch only."""
-    depth, bracket, index = 0, False, 0
+def _whole(attribute: Attribute, expression: str, span: str) -> Formula:
+    """A full match; opaque where the expression is outside what is modelled."""
+    try:
+        parse_expression(expression)
+    except UndecidableLanguage as error:
+        digest = hashlib.sha256(f"{attribute}\0{expression}".encode()).hexdigest()
+        return opaque(digest, span, error.message, [attribute])
+    return literal(Regex(attribute, expression))
+
+
+def _branches(expression: str) -> list[str]:
+    """The alternatives outside all groups and classes: a search for `a|b` is a search for `a` or for `b`."""
+    found, start, depth, bracket, index = [], 0, 0, False, 0
     while index < len(expression):
         character = expression[index]
         if character == "\\":
@@ -140,9 +156,10 @@ def _splits(expression: str) -> bool:
         elif character in "()":
             depth += 1 if character == "(" else -1
         elif character == "|" and not depth:
-            return True
+            found.append(expression[start:index])
+            start = index + 1
         index += 1
-    return False
+    return [*found, expression[start:]]
 
 
 def opaque(digest: str, span: str, reason: str, reads: Iterable[Attribute] = ()) -> Formula:

@@ -32,11 +32,15 @@ Node = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class RbacReader:
-    """Reads RBAC filters into one space; without `http` no request is visible and headers never match."""
+    """Reads RBAC filters into one space; without `http` no request is visible and headers never match.
+
+    Without `claims` no filter before fills in what tokens say, and metadata about them never matches.
+    """
 
     space: sp.Space
     dimensions: Dimensions
     http: bool = True
+    claims: bool = True
 
     def filters(self, filters: Sequence[object]) -> sp.Literal:
         """All filters of a chain: each must let the request pass."""
@@ -158,6 +162,8 @@ class RbacReader:
         if node.get("invert"):
             raise Undecidable("reading an RBAC rule: inverted metadata isn't modelled")
         steps = [str(_mapping(one).get("key")) for one in _list(node.get("path"))]
+        if node.get("filter") == JWT_FILTER and not self.claims:
+            return sp.FALSE
         if node.get("filter") == JWT_FILTER:
             if steps[:1] != ["payload"] or len(steps) < 2:
                 raise Undecidable(f"reading an RBAC rule: metadata path {shown(steps)} isn't modelled")

@@ -11,6 +11,7 @@ from policies.inventory import Inventory, Service, Workload
 from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
 from policies.proof.envoy_policy import RbacReader
+from policies.proof.envoy_tokens import split_token_filters
 from policies.proof.istio_policy import Chain, Reader
 from policies.proof.manifests import Document, Manifests, attached, checks_tokens, mapping, selecting
 from policies.proof.probes import Interval
@@ -83,7 +84,8 @@ class Guards:
                     filters = one.body.get(name, [])
                     if not isinstance(filters, list):
                         raise Undecidable(f"reading {one.name}: {name} is {shown(filters)}, not a list")
-                    into.append(RbacReader(self._space, self._dimensions, is_http).filters(filters))
+                    claims, rest = split_token_filters(filters, self._inventory)
+                    into.append(RbacReader(self._space, self._dimensions, is_http, claims).filters(rest))
         if not http:
             return sp.TRUE
         return self._by_protocol(workload, self._space.all_of(http), self._space.all_of(tcp))

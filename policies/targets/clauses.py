@@ -227,7 +227,10 @@ def _text_patterns(atom: Atom) -> Iterable[Pattern]:
     if isinstance(atom, Member):
         return [Pattern("member", value) for value in atom.values]
     kinds: Mapping[type, str] = {Prefix: "prefix", Suffix: "suffix", Contains: "contains", Regex: "regex"}
-    assert isinstance(atom, Prefix | Suffix | Contains | Regex), f"{type(atom).__name__} on a text"
+    if not isinstance(atom, Prefix | Suffix | Contains | Regex):
+        raise Unsayable(
+            f"{type(atom).__name__.lower()} on {atom.attribute}: only ports and addresses are ordered"
+        )
     text = atom.pattern if isinstance(atom, Regex) else atom.text
     if text == "" and kinds[type(atom)] != "regex":
         return [PRESENT] if atom.attribute.name != "jwt.claims" else [Pattern(kinds[type(atom)], "")]

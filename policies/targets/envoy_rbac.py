@@ -27,7 +27,7 @@ from policies.formula.glob import glob_expression
 from policies.inventory import Inventory, Workload
 from policies.targets.clause import Clause, Group, port_groups
 from policies.targets.clauses import ClauseBuilder, Unsayable
-from policies.targets.emission import Emission, Options, refusal
+from policies.targets.emission import Emission, Options, refusal, uses_claims
 from policies.targets.manifest import Manifest, manifest
 from policies.targets.patterns import PRESENT, Constraint, Pattern
 from policies.targets.shortfall import Shortfall, Step
@@ -35,6 +35,7 @@ from policies.targets.shortfall import Shortfall, Step
 NAME: Final = "envoy-rbac"
 _HTTP: Final = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 _TCP: Final = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC"
+_TOKENS: Final = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
 _ANYWHERE: Final = (str(ipaddress.IPv4Address(0)), str(ipaddress.IPv6Address(0)))
 _PERMISSIONS: Final = frozenset({PORT, METHOD, PATH, HOST, SNI, DESTINATION_IP})
@@ -50,6 +51,9 @@ def emit_workload(
     question: Question, workload: Workload, inventory: Inventory, bundle: str, options: Options
 ) -> Emission:
     """The filters of one workload."""
+    tokens = uses_claims(question)
+    if tokens and not inventory.issuers:
+        return refusal(NAME, workload, "claims are asked for and the inventory names no issuer of tokens")
     builder = ClauseBuilder(inventory, workload)
     shortfalls: list[Shortfall] = []
     filters: dict[str, list[Node]] = {}
@@ -57,7 +61,7 @@ def emit_workload(
     groups = {group.http: group for group in port_groups(workload)}
     for http in (True, False):
         group = groups.get(http, Group(http, ()))
-        chain: list[Node] = []
+        chain: list[Node] = [_token_filter(inventory)] if http and tokens else []
         for action, decision in (("DENY", question.deny), ("ALLOW", question.allow)):
             try:
                 policies = _policies(decision, group, action, builder, workload, options, shortfalls, origins)
@@ -72,6 +76,29 @@ def emit_workload(
     place = (workload.namespace, workload.name, NAME, "rbac", bundle)
     document: Manifest = manifest("gatehouse.dev/v1", "EnvoyRbac", *place, body, origins)
     return Emission((document,), tuple(dict.fromkeys(shortfalls)))
+
+
+def _token_filter(inventory: Inventory) -> Node:
+    """Checks tokens and fills in claims; a request without a token passes, with an invalid one it doesn't.
+
+    Keys that are fetched come through the cluster `jwks-<issuer name>`, which the listener's owner provides.
+    """
+    providers: dict[str, Node] = {}
+    for issuer in inventory.issuers:
+        uri = {"uri": issuer.jwks_uri, "cluster": f"jwks-{issuer.name}", "timeout": "5s"}
+        keys = (
+            {"remote_jwks": {"http_uri": uri}}
+            if issuer.jwks_uri
+            else {"local_jwks": {"inline_string": issuer.jwks}}
+        )
+        audiences = {"audiences": list(issuer.audiences)} if issuer.audiences else {}
+        common = {"forward": True, "payload_in_metadata": "payload"}
+        providers[issuer.name] = {"issuer": issuer.issuer, **audiences, **keys, **common}
+    choices: list[Node] = [{"provider_name": name} for name in providers]
+    required = {"requires_any": {"requirements": [*choices, {"allow_missing": {}}]}}
+    rules = [{"match": {"prefix": "/"}, "requires": required}]
+    config = {"@type": _TOKENS, "providers": providers, "rules": rules}
+    return {"name": _JWT_FILTER, "typed_config": config}
 
 
 def _filter(http: bool, action: str, policies: Node) -> Node:

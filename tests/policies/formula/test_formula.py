@@ -4,6 +4,7 @@ import contextlib
 import json
 
 import pytest
+import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +66,9 @@ def test_regular_expressions_that_are_plain_text_become_plain_atoms() -> None:
     digits = f.matches(f.PATH, r"^/item/[0-9]+$")
     assert f.evaluate(digits, f.Request.of({f.PATH: "/item/42"}))
     assert not f.evaluate(digits, f.Request.of({f.PATH: "/item/42/x"}))
+    assert isinstance(next(f.atoms_of(f.matches(f.PATH, "(?i)^/a|/b$"))), f.Opaque)
     either = f.matches(f.PATH, "^/a|/b$")
+    assert either is f.starts_with(f.PATH, "/a") | f.ends_with(f.PATH, "/b")
     assert f.evaluate(either, f.Request.of({f.PATH: "/x/b"}))
     assert f.evaluate(either, f.Request.of({f.PATH: "/a/x"}))
 
@@ -169,3 +172,16 @@ def test_a_policy_set_survives_json() -> None:
     policies = f.PolicySet.of("sha256:1", f.WorkloadPolicy("shop/payment", f.Question(allow)))
     assert f.policy_set_from_json(json.loads(json.dumps(f.policy_set_to_json(policies)))) == policies
     assert len(allow.disjuncts) == 1
+
+
+@pytest.mark.parametrize("expression", [
+    "^/a|/b$", "a|b|c", "^(a|b)$", "^/[ab]+$", "x(y|z)*$", r"\.php$", "^", "$", "", "a{2}", r"^/\d+/", "b?",
+    "[|]a", r"\|",
+])  # fmt: skip
+@given(text=st.text("ab/x|yz.php1\n", max_size=6))
+@settings(max_examples=40)
+def test_searches_mean_what_re2_finds(expression, text) -> None:
+    formula = f.matches(f.PATH, expression)
+    if not any(isinstance(atom, f.Opaque) for atom in f.atoms_of(formula)):
+        expected = re2.search(expression, text) is not None
+        assert f.evaluate(formula, f.Request.of({f.PATH: text})) == expected

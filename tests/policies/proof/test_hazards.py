@@ -210,6 +210,18 @@ def test_a_spoilt_manifest_is_rejected_with_a_request(name, inventory) -> None:
     assert expected.items() <= document.items(), refused[0]
 
 
+def test_an_envoy_without_its_token_filter_is_rejected(inventory) -> None:
+    asked = question(CALLER & f.negate(f.equals(f.claim("role"), "guest")))
+    assert [one.outcome for one in prove(asked, "envoy-rbac", "shop/bare", inventory)] == [Outcome.EXACT]
+    unchecked = replacing(
+        ("envoy.filters.http.jwt_authn\n  typed_config", "envoy.filters.http.other\n  typed_config")
+    )
+    wider = prove(asked, "envoy-rbac", "shop/bare", inventory, unchecked)
+    assert wider[0].outcome in (Outcome.WIDER, Outcome.UNDECIDED)
+    believed = replacing(("https://one/keys", "https://two/keys"))
+    assert prove(asked, "envoy-rbac", "shop/bare", inventory, believed)[0].outcome is Outcome.UNDECIDED
+
+
 def test_plain_text_is_let_through_without_strict_mtls(inventory) -> None:
     """Without PeerAuthentication requests without identity exist, and the proof says where they matter."""
     asked = question(f.negate(f.equals(f.SOURCE_ID, WEB)) & f.equals(f.MTLS, True))

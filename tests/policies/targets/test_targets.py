@@ -222,3 +222,20 @@ def test_texts_that_istio_reads_as_patterns_are_not_said(text) -> None:
         result = compiled(asked)
         assert result.accepted
         assert result.emission.shortfalls or result.verdicts[0].outcome is Outcome.EXACT
+
+
+@pytest.mark.parametrize("formula", [
+    f.between(f.claim("level"), 1, 5),
+    f.in_network(f.header("x-real-ip"), "10.0.0.0/8"), f.ends_with(f.SOURCE_IP, ".7"),
+])  # fmt: skip
+def test_comparisons_that_no_proxy_has_are_refused_with_their_line(formula) -> None:
+    for target in ("istio-sidecar", "envoy-rbac"):
+        (refusal,) = compiled(question({3: WEB & formula}), target).emission.refused
+        assert "p.rego:3" in refusal.reason
+
+
+def test_a_regular_expression_beyond_the_model_is_opaque() -> None:
+    asked = question({3: WEB & f.matches(f.PATH, "(?i)admin", "p.rego:3:9"), 4: BATCH})
+    result = compiled(asked)
+    assert result.verdicts[0].outcome is Outcome.NARROWER
+    assert "p.rego:3:9" in str(result.emission.shortfalls[0])
