@@ -42,7 +42,7 @@ KILLS = int(os.environ.get("GATEHOUSE_CHAOS_KILLS", "6"))
 SEED = int(os.environ.get("GATEHOUSE_CHAOS_SEED", str(random.SystemRandom().randrange(10**9))))
 ENTRY, SVID = "/spire.api.server.entry.v1.Entry/", "/spire.api.server.svid.v1.SVID/"
 
-pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.timeout(60 + 30 * KILLS)]
+pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.timeout(120 + 45 * KILLS)]
 
 
 class Load:
@@ -243,7 +243,7 @@ def _recovered(running: ModuleType, server: Any, agent: Any, load: Load, what: s
         assert not load.errors, load.errors
         return len(load.entries) > before[0] and len(load.serials) > before[1] + 5
 
-    running.until(progress, f"work to go on after {what}", seconds=30, log=server.log)
+    running.until(progress, f"work to go on after {what}", seconds=90, log=server.log)
 
 
 def _verify(server: Any, load: Load) -> None:
