@@ -35,7 +35,7 @@ def split_token_filters(filters: Sequence[object], inventory: Inventory) -> tupl
 
 
 def _known(provider: Mapping[str, object], inventory: Inventory) -> bool:
-    """Whether a provider is an issuer of the inventory, with its audiences and keys, and fills in its claims."""raise Undecidable(f"reading Envoy filters: {shown(provider)} isn't an issuer of ours")
+    """Whether a provider is an issuer of the inventory, audiences and keys included, and shows its claims."""
     remote, local = provider.get("remote_jwks"), provider.get("local_jwks")
     http_uri = remote.get("http_uri") if isinstance(remote, Mapping) else None
     uri = http_uri.get("uri") if isinstance(http_uri, Mapping) else None
