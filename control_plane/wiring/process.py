@@ -22,7 +22,7 @@ from control_plane.identity.issuance import IssuanceSettings, Issuer
 from control_plane.identity.journal import Journal
 from control_plane.identity.replica import Replica
 from control_plane.identity.trust import Trust, merged
-from control_plane.runtime.clock import SystemClock
+from control_plane.runtime.clock import Clock, SystemClock
 from control_plane.runtime.log import get_logger
 from control_plane.settings import ServerSettings
 from control_plane.sql.authority_store import SqlAuthorityStore
@@ -35,9 +35,9 @@ RETRY_SECONDS: Final = 1.0
 class Parts:
     """One process's parts. Open with `open`, close with `close`; `run` keeps authority and trust current."""
 
-    def __init__(self, settings: ServerSettings, journal_index: int) -> None:
+    def __init__(self, settings: ServerSettings, journal_index: int, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.clock = SystemClock()
+        self.clock: Clock = clock or SystemClock()
         self.log = get_logger("process")
         trust_domain = settings.trust_domain
         self.store = SqlStore(settings.database, trust_domain, os.urandom)

@@ -21,6 +21,7 @@ from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.types import entry_pb2 as entry_types
 from control_plane.proto.spire.api.types import selector_pb2, spiffeid_pb2
 from control_plane.proto.spire.api.types.jointoken_pb2 import JoinToken
+from control_plane.runtime.clock import Clock
 from control_plane.runtime.tls import TlsClient, TlsIdentity
 from control_plane.runtime.transport import Channel
 from control_plane.settings import load_settings
@@ -124,14 +125,16 @@ Scenario = Callable[[TestServer], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
-async def running(directory: Path, **flags: object) -> AsyncIterator[TestServer]:
+async def running(
+    directory: Path, *, clock: Clock | None = None, **flags: object
+) -> AsyncIterator[TestServer]:
     settings = load_settings(
         file=None,
         environment={},
         flags={"data_dir": str(directory), "trust_domain": TD.name, "bind": "127.0.0.1:0"} | flags,
     )
     prepare(settings.database)
-    parts = Parts(settings, MANAGEMENT_JOURNAL)
+    parts = Parts(settings, MANAGEMENT_JOURNAL, clock)
     stop = asyncio.Event()
     await parts.open()
     lifecycle = lifecycle_of(parts)
