@@ -1,6 +1,7 @@
 """10,000 agents come back at once, as after a network split: is everyone served, and what does it weigh?
 
-`python -m bench.reconnect [--agents 10000] [--at-once 500]`: a server as an operator starts it, with its default rate limits,
+`python -m bench.reconnect [--agents 10000] [--at-once 500]`: a server as an operator starts it, with its
+default rate limits,
 in processes of its own. The agents are rows of its registry with certificates of its authority. All come
 from one address, which is the worst case for limits (a data centre behind one NAT): each
 over mutual TLS with its own certificate asks for the bundle, its entries and an X.509-SVID, renews its own
@@ -95,7 +96,9 @@ class Keys:
         self.pem = Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-async def enrol(data_dir: Path, trust_domain: TrustDomain, count: int, keys: Keys) -> list[Member]:
+async def enrol(
+    data_dir: Path, trust_domain: TrustDomain, count: int, keys: Keys, *, name: str = ""
+) -> list[Member]:
     """Puts agents and what they may issue into a running server's registry, through its ports."""
     flags = {"data_dir": str(data_dir), "trust_domain": trust_domain.name, "bind": "127.0.0.1:0"}
     parts = Parts(load_settings(file=None, environment={}, flags=flags), SPARE_JOURNAL)
@@ -117,7 +120,7 @@ async def enrol(data_dir: Path, trust_domain: TrustDomain, count: int, keys: Key
         members: list[Member] = []
         for start in range(0, count, 500):
             ids = [
-                agent_id(trust_domain, "join_token", str(number))
+                agent_id(trust_domain, "join_token", f"{name}{number}")
                 for number in range(start, min(start + 500, count))
             ]
             issued = await parts.issuer.issue_x509([X509Issue(spiffe_id=one, csr=keys.csr) for one in ids])

@@ -142,11 +142,12 @@ def _check_standing(certificate: Certificate, now: int) -> None:
     """What holds for every certificate of a path, the anchor included."""
     if now < certificate.not_before:
         raise Unauthenticated(
-            f"certificate {certificate.title}: not valid before {certificate.not_before}, the time is {now}"
+            f"certificate {certificate.title}: not valid before {certificate.not_before}, "
+            f"the clock says {now}: is it right, here and where the certificate was made?"
         )
     if now > certificate.not_after:
         raise Unauthenticated(
-            f"certificate {certificate.title}: expired at {certificate.not_after}, the time is {now}"
+            f"certificate {certificate.title}: expired at {certificate.not_after}, the clock says {now}"
         )
     if certificate.unprocessed_critical:
         raise Unauthenticated(

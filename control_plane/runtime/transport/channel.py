@@ -185,7 +185,7 @@ class Channel:
         except ssl.SSLCertVerificationError as error:
             raise Unauthenticated(
                 f"connecting to {self._target}: its certificate isn't trusted ({error.verify_message})",
-                hint="is the trust bundle the server's, and is it current?",
+                hint="is the trust bundle the server's and current, and are both machines' clocks right?",
             ) from error
         except TimeoutError:
             raise Unavailable(
