@@ -250,22 +250,29 @@ def _write_at(descriptor: int, data: bytes, offset: int) -> None:
 
 
 def _tell(group: list[_Append], outcome: list[list[int]] | GatehouseError) -> None:
-    """Hands the outcome to the event loops; one that is closed has nobody left who waits."""
+    """Hands the outcome to the event loops; one that is closed has nobody left who waits.
+
+    A loop is woken once a group: each wake is a system call there and here.
+    """
+    settled: dict[asyncio.AbstractEventLoop, list[tuple[_Append, list[int] | GatehouseError]]] = {}
     for index, request in enumerate(group):
         result = outcome if isinstance(outcome, GatehouseError) else outcome[index]
+        settled.setdefault(request.loop, []).append((request, result))
+    for loop, results in settled.items():
         try:
-            request.loop.call_soon_threadsafe(_settle, request.done, result)
+            loop.call_soon_threadsafe(_settle, results)
         except RuntimeError:
             continue
 
 
-def _settle(done: "asyncio.Future[list[int]]", result: list[int] | GatehouseError) -> None:
-    if done.done():
-        return  # the caller was cancelled
-    if isinstance(result, GatehouseError):
-        done.set_exception(result)
-    else:
-        done.set_result(result)
+def _settle(results: list[tuple[_Append, list[int] | GatehouseError]]) -> None:
+    for request, result in results:
+        if request.done.done():
+            continue  # the caller was cancelled
+        if isinstance(result, GatehouseError):
+            request.done.set_exception(result)
+        else:
+            request.done.set_result(result)
 
 
 def _storage_error(message: str, error: OSError) -> GatehouseError:

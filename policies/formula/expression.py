@@ -248,12 +248,13 @@ def _impossible(atom: Atom) -> bool:
 def _join(
     kind: Literal["and", "or"], formulas: Iterable[Formula], neutral: Formula, dominant: Formula
 ) -> Formula:
+    distinct = {formula for formula in formulas if formula is not neutral}
+    if dominant in distinct:
+        return dominant
+    if len(distinct) < 2:  # most joins: nothing to simplify
+        return distinct.pop() if distinct else neutral
     flat: set[Formula] = set()
-    for formula in formulas:
-        if formula is dominant:
-            return dominant
-        if formula is neutral:
-            continue
+    for formula in distinct:
         if formula.kind == kind:
             flat.update(formula.children)
         else:

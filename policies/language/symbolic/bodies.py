@@ -8,6 +8,7 @@ from policies import formula as f
 from policies.formula import FALSE, TRUE, Formula
 from policies.language import ast
 from policies.language.source import NOWHERE
+from policies.language.symbolic import joins
 from policies.language.symbolic.machine import Environment, Scope, Solution, span_of
 from policies.language.symbolic.relations import equal, truth
 from policies.language.symbolic.terms import Terms
@@ -28,7 +29,10 @@ class Bodies(Terms):
         while index < len(body) and guard is not FALSE:
             expression = body[index]
             if self._binds(expression, environment):
-                for extended, condition in self._bindings(expression, environment, scope):
+                found = self._joined(body, index, environment, scope)
+                for extended, condition in (
+                    found if found is not None else self._bindings(expression, environment, scope)
+                ):
                     joined = guard & condition
                     if joined is not FALSE:
                         yield from self.solve(body, index + 1, extended, joined, scope)
@@ -77,6 +81,37 @@ class Bodies(Terms):
                 parts.append(~condition | solved)
             found |= guard & f.all_of(*parts)
         return found
+
+    def _joined(
+        self, body: ast.Body, index: int, environment: Environment, scope: Scope
+    ) -> list[Solution] | None:
+        """The rows of an iteration that a later comparison leaves, found by index; None where it can't be."""
+        rows = None if body[index].modifiers else joins.iteration(body[index].node)
+        if rows is None or rows.variable in environment or rows.key in environment:
+            return None
+        if any(name not in environment for name in _variables(rows.collection)):
+            return None
+        compared = [
+            (field, other)
+            for field, other in joins.comparisons(body[index + 1 :], rows.variable)
+            if all(name in environment for name in _variables(other))
+        ]
+        if not compared:
+            return None
+        field, other = compared[0]
+        sources, wanted = self.term(rows.collection, environment, scope), self.term(other, environment, scope)
+        if len(sources) != 1 or len(wanted) != 1:
+            return None
+        (guard, collection), (_, value) = sources[0], wanted[0]
+        if not isinstance(collection, tuple | Object) or len(collection) < joins.WORTH_AN_INDEX:
+            return None
+        if not is_known(value):
+            return None
+        by_field = self.remembered(("index", id(collection), field), lambda: joins.index(collection, field))
+        return [
+            ({**environment, rows.key: key, rows.variable: row}, guard)
+            for key, row in by_field.get(value, ())  # type: ignore[arg-type]  # known values only
+        ]
 
     def _bindings(self, expression: ast.Expr, environment: Environment, scope: Scope) -> Iterator[Solution]:
         """Solutions of an expression that binds variables."""

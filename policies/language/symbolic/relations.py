@@ -184,10 +184,10 @@ def _glob(arguments: tuple[Symbolic, ...], _site: Site) -> Formula | None:
     return f.matches_glob(subject.attribute, pattern, marks) | f.one_of(subject.attribute, extra)
 
 
-def _regex(arguments: tuple[Symbolic, ...], _site: Site) -> Formula | None:
+def _regex(arguments: tuple[Symbolic, ...], site: Site) -> Formula | None:
     pattern, subject = arguments
     if isinstance(pattern, str) and _is_text(subject):
-        return f.matches(subject.attribute, pattern)
+        return f.matches(subject.attribute, pattern, str(site.span))
     return None
 
 
