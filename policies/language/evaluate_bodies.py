@@ -176,7 +176,7 @@ class BodyCompiler(UnificationCompiler):
                 value = self.program.mocked_call(world, builtin.name, mock, operands, span)
                 results = () if value is UNDEFINED else (value,)
             else:
-                results = apply_builtin(builtin, world, operands, span)  # type: ignore[arg-type]
+                results = apply_builtin(builtin, world, operands, span)
                 if results is UNDEFINED:
                     return False
             run = world.run
@@ -244,7 +244,8 @@ class BodyCompiler(UnificationCompiler):
             found: list[Value] = []
             frame[collected] = found
             step(frame)
-            return frame[0].run.weighed(build(found))  # type: ignore[return-value]
+            made: Value = frame[0].run.weighed(build(found))
+            return made
 
         return evaluate
 

@@ -92,7 +92,7 @@ class Group:
             known = self._complete(world, operands)
             world.cache[key] = known if known is not None else _NULL
             return known
-        return None if known is _NULL else known  # type: ignore[no-any-return]
+        return None if known is _NULL else known
 
     def _complete(self, world: World, operands: tuple[Value, ...]) -> Result:
         run = world.run
@@ -242,6 +242,7 @@ class Group:
                 torn.append(keys)
         document = _frozen(tree)
         if torn:
+            assert isinstance(document, Object)  # a tree of several places is one
             return _Torn(document, torn, ConflictError("object keys must be unique", *self._at()))
         return document
 
@@ -295,7 +296,7 @@ class _Torn:
 
     __slots__ = ("document", "error", "places")
 
-    def __init__(self, document: Value, places: list[tuple[Value, ...]], error: ConflictError) -> None:
+    def __init__(self, document: Object, places: list[tuple[Value, ...]], error: ConflictError) -> None:
         self.document, self.places, self.error = document, places, error
 
     def check(self, keys: tuple[Value, ...]) -> None:

@@ -14,10 +14,9 @@ from typing import Any
 from policies.language import ast
 from policies.language.builtins.registry import BUILTINS
 from policies.language.compiled import CompiledModules, RuleGroup, RuleTree, Shape
-from policies.language.evaluate_bodies import BodyCompiler
 from policies.language.evaluate_errors import RefusedError
 from policies.language.evaluate_groups import Contribution, Group, assembled, base_at
-from policies.language.evaluate_patterns import Consume, variables
+from policies.language.evaluate_patterns import Consume, PatternCompiler, variables
 from policies.language.evaluate_scan import branches, deterministic, dotted, nodes, parts
 from policies.language.evaluate_terms import (
     Evaluate,
@@ -174,7 +173,7 @@ class Program:
                     merged[name] = value  # type: ignore[assignment]
             known = Object(merged) if merged else EMPTY_OBJECT
             world.cache[key] = known
-        return known  # type: ignore[no-any-return]
+        return known
 
     def _contributions(self, world: World, node: RuleTree, path: Path, keys: Path) -> list[Contribution]:
         """What each rule at a node and below it puts where, seen from the node where `keys` began."""
@@ -282,7 +281,11 @@ class Program:
     # --- iteration over data -----------------------------------------------------------------------
 
     def data_iteration(
-        self, compiler: BodyCompiler, operands: tuple[ast.Term, ...], bound: frozenset[str], consume: Consume
+        self,
+        compiler: PatternCompiler,
+        operands: tuple[ast.Term, ...],
+        bound: frozenset[str],
+        consume: Consume,
     ) -> Step:
         """Every value of a reference into `data` with unbound operands."""
         path, node = self._constant_prefix(operands)
@@ -308,7 +311,11 @@ class Program:
         return from_tree
 
     def _tree_walk(
-        self, compiler: BodyCompiler, operands: tuple[ast.Term, ...], bound: frozenset[str], consume: Consume
+        self,
+        compiler: PatternCompiler,
+        operands: tuple[ast.Term, ...],
+        bound: frozenset[str],
+        consume: Consume,
     ) -> TreeWalk:
         """As `BodyCompiler.walk`, while operands still lead through packages."""
         if not operands:

@@ -43,7 +43,7 @@ def item_of(value: Result, key: Value) -> Result:
         return value.get(key, UNDEFINED)  # type: ignore[union-attr]
     if kind is tuple:
         if type(key) is int and 0 <= key < len(value):  # type: ignore[arg-type]
-            return value[key]  # type: ignore[index,no-any-return]
+            return value[key]  # type: ignore[index]
         return UNDEFINED
     if kind is Set:
         return key if key in value else UNDEFINED  # type: ignore[operator]
@@ -117,12 +117,12 @@ class TermCompiler:
             return lambda _frame: constant
         match term:
             case ast.Var(name="input"):
-                return lambda frame: frame[0].input  # type: ignore[no-any-return]
+                return lambda frame: frame[0].input
             case ast.Var(name="data"):
                 return self.program.document_closure(())
             case ast.Var(name=name):
                 slot = self.slot(name)
-                return lambda frame: frame[slot]  # type: ignore[no-any-return]
+                return lambda frame: frame[slot]
             case ast.Ref():
                 return self.reference(term, bound)
             case ast.Call():
@@ -149,7 +149,8 @@ class TermCompiler:
                 if key_value is UNDEFINED or item_value is UNDEFINED:
                     return UNDEFINED
                 made.append((key_value, item_value))
-            return frame[0].run.weighed(self._object(made, span))  # type: ignore[arg-type]
+            weighed: Value = frame[0].run.weighed(self._object(made, span))  # type: ignore[arg-type]
+            return weighed
 
         return evaluate
 
@@ -189,7 +190,7 @@ class TermCompiler:
             operands = [argument(frame) for argument in arguments]
             if UNDEFINED in operands:
                 return UNDEFINED
-            return program.mocked_call(world, name, mock, tuple(operands), span)  # type: ignore[arg-type]
+            return program.mocked_call(world, name, mock, tuple(operands), span)
 
         return evaluate
 
@@ -208,7 +209,7 @@ class TermCompiler:
 def _array(items: list[Evaluate]) -> Evaluate:
     def evaluate(frame: Frame) -> Result:
         values: list[Any] = [item(frame) for item in items]
-        return UNDEFINED if UNDEFINED in values else frame[0].run.weighed(tuple(values))  # type: ignore[no-any-return]
+        return UNDEFINED if UNDEFINED in values else frame[0].run.weighed(tuple(values))
 
     return evaluate
 
@@ -216,7 +217,7 @@ def _array(items: list[Evaluate]) -> Evaluate:
 def _set(items: list[Evaluate]) -> Evaluate:
     def evaluate(frame: Frame) -> Result:
         values: list[Any] = [item(frame) for item in items]
-        return UNDEFINED if UNDEFINED in values else frame[0].run.weighed(Set(values))  # type: ignore[no-any-return]
+        return UNDEFINED if UNDEFINED in values else frame[0].run.weighed(Set(values))
 
     return evaluate
 

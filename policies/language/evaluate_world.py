@@ -85,7 +85,7 @@ class Run:
         weighed before, and count as one.
         """
         total = 1
-        for part in made.values() if type(made) is Object else made:
+        for part in made.values() if isinstance(made, Object) else made:
             if type(part) in _CONTAINERS:
                 known = self._weights.get(id(part))
                 if known is None and deep:
@@ -155,7 +155,7 @@ class World:
         known = self.cache.get("without mocks")
         if known is None:
             known = self.cache["without mocks"] = World(self.run, self.input, self.data, None, self.hidden)
-        return known  # type: ignore[no-any-return]
+        return known
 
 
 def replaced_at(document: Result, path: tuple[Value, ...], value: Value) -> Value:
@@ -163,4 +163,4 @@ def replaced_at(document: Result, path: tuple[Value, ...], value: Value) -> Valu
     if not path:
         return value
     base = document if isinstance(document, Object) else EMPTY_OBJECT
-    return Object({**base, path[0]: replaced_at(base.get(path[0], UNDEFINED), path[1:], value)})  # type: ignore[arg-type]
+    return Object({**base, path[0]: replaced_at(base.get(path[0], UNDEFINED), path[1:], value)})
