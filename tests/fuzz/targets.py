@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -25,6 +26,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from control_plane.core.bundle import Bundle, JwtAuthority
 from control_plane.core.csr import check_csr
@@ -221,6 +223,19 @@ def _requests() -> list[bytes]:
     ]
 
 
+def _certificate() -> bytes:
+    """A leaf as an authority would make it, by nobody that is trusted."""
+    start = datetime.fromtimestamp(NOW, UTC)
+    builder = x509.CertificateBuilder(x509.Name([]), x509.Name([]), _KEY.public_key(), 7)
+    builder = builder.not_valid_before(start).not_valid_after(start + timedelta(hours=1))
+    usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+    uses = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(WEB))])
+    for extension, critical in ((usage, True), (uses, False), (names, True)):
+        builder = builder.add_extension(extension, critical=critical)
+    return builder.sign(_KEY, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
 def _tokens() -> list[bytes]:
     request = JwtRequest(WEB, ("them",), NOW, NOW + 300, "")
     token = encode_jwt(
@@ -266,9 +281,7 @@ SEEDS: Final[dict[str, Callable[[], list[bytes]]]] = {
     "spiffe_id": lambda: [b"spiffe://example.org/ns/a/sa/b-c_d.e", b"example.org"],
     "selector": lambda: [b"unix:uid:1000", b"k8s:pod-label:app:web"],
     "csr": _requests,
-    "certificate": lambda: (
-        [path.read_bytes() for path in sorted((ROOT / "tests").rglob("*.der"))[:8]] + _requests()
-    ),
+    "certificate": lambda: [_certificate(), *_requests()],
     "jwt": _tokens,
     "bundle": lambda: [
         _BUNDLE.to_json().encode(),
