@@ -26,9 +26,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from control_plane.core.bundle import Bundle, JwtAuthority
+from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
 from control_plane.core.csr import check_csr
 from control_plane.core.errors import GatehouseError
 from control_plane.core.jwt_svid import JwtRequest, encode_jwt, parse_and_verify
@@ -55,7 +55,38 @@ WEB: Final = SpiffeId.parse("spiffe://example.org/web")
 NOW: Final = 1_800_000_000
 _KEY: Final = ec.generate_private_key(ec.SECP256R1())
 _SPKI: Final = _KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-_BUNDLE: Final = Bundle(TD, (), (JwtAuthority("one", _SPKI, NOW + 3600),), 1, 300)
+_CA_NAME: Final = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+
+
+def _builder(subject: x509.Name, uri: str, *, ca: bool) -> x509.CertificateBuilder:
+    start = datetime.fromtimestamp(NOW, UTC) - timedelta(minutes=2)
+    builder = x509.CertificateBuilder(_CA_NAME, subject, _KEY.public_key(), 7)
+    builder = builder.not_valid_before(start).not_valid_after(start + timedelta(hours=1))
+    usage = x509.KeyUsage(not ca, False, False, False, False, ca, ca, False, False)
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+    return builder.add_extension(usage, critical=True).add_extension(names, critical=not ca)
+
+
+def _authority() -> x509.CertificateBuilder:
+    constraints = x509.BasicConstraints(ca=True, path_length=None)
+    return _builder(_CA_NAME, str(TD.id), ca=True).add_extension(constraints, critical=True)
+
+
+def _leaf() -> x509.CertificateBuilder:
+    """What an authority would make, but for its key: mutations must never be accepted."""
+    uses = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    return _builder(x509.Name([]), str(WEB), ca=False).add_extension(uses, critical=False)
+
+
+def _signed(builder: x509.CertificateBuilder) -> bytes:
+    """By another key each time."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+_BUNDLE: Final = Bundle(
+    TD, (X509Authority.parse(_signed(_authority())),), (JwtAuthority("one", _SPKI, NOW + 3600),), 1, 300
+)
 _FOLDER: Final = tempfile.TemporaryDirectory(prefix="gh")
 Target = Callable[[bytes], None]
 
@@ -223,19 +254,6 @@ def _requests() -> list[bytes]:
     ]
 
 
-def _certificate() -> bytes:
-    """A leaf as an authority would make it, by nobody that is trusted."""
-    start = datetime.fromtimestamp(NOW, UTC)
-    builder = x509.CertificateBuilder(x509.Name([]), x509.Name([]), _KEY.public_key(), 7)
-    builder = builder.not_valid_before(start).not_valid_after(start + timedelta(hours=1))
-    usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
-    uses = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(WEB))])
-    for extension, critical in ((usage, True), (uses, False), (names, True)):
-        builder = builder.add_extension(extension, critical=critical)
-    return builder.sign(_KEY, hashes.SHA256()).public_bytes(Encoding.DER)
-
-
 def _tokens() -> list[bytes]:
     request = JwtRequest(WEB, ("them",), NOW, NOW + 300, "")
     token = encode_jwt(
@@ -281,7 +299,7 @@ SEEDS: Final[dict[str, Callable[[], list[bytes]]]] = {
     "spiffe_id": lambda: [b"spiffe://example.org/ns/a/sa/b-c_d.e", b"example.org"],
     "selector": lambda: [b"unix:uid:1000", b"k8s:pod-label:app:web"],
     "csr": _requests,
-    "certificate": lambda: [_certificate(), *_requests()],
+    "certificate": lambda: [_signed(_leaf()), _signed(_authority()), *_requests()],
     "jwt": _tokens,
     "bundle": lambda: [
         _BUNDLE.to_json().encode(),
