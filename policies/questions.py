@@ -43,6 +43,8 @@ AUTHZ: Final = ("gatehouse", "authz")
 SEGMENTATION: Final = ("gatehouse", "segmentation")
 INVARIANTS: Final = ("gatehouse", "invariants", "never")
 _LABELS: Final = ("destination", "labels")
+_ALWAYS_THERE: Final = frozenset({("source",), ("connection",)})
+"""Every connection has an address and is mTLS or not; `input.request` and `input.jwt` may be missing."""
 
 
 @dataclass(slots=True)
@@ -168,7 +170,7 @@ def _destinations(workload: Workload) -> Iterator[tuple[PartialInput, Formula]]:
 def _partial(workload: Workload, service: str | None) -> PartialInput:
     known = from_python({"destination": destination_document(workload, service)})
     assert isinstance(known, Object)
-    return PartialInput(known, frozenset({_LABELS}))
+    return PartialInput(known, frozenset({_LABELS}), _ALWAYS_THERE)
 
 
 def _disjuncts(evaluator: SymbolicEvaluator, path: tuple[str, ...], guard: Formula) -> Iterator[Disjunct]:

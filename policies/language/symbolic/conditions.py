@@ -26,7 +26,7 @@ from policies.language.symbolic.values import (
     attributes_in,
     text_of,
 )
-from policies.language.values import FALSE, Object, Set, Value, compare, members
+from policies.language.values import EMPTY_OBJECT, FALSE, Object, Set, Value, compare, members
 
 Holds = Callable[[Formula], bool]
 
@@ -88,7 +88,7 @@ def concrete(value: Symbolic, document: Object, holds: Holds) -> Result:
         case Unknown():
             return _at(document, (*value.attribute.name.split("."), *value.attribute.path))
         case Node():
-            return _at(document, value.path)
+            return _at(_as_replaced(value, document, holds), value.path)
         case Sequence():
             return _all(tuple(concrete(item, document, holds) for item in value.items))
         case Choices():
@@ -98,6 +98,25 @@ def concrete(value: Symbolic, document: Object, holds: Holds) -> Result:
             return _call(value.function, arguments) if isinstance(arguments, tuple) else UNDEFINED
         case _:
             return value
+
+
+def _as_replaced(node: Node, document: Object, holds: Holds) -> Value:
+    """The document with what `with` had put into it where a part of it was read."""
+    made: Value = document
+    for path, value in node.replaced:
+        put = concrete(value, document, holds)
+        if not isinstance(put, Undefined):
+            made = _put(made, path, put)
+    return made
+
+
+def _put(below: Value, path: tuple[str, ...], value: Value) -> Value:
+    if not path:
+        return value
+    inner = below if isinstance(below, Object) else EMPTY_OBJECT
+    entries: dict[Value, Value] = dict(inner.items())
+    entries[path[0]] = _put(entries.get(path[0], EMPTY_OBJECT), path[1:], value)
+    return Object(entries)
 
 
 def _all(values: tuple[Result, ...]) -> Result:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from policies import formula as f
 from policies.formula import Attribute
 from policies.formula.attributes import MAX_CLAIM_DEPTH, SCHEMA_NAMES
-from policies.language.symbolic.values import Node, Outcome, Symbolic, Unknown
+from policies.language.symbolic.values import Node, Symbolic
 from policies.language.values import EMPTY_OBJECT, Object, Value
 
 _CLAIMS: Final = ("jwt", "claims")
@@ -26,15 +25,26 @@ _INNER: Final = frozenset({(), *(path[:1] for path in _LEAVES | _KEYED), *_KEYED
 class PartialInput:
     """What is known of the input; every path in neither part is an attribute, or undefined.
 
-    `closed` are inner paths that are known whole: below them, what isn't in `known` is absent.
+    `closed` are inner paths that are known whole: below them, what isn't in `known` is absent. `there` are
+    inner paths that every input has, empty where nothing is known of them; any other inner part of the input
+    may be missing as a whole. That shows where a policy takes the part as a value (`not input.request`,
+    `object.get(input.request, …)`); a path to an attribute needs no more than the attribute.
     """
 
     known: Object = EMPTY_OBJECT
     closed: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
+    there: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
 
-    def root(self) -> Node:
-        """`input` itself."""
-        return Node(())
+    def has(self, node: Node) -> bool:
+        """Whether every input has this inner part."""
+        if not node.path or any(path[: len(node.path)] == node.path for path in self.there):
+            return True
+        found: Value = self.known
+        for step in node.path:
+            if not isinstance(found, Object) or step not in found:
+                return False
+            found = found[step]
+        return True
 
     def step(self, node: Node, key: str) -> tuple[Symbolic, ...]:
         """What `key` below a node is, or nothing where nothing can be."""
@@ -49,18 +59,15 @@ class PartialInput:
                 return (found,)
         if node.path in self.closed:
             return ()
+        if node.path == ("request", "headers") and key != key.lower():
+            return ()  # names of headers are in lower case in every input, so another spelling finds nothing
         below_claims = path[:2] == _CLAIMS and len(path) <= 2 + MAX_CLAIM_DEPTH
         below_keyed = node.path in _KEYED
-        return (Node(path),) if path in _INNER or path in _LEAVES or below_keyed or below_claims else ()
-
-
-def settle(node: Node) -> Outcome | None:
-    """The value of a path that ends here: an attribute under the guard of its presence.
-
-    None for an inner node, which is an object of unknown members, and for the claims as a whole.
-    """
-    attribute = attribute_at(node.path)
-    return (f.present(attribute), Unknown(attribute)) if attribute else None
+        return (
+            (Node(path, node.replaced),)
+            if path in _INNER or path in _LEAVES or below_keyed or below_claims
+            else ()
+        )
 
 
 def attribute_at(path: tuple[str, ...]) -> Attribute | None:

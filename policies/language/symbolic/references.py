@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from policies import formula as f
 from policies.formula import FALSE, TRUE, Domain, Formula
 from policies.language import ast
 from policies.language.compiled import RuleTree, Shape
 from policies.language.source import Span
-from policies.language.symbolic.input import settle
+from policies.language.symbolic.input import attribute_at
 from policies.language.symbolic.machine import Environment, Machine, Scope, span_of
 from policies.language.symbolic.relations import defined, equal
 from policies.language.symbolic.values import (
@@ -17,6 +18,7 @@ from policies.language.symbolic.values import (
     Derived,
     Node,
     Outcome,
+    Replaced,
     Sequence,
     Symbolic,
     Unknown,
@@ -45,7 +47,7 @@ class References(Machine):
         name = head.name if isinstance(head, ast.Var) and head.name not in environment else ""
         starts: list[tuple[Formula, Symbolic | Place]]
         if name == "input":
-            starts = list(self._replaced_input((), scope) or [(TRUE, self.input.root())])
+            starts = [*_replaced((), scope.inputs)] or [(TRUE, Node((), scope.inputs))]
         elif name == "data":
             starts = [(TRUE, Place(()))]
         else:
@@ -74,9 +76,9 @@ class References(Machine):
         if index == len(reference.operands):
             if isinstance(current, Place):
                 current = self._document(current, reference.span)
-            settled = settle(current) if isinstance(current, Node) else None
-            condition, value = settled or (TRUE, current)
-            yield environment, guard & condition, value
+            condition = self._exists(current, reference.span) if isinstance(current, Node) else TRUE
+            attribute = attribute_at(current.path) if isinstance(current, Node) else None
+            yield environment, guard & condition, Unknown(attribute) if attribute else current
             return
         operand = reference.operands[index]
         if isinstance(operand, ast.Var) and operand.name not in environment:
@@ -98,7 +100,7 @@ class References(Machine):
         if isinstance(current, Place):
             return self._select_place(current, key, scope, span)
         if isinstance(current, Node):
-            return list(self._select_input(current, key, scope, span))
+            return list(self._select_input(current, key, span))
         if isinstance(current, Unknown) and current.attribute.domain is not Domain.CLAIM:
             return []  # a text, number or flag has no members
         if isinstance(current, Unknown | Derived):
@@ -138,11 +140,26 @@ class References(Machine):
         base = _at(self.data, current.path)
         if isinstance(base, Object):
             names.update(dict.fromkeys(key for key in base if isinstance(key, str)))
+        depth = len(current.path)
+        names.update(
+            (place[depth], None) for place, _ in scope.data if place[:depth] == current.path != place
+        )
         return [(TRUE, name, Place((*current.path, name))) for name in sorted(names)]
 
     # --- input -----------------------------------------------------------------------------------------
 
-    def _select_input(self, node: Node, key: Symbolic, scope: Scope, span: Span) -> list[Outcome]:
+    def _exists(self, node: Node, span: Span) -> Formula:
+        """Where a part of the input is there: an attribute is present, or an inner part not missing."""
+        attribute = attribute_at(node.path)
+        if attribute is not None:
+            return f.present(attribute)
+        if self.input.has(node) or any(place[: len(node.path)] == node.path for place, _ in node.replaced):
+            self.known_reads += 1
+            return TRUE
+        self.known_reads += 1
+        return self.site(span).opaque("defined", (node,), "a whole part of the request may be missing")
+
+    def _select_input(self, node: Node, key: Symbolic, span: Span) -> list[Outcome]:
         if not isinstance(key, str):
             if is_known(key):
                 return []  # every key of the input is a text
@@ -151,8 +168,8 @@ class References(Machine):
                 "the input is indexed by a value of the request",
                 "compare the values in question one by one",
             )
-        replaced = self._replaced_input((*node.path, key), scope)
-        if replaced is not None:
+        replaced = _replaced((*node.path, key), node.replaced)
+        if replaced:
             return replaced
         found = self.input.step(node, key)
         for value in found:
@@ -160,13 +177,6 @@ class References(Machine):
         if not found:
             self.known_reads += 1  # absent because this input is known to lack it
         return [(TRUE, value) for value in found]
-
-    def _replaced_input(self, path: tuple[str, ...], scope: Scope) -> list[Outcome] | None:
-        """What `with` put at a path below `input`; None where nothing was put."""
-        for place, value in reversed(scope.inputs):
-            if place == path:
-                return [(TRUE, value)]
-        return None
 
     # --- data ------------------------------------------------------------------------------------------
 
@@ -210,6 +220,11 @@ class References(Machine):
     def _children(self, path: tuple[str, ...]) -> tuple[str, ...]:
         node = self.modules.tree.at(path)
         return tuple(node.children) if node is not None else ()
+
+
+def _replaced(path: tuple[str, ...], by: Replaced) -> list[Outcome]:
+    """What `with` put at a path below `input`; nothing where nothing was put."""
+    return next(([(TRUE, value)] for place, value in reversed(by) if place == path), [])
 
 
 def _has_rules(node: RuleTree) -> bool:

@@ -7,6 +7,7 @@ same relation has the same digest wherever it stands, so its negation is its com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Final, TypeGuard
 
@@ -14,6 +15,7 @@ from control_plane.core.errors import InvalidInput
 from policies import formula as f
 from policies.formula import FALSE, TRUE, Domain, Formula
 from policies.formula.glob import overlap
+from policies.language.numbers import Real
 from policies.language.symbolic.conditions import Site
 from policies.language.symbolic.values import (
     Choices,
@@ -86,8 +88,12 @@ def ordering(operator: str, left: Symbolic, right: Symbolic, site: Site) -> Form
         mirrored = {"lt": "gt", "gt": "lt", "lte": "gte", "gte": "lte"}[operator]
         return ordering(mirrored, right, left, site)
     if isinstance(left, Unknown) and is_known(right):
-        bound = _plain(right)
+        bound = _integer(_plain(right))
         domain = left.attribute.domain
+        if domain is Domain.NUMBER and isinstance(bound, Real):
+            below = math.floor(bound)  # a whole number never equals a fraction, so only its floor matters
+            low, high = (0, below) if operator in ("lt", "lte") else (below + 1, MAX_PORT)
+            return f.between(left.attribute, max(low, 0), min(high, MAX_PORT))
         if domain is Domain.NUMBER and type(bound) is int:
             low = 0 if operator in ("lt", "lte") else bound + (operator == "gt")
             high = MAX_PORT if operator in ("gt", "gte") else bound - (operator == "lt")
@@ -187,7 +193,10 @@ def _glob(arguments: tuple[Symbolic, ...], _site: Site) -> Formula | None:
 def _regex(arguments: tuple[Symbolic, ...], site: Site) -> Formula | None:
     pattern, subject = arguments
     if isinstance(pattern, str) and _is_text(subject):
-        return f.matches(subject.attribute, pattern, str(site.span))
+        found = f.matches(subject.attribute, pattern, str(site.span))
+        reasons = [atom.reason for atom in f.atoms_of(found) if isinstance(atom, f.Opaque)]
+        # The whole call as one condition, so that the evaluator can answer it for a request.
+        return site.opaque("true", (Derived("regex.match", arguments),), reasons[0]) if reasons else found
     return None
 
 
@@ -229,7 +238,14 @@ def _is_text(value: Symbolic) -> TypeGuard[Unknown]:
     )
 
 
+def _integer(value: Value) -> Value:
+    """A whole number as an integer, however it is written (`80.0`, `8e1`)."""
+    return int(value) if isinstance(value, Real) and value == int(value) else value
+
+
 def _attribute_equals(unknown: Unknown, value: Symbolic, site: Site) -> Formula:
+    if isinstance(value, Real):
+        value = _integer(value)
     if isinstance(value, str):
         return f.equals(unknown.attribute, value)
     if isinstance(value, Boolean):
@@ -247,7 +263,7 @@ def _attribute_among(unknown: Unknown, values: Iterable[Value], site: Site) -> F
     """One atom for all plain scalars, so that a set of a thousand names stays one condition."""
     scalars: list[str | int | bool] = []
     others: list[Formula] = []
-    for value in values:
+    for value in map(_integer, values):
         if isinstance(value, Boolean):
             scalars.append(bool(value))
         elif isinstance(value, str | int):

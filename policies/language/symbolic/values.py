@@ -24,14 +24,19 @@ class Unknown:
     attribute: Attribute
 
 
+Replaced: TypeAlias = "tuple[tuple[tuple[str, ...], Symbolic], ...]"
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """An inner part of the unknown input (`input.source`, `input.request.headers`, `input.jwt.claims.x`).
 
-    It has no value of its own until more of the path is known.
+    It has no value of its own until more of the path is known. `replaced` is what `with` had put below
+    `input`, innermost last, where the part was read.
     """
 
     path: tuple[str, ...]
+    replaced: Replaced = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,8 @@ def text_of(value: Symbolic) -> str:
     if isinstance(value, Unknown):
         return str(value.attribute)
     if isinstance(value, Node):
-        return "input." + ".".join(value.path)
+        changes = (f" with input.{'.'.join(path)} as {text_of(put)}" for path, put in value.replaced)
+        return ".".join(("input", *value.path)) + "".join(changes)
     if isinstance(value, Derived):
         return f"{value.function}({', '.join(map(text_of, value.arguments))})"
     if isinstance(value, Sequence):
