@@ -162,7 +162,7 @@ async def running(
 def serve(short_dir: Path) -> Callable[..., None]:
     """Runs a scenario against a server of its own; keyword arguments are settings."""
 
-    def run(scenario: Scenario, **flags: object) -> None:
+    def run(scenario: Scenario, **flags: Any) -> None:
         (short_dir / "d").mkdir(mode=0o700)
 
         async def main() -> None:
