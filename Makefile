@@ -52,7 +52,7 @@ soak: setup-dev  ## the long runs: 1,000 kills, hours of churn
 
 fuzz: setup-dev  ## generated input at length (FUZZ=brief: five times the usual)
 	HYPOTHESIS_PROFILE=$(FUZZ) $(PYTEST) -n $(JOBS) --maxprocesses 8 --timeout 3600 -m "hypothesis and not soak and not peers"
-	$(VENV)/python tests/fuzz/targets.py --seconds 120
+	$(VENV)/python tests/fuzz/targets.py --seconds $(if $(filter brief,$(FUZZ)),5,120)
 
 peers: setup-dev  ## build the real counterparts into the cache: spire-agent, spire-server, opa, go-spiffe
 	@$(VENV)/python tests/interop/peers.py build
