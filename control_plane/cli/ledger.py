@@ -33,13 +33,13 @@ def list_records(
             (
                 each.get("id"),
                 each.get("kind"),
-                each.get("spiffe_id"),
+                each.get("spiffe_id") or f"authority {each.get('authority_id')}: {each.get('event')}",
                 printing.moment(int(each.get("issued_at") or each.get("at") or 0)),
                 printing.moment(int(each.get("not_after") or each.get("expires_at") or 0), never=""),
             )
             for each in answer.get("records", [])
         ]
-        printing.table(("id", "kind", "spiffe id", "issued", "expires"), rows, empty="nothing was issued yet")
+        printing.table(("id", "kind", "what", "issued", "expires"), rows, empty="nothing was issued yet")
         if answer.get("next_cursor"):
             printing.note(f"more: gatehouse ledger list --cursor {answer['next_cursor']}")
 
