@@ -32,6 +32,9 @@ DATA = {
     "edges": [{"from": "frontend", "to": "payments"}, {"from": "batch", "to": "ledger"}],
     "names": ["shop", "lab"],
     "label": "tier",
+    "routes": [
+        {"from": f"s{n}" if n % 9 else "frontend", "to": "payments" if n % 6 else "ledger"} for n in range(40)
+    ],
 }
 PATH = Attribute("request.path")
 METHOD = Attribute("request.method")
@@ -250,6 +253,27 @@ TESTS = (
     'some k, v in data.owners with data.owners.new as "z"; k == input.source.namespace',
     'not input.request.path == "/a" with input.request.method as input.source.namespace',
     'other with input.source.namespace as input.request.headers["x-team"]',
+    'helper with input.request as {"method": "POST"} with input.source.namespace as "shop"',
+    'inner with input.request as {"path": "/a"}',
+    'not inner with input.request as {"path": "/b", "method": "GET"}',
+    'inner with input as {"source": {"namespace": "shop"}}',
+    "inner with input.source as {}",
+    'x12 := input.source; namespace_of(x12) == "shop" with input.source.namespace as "lab"',
+    "is_object(input.jwt) with input.jwt.claims as {}",
+    'object.get(input.request, "method", "none") == "GET" with input.request.path as "/"',
+    'input.request == {"method": "GET"} with input.request as {"method": "GET"}',
+    'writers["batch"] with data.roles.frontend as ["write"]',
+    'not writers[input.source.service_account] with data.roles as {"frontend": ["write"]}',
+    'data.owners == {"shop": "ada"} with data.owners as {"shop": "ada"}',
+    'input.destination.labels.tier == "web" with input.destination.labels.tier as "web"',
+    'input.destination.labels.env == "prod" with input.destination.labels.tier as "web"',
+    'input.destination.namespace == input.source.namespace with input.destination.namespace as "lab"',
+    'not input.destination.labels.tier with input.destination as {"labels": {}}',
+    # data large enough for an index
+    "some r1 in data.routes; r1.from == input.source.service_account; r1.to == input.destination.service",
+    'some i2, r2 in data.routes; r2.to == "payments"; i2 > 30; r2.from == input.source.namespace',
+    "not routed",
+    "every r3 in data.routes { r3.from != input.source.service_account }",
     # comprehensions
     '{k: v | some k, v in data.owners; k == input.source.namespace} == {"shop": "ada"}',
     "not count({k: v | some k, v in data.owners; k == input.source.namespace}) == 0",
@@ -380,6 +404,16 @@ names contains n if { some n in data.names; input.source.namespace == n }
 names contains "shop" if input.request.method == "POST"
 
 table[n] := "x" if { some n in data.names; input.request.method == "GET" }
+
+inner if {
+	input.request.path == "/a"
+	helper with input.request.method as "GET" with input.source.namespace as "shop"
+}
+inner if { input.source.namespace == "shop"; not other with input.request.method as "POST" }
+
+writers contains w if { some w, roles in data.roles; "write" in roles }
+
+routed if { some r in data.routes; r.to == input.destination.service; r.from == input.source.service_account }
 
 same(x) := x
 ignores(_) := 1

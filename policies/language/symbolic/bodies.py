@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from policies import formula as f
 from policies.formula import FALSE, TRUE, Formula
 from policies.language import ast
-from policies.language.source import NOWHERE
+from policies.language.source import NOWHERE, Span
 from policies.language.symbolic import joins
 from policies.language.symbolic.machine import Environment, Scope, Solution, span_of
 from policies.language.symbolic.relations import equal, truth
 from policies.language.symbolic.terms import Terms
-from policies.language.symbolic.values import Sequence, Symbolic, is_known
+from policies.language.symbolic.values import UNKNOWN, Replacement, Sequence, Symbolic, changed, is_known
 from policies.language.values import Object
 
 
@@ -255,8 +255,21 @@ class Bodies(Terms):
                     raise self.refusal(
                         modifier.span, "a function is replaced by `with`", "replace input or data instead"
                     )
-                (inputs if root == "input" else data).append((path, value))
+                self._replace(inputs if root == "input" else data, path, value, modifier.span)
             yield guard, Scope(tuple(inputs), tuple(data))
+
+    def _replace(self, by: list[Replacement], path: tuple[str, ...], value: Symbolic, span: Span) -> None:
+        """Adds what `with` puts at `path`: it covers what lies below, and changes what lies above."""
+        by[:] = [(place, put) for place, put in by if place[: len(path)] != path]
+        for index, (place, put) in enumerate(by):
+            if path[: len(place)] == place:
+                if isinstance(put, UNKNOWN) or isinstance(value, UNKNOWN):
+                    raise self.refusal(
+                        span, "`with` changes a part of a value that isn't known", "replace the whole value"
+                    )
+                by[index] = (place, changed(put, path[len(place) :], value))
+                return
+        by.append((path, value))
 
 
 def _variables(node: ast.ExprNode) -> Iterator[str]:

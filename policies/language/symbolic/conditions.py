@@ -24,9 +24,10 @@ from policies.language.symbolic.values import (
     Symbolic,
     Unknown,
     attributes_in,
+    changed,
     text_of,
 )
-from policies.language.values import EMPTY_OBJECT, FALSE, Object, Set, Value, compare, members
+from policies.language.values import FALSE, Object, Set, Value, compare, members
 
 Holds = Callable[[Formula], bool]
 
@@ -106,17 +107,8 @@ def _as_replaced(node: Node, document: Object, holds: Holds) -> Value:
     for path, value in node.replaced:
         put = concrete(value, document, holds)
         if not isinstance(put, Undefined):
-            made = _put(made, path, put)
+            made = changed(made, path, put)
     return made
-
-
-def _put(below: Value, path: tuple[str, ...], value: Value) -> Value:
-    if not path:
-        return value
-    inner = below if isinstance(below, Object) else EMPTY_OBJECT
-    entries: dict[Value, Value] = dict(inner.items())
-    entries[path[0]] = _put(entries.get(path[0], EMPTY_OBJECT), path[1:], value)
-    return Object(entries)
 
 
 def _all(values: tuple[Result, ...]) -> Result:

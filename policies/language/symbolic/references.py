@@ -9,11 +9,12 @@ from policies import formula as f
 from policies.formula import FALSE, TRUE, Domain, Formula
 from policies.language import ast
 from policies.language.compiled import RuleTree, Shape
-from policies.language.source import Span
+from policies.language.source import NOWHERE, Span
 from policies.language.symbolic.input import attribute_at
 from policies.language.symbolic.machine import Environment, Machine, Scope, span_of
 from policies.language.symbolic.relations import defined, equal
 from policies.language.symbolic.values import (
+    UNKNOWN,
     Choices,
     Derived,
     Node,
@@ -22,9 +23,10 @@ from policies.language.symbolic.values import (
     Sequence,
     Symbolic,
     Unknown,
+    changed,
     is_known,
 )
-from policies.language.values import Object, Set, Value, members
+from policies.language.values import EMPTY_OBJECT, Object, Set, Value, members
 
 Row = tuple[Environment, Formula, Symbolic]
 
@@ -174,9 +176,22 @@ class References(Machine):
         found = self.input.step(node, key)
         for value in found:
             self.known_reads += is_known(value)
+            if not isinstance(value, UNKNOWN):
+                return [(TRUE, self._with_changes(value, (*node.path, key), node.replaced, span))]
         if not found:
             self.known_reads += 1  # absent because this input is known to lack it
         return [(TRUE, value) for value in found]
+
+    def _with_changes(self, value: Value, path: tuple[str, ...], replaced: Replaced, span: Span) -> Value:
+        """A known value at a path with what `with` put below it."""
+        for place, put in replaced:
+            if place[: len(path)] == path:
+                if isinstance(put, UNKNOWN):
+                    raise self.refusal(
+                        span, "`with` puts an unknown value into a known one", "replace the whole value"
+                    )
+                value = changed(value, place[len(path) :], put)
+        return value
 
     # --- data ------------------------------------------------------------------------------------------
 
@@ -202,11 +217,11 @@ class References(Machine):
         node = self.modules.tree.at(path)
         if node is not None and node.group is not None and node.group.shape is not Shape.FUNCTION:
             return self.group(node.group, scope)
-        on_the_way = any(place[: len(path)] == path for place, _ in scope.data)
-        if node is not None or on_the_way:
+        below = [put for place, put in scope.data if place[: len(path)] == path]
+        if node is not None or any(isinstance(put, UNKNOWN) for put in below):
             return None
-        base = _lookup(self.data, path)
-        return [(TRUE, value) for value in base]
+        base = _lookup(self.data, path) or ((EMPTY_OBJECT,) if below else ())
+        return [(TRUE, self._with_changes(value, path, scope.data, NOWHERE)) for value in base]
 
     def _document(self, place: Place, span: Span) -> Symbolic:
         node = self.modules.tree.at(place.path)

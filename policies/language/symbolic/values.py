@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from policies.formula import Attribute, Formula
-from policies.language.values import Object, Set, Value
+from policies.language.values import EMPTY_OBJECT, Object, Set, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,9 @@ class Unknown:
     attribute: Attribute
 
 
-Replaced: TypeAlias = "tuple[tuple[tuple[str, ...], Symbolic], ...]"
+Replacement: TypeAlias = "tuple[tuple[str, ...], Symbolic]"
+"""A path and what `with` put there."""
+Replaced: TypeAlias = "tuple[Replacement, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,13 @@ class Choices:
 Symbolic: TypeAlias = Value | Unknown | Node | Derived | Sequence | Choices
 Outcome: TypeAlias = tuple[Formula, Symbolic]
 
-_CLASSES = (Unknown, Node, Derived, Sequence, Choices)
+UNKNOWN: Final = (Unknown, Node, Derived, Sequence, Choices)
+"""The classes of what isn't a plain value."""
 
 
 def is_known(value: Symbolic) -> bool:
     """Whether it is a plain Rego value."""
-    return not isinstance(value, _CLASSES)
+    return not isinstance(value, UNKNOWN)
 
 
 def attributes_in(value: Symbolic) -> Iterator[Attribute]:
@@ -112,9 +115,18 @@ def text_of(value: Symbolic) -> str:
     return render(value)
 
 
+def changed(below: Value, path: tuple[str, ...], value: Value) -> Value:
+    """A value with another at a path below it, objects made on the way, as `with` does it."""
+    if not path:
+        return value
+    entries: dict[Value, Value] = dict(below.items()) if isinstance(below, Object) else {}
+    entries[path[0]] = changed(entries.get(path[0], EMPTY_OBJECT), path[1:], value)
+    return Object(entries)
+
+
 def sequence(items: tuple[Symbolic, ...]) -> Symbolic:
     """An array: plain where every item is known."""
-    known = tuple(item for item in items if not isinstance(item, _CLASSES))
+    known = tuple(item for item in items if not isinstance(item, UNKNOWN))
     return known if len(known) == len(items) else Sequence(items)
 
 
@@ -127,7 +139,7 @@ def choices(
     plain = [
         (key, member)
         for guard, key, member in members
-        if guard is always and not isinstance(key, _CLASSES) and not isinstance(member, _CLASSES)
+        if guard is always and not isinstance(key, UNKNOWN) and not isinstance(member, UNKNOWN)
     ]
     if len(plain) < len(members):
         return Choices(kind, tuple(members))
