@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from policies.formula import Attribute, Formula, Opaque, Request, Value, claim, evaluate, header, label
 from policies.language.builtins.registry import BUILTINS
@@ -64,6 +65,29 @@ VALUES: dict[Attribute, tuple[Value, ...]] = {
     ROLE: ("admin", "user", ("admin",), False, 5),
     KIND: ("x", "y"),
     GROUPS: (("admin", "ops"), (), ("dev",), "admin"),
+}
+
+# Anything at all in any place; only for inputs that no formula is asked about.
+ODD_VALUES: dict[Attribute, tuple[Any, ...]] = {
+    attribute: (
+        *values,
+        *values,
+        *values,
+        5,
+        -1,
+        80.5,
+        1e20,
+        None,
+        False,
+        True,
+        "",
+        (),
+        ("a",),
+        ((1, None),),
+        {},
+        {"b": "a"},
+    )
+    for attribute, values in VALUES.items()
 }
 
 # What the policies that ship ask about.
@@ -469,7 +493,9 @@ class Case:
         for part in (empty if whole else {}, known, request.document()):
             _lay_over(made, part)
         text = re.sub(
-            r'("port": )(\d+)', lambda found: found[1] + _spelled(int(found[2]), randomness), json.dumps(made)
+            r'("port": )(\d+)(?=[,}])',
+            lambda found: found[1] + _spelled(int(found[2]), randomness),
+            json.dumps(made),
         )
         document = parse_json(text)
         assert isinstance(document, Object)
