@@ -107,7 +107,9 @@ class Bodies(Terms):
             return None
         if not is_known(value):
             return None
-        by_field = self.remembered(("index", id(collection), field), lambda: joins.index(collection, field))
+        # Kept with its collection, so that no other object can come to have the same id.
+        key = ("index", id(collection), field)
+        _, by_field = self.remembered(key, lambda: (collection, joins.index(collection, field)))
         return [
             ({**environment, rows.key: key, rows.variable: row}, guard)
             for key, row in by_field.get(value, ())  # type: ignore[arg-type]  # known values only
