@@ -196,8 +196,16 @@ class GatehouseServer(Process):
     def bundle_file(self) -> Path:
         """The trust bundle as a PEM file."""
         path = self.folder / "bundle.pem"
-        path.write_text(self.cli("bundle", "show")["pem"])
-        return path
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                path.write_text(self.cli("bundle", "show")["pem"])
+            except AssertionError:  # the management process may be on its way back from a kill
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.3)
+            else:
+                return path
 
     def token(self) -> str:
         """A join token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -61,5 +62,13 @@ def test_agent_restarts_from_its_cache(
     agent, _ = our_agent
     agent.kill()
     agent.run(f"127.0.0.1:{spire_server.port}", spire_server.trust_domain, spire_server.bundle_file())
-    told = running.lines(running.run([workload("web"), "x509", "-socket", agent.api]))[0]
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            printed = running.run([workload("web"), "x509", "-socket", agent.api])
+            break
+        except AssertionError:  # killed before its first sync was stored, it has the entries at its next poll
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    told = running.lines(printed)[0]
     assert [each["spiffe_id"] for each in told["identities"]] == [f"spiffe://{spire_server.trust_domain}/web"]
