@@ -26,11 +26,10 @@ from control_plane.core.svid import X509Svid
 from control_plane.identity.agent_record import AgentRecord
 from control_plane.identity.attestors import AttestedNode, Challenge
 from control_plane.identity.attestors.join_token import TYPE as JOIN_TOKEN
-from control_plane.identity.attestors.join_token import check_token, token_digest
+from control_plane.identity.attestors.join_token import check_token, new_token, token_digest
 from control_plane.identity.issuance import X509Issue
 from control_plane.identity.matching import SetMatch, matches
 from control_plane.identity.ports import JoinToken
-from control_plane.identity.storage_rules import new_entry_id
 from control_plane.proto.convert import (
     mask_of,
     masked,
@@ -169,7 +168,7 @@ class AgentService:
         if not 1 <= request.ttl <= MAX_TOKEN_TTL_SECONDS:
             raise InvalidInput(f"join token: ttl is {request.ttl} s, expected 1 to {MAX_TOKEN_TTL_SECONDS}")
         context = self._context
-        token = check_token(request.token or new_entry_id(context.random_bytes))
+        token = check_token(request.token) if request.token else new_token(context.random_bytes)
         now = context.clock.unix()
         alias = None
         if request.HasField("agent_id"):

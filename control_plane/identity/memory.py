@@ -233,7 +233,7 @@ class MemoryStore:
         for stored in self._entries.values():
             if stored.key == entry.key or stored.id == entry.id:
                 return EntryOutcome(stored, AlreadyExists(f"registration entry {stored.id} exists already"))
-        entry_id = entry.id or new_entry_id(self._random_bytes)
+        entry_id = entry.id or new_entry_id(now, self._forgotten + len(self._changes), self._random_bytes)
         revision = sum(change == ("entry", entry_id) for change in self._changes)
         created = replace(entry, id=entry_id, revision=revision, created_at=now)
         self._entries[entry_id] = created

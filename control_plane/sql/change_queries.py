@@ -38,9 +38,15 @@ def record(connection: Connection, kind: str, keys: Sequence[str]) -> None:
     )
 
 
+def last_sequence(connection: Connection) -> int:
+    """The number of the last change."""
+    number: int = connection.execute(select(change_head.c.sequence)).scalar_one()
+    return number
+
+
 def changes_after(connection: Connection, sequence: int, own: TrustDomain) -> ChangeSet:
     """What changed after `sequence`, or everything if that is no longer known."""
-    head = connection.execute(select(change_head.c.sequence)).scalar_one()
+    head = last_sequence(connection)
     if sequence > head:
         raise Corrupt(
             f"reading the change log: change {sequence} was seen before, now the last is {head}",
@@ -69,7 +75,7 @@ def changes_after(connection: Connection, sequence: int, own: TrustDomain) -> Ch
 
 def prune(connection: Connection, keep: int) -> int:
     """Deletes all but the last `keep` changes."""
-    head = connection.execute(select(change_head.c.sequence)).scalar_one()
+    head = last_sequence(connection)
     return connection.execute(delete(changes).where(changes.c.sequence <= head - keep)).rowcount
 
 

@@ -20,11 +20,13 @@ def create(
 ) -> list[EntryOutcome]:
     """See ports.Registry.create_entries."""
     known = _federated(connection, batch)
+    first = change_queries.last_sequence(connection)
     outcomes = []
-    for entry in batch:
+    for number, entry in enumerate(batch, first):
         try:
             check_federation(entry, known)
-            outcomes.append(EntryOutcome(_insert(connection, entry, now, random_bytes)))
+            entry_id = entry.id or new_entry_id(now, number, random_bytes)
+            outcomes.append(EntryOutcome(_insert(connection, entry, entry_id, now)))
         except _Taken as taken:
             outcomes.append(EntryOutcome(taken.entry, AlreadyExists(str(taken))))
         except GatehouseError as error:
@@ -83,7 +85,7 @@ class _Taken(Exception):
         self.entry = entry
 
 
-def _insert(connection: Connection, entry: Entry, now: int, random_bytes: Callable[[int], bytes]) -> Entry:
+def _insert(connection: Connection, entry: Entry, entry_id: str, now: int) -> Entry:
     same = entries.c.key_digest == key_digest(entry)
     if entry.id:
         same = or_(same, entries.c.id == entry.id)
@@ -95,7 +97,7 @@ def _insert(connection: Connection, entry: Entry, now: int, random_bytes: Callab
         # An ID that is used again within the same second must still look changed to an agent.
         past = (changes.c.kind == "entry") & (changes.c.key == entry.id)
         revision = connection.execute(select(func.count()).select_from(changes).where(past)).scalar_one()
-    created = replace(entry, id=entry.id or new_entry_id(random_bytes), revision=revision, created_at=now)
+    created = replace(entry, id=entry_id, revision=revision, created_at=now)
     connection.execute(insert(entries), entry_row(created))
     return created
 

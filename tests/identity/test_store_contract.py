@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from control_plane.core.bundle import Bundle, JwtAuthority
-from control_plane.core.entry import Entry
+from control_plane.core.entry import Entry, default_order
 from control_plane.core.errors import (
     AlreadyExists,
     Bug,
@@ -88,6 +88,24 @@ def test_same_key_is_already_exists_with_the_stored_entry(run: Run, make_entry: 
         assert isinstance(second.error, AlreadyExists) and second.entry == first.entry
         [again] = await store.create_entries([make_entry("/x", id=first.entry.id)], now=2)  # type: ignore[union-attr]
         assert isinstance(again.error, AlreadyExists) and again.entry == first.entry
+
+    run(scenario)
+
+
+def test_of_two_entries_the_first_is_the_older_within_one_second_too(
+    run: Run, make_entry: Callable[..., Entry]
+) -> None:
+    async def scenario(store: Store) -> None:
+        stored: list[Entry] = []
+        for batch in range(20):
+            outcomes = await store.create_entries([make_entry(f"/{batch}-{one}") for one in range(5)], now=7)
+            stored += [outcome.entry for outcome in outcomes if outcome.entry is not None]
+        assert len(stored) == 100
+        assert default_order(reversed(stored)) == stored
+        await store.prune_changes(keep=0)  # what is forgotten of the log counts on
+        [later] = await store.create_entries([make_entry("/later")], now=7)
+        assert later.entry is not None
+        assert default_order([later.entry, *reversed(stored)]) == [*stored, later.entry]
 
     run(scenario)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,7 +65,6 @@ def test_source_follows_a_change(
         assert process.stdout is not None
         process.stdout.readline()
         assert "waiting" in process.stdout.readline()
-        time.sleep(1.1)  # an entry's age counts in whole seconds, as SPIRE's API carries it
         entry = server.register(
             "second", f"spiffe://{server.trust_domain}/node/one", "unix:uid:0", hint="second"
         )

@@ -9,7 +9,9 @@ the reason why an alias entry made with a token must be as protected as the toke
 import hashlib
 import hmac
 import re
+from collections.abc import Callable
 from typing import Final
+from uuid import UUID
 
 from control_plane.core.errors import InvalidInput
 from control_plane.core.secret import Secret
@@ -20,6 +22,11 @@ from control_plane.identity.ports import JoinTokens
 TYPE: Final = "join_token"
 MAX_TOKEN_CHARACTERS: Final = 255
 _TOKEN: Final = re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,255}")
+
+
+def new_token(random_bytes: Callable[[int], bytes]) -> Secret[str]:
+    """A token of 122 random bits in the form of a version 4 UUID (RFC 9562 section 5.4), as SPIRE's are."""
+    return Secret(str(UUID(bytes=random_bytes(16), version=4)))
 
 
 def check_token(text: str) -> Secret[str]:
