@@ -1,8 +1,9 @@
 """Loads what the agent knew when it last ran, and writes down what it knows now.
 
-The agent's own credential is written at once (`save_agent`); entries and SVIDs within `SETTLE_SECONDS` of a
-change, in a worker thread. What can't be read is set aside and said; the agent then begins anew. A disk that
-can't be written costs the agent its memory, not its service: it is said again with each attempt.
+The agent's own credential is written at once (`save_agent`); entries and SVIDs `SETTLE_SECONDS` after a
+change, so that what comes together is written together, and at most once in `PAUSE_SECONDS`, in a worker
+thread. What can't be read is set aside and said; the agent then begins anew. A disk that can't be written
+costs the agent its memory, not its service: it is said again with each attempt.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ from control_plane.core.errors import Corrupt, GatehouseError
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
 
-SETTLE_SECONDS: Final = 2.0
+SETTLE_SECONDS: Final = 0.25
+PAUSE_SECONDS: Final = 2.0
 
 _log = get_logger(__name__)
 
@@ -84,6 +86,9 @@ class Storage:
             if self.dirty.is_set():
                 self.dirty.clear()
                 await self.save_workloads()
+                await wait_any(stop, timeout_seconds=PAUSE_SECONDS)
+        if self.dirty.is_set():
+            await self.save_workloads()
 
     async def save_workloads(self) -> None:
         """Writes entries, SVIDs and bundles; a failure is logged."""

@@ -40,7 +40,8 @@ _log = get_logger(__name__)
 
 
 class Synchroniser:
-    """The loop. `last_sync` is in Unix seconds, 0 before the first; `error` says why the last try failed."""
+    """The loop. `last_sync` is in Unix seconds, 0 before the first, also of a life before; `heard` says
+    whether there was one in this life; `error` why the last try failed."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Synchroniser:
         self._failures = 0
         self._reported: int | None = None
         self.last_sync = 0
+        self.heard = False
         self.error = ""
         self.pushed = False
         self._polling = False
@@ -181,6 +183,7 @@ class Synchroniser:
         if self._failures:
             self._keeper.server_answers()
         self.last_sync = self._clock.unix()
+        self.heard = True
         self.error = ""
         self._failures = 0
 

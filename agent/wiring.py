@@ -24,6 +24,7 @@ from agent.logger import Logger
 from agent.node import Node, Standing
 from agent.node_attestors import JoinToken, NodeAttestor, X509ProofOfPossession
 from agent.ports import Dial
+from agent.refusals import Refusals
 from agent.server_api import GrpcDial
 from agent.settings import AgentSettings
 from agent.sockets import lock_data_dir, prepare_socket
@@ -158,7 +159,11 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
     def ready() -> str:
         return not_ready(identities, node)
 
-    api = WorkloadApi(identities, sessions, broadcast, jwt_svids, clock, ready)
+    def unheard() -> str:
+        return "" if sync.heard else sync.error or node.error or "no answer yet"
+
+    refusals = Refusals(clock, unheard)
+    api = WorkloadApi(identities, sessions, broadcast, jwt_svids, clock, ready, refusals)
     healthy = health(lambda: not ready())
     public = [service(workloadapi_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"], api), healthy]
     private = [

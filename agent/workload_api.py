@@ -2,10 +2,10 @@
 
 Each call is attested anew; each stream carries the full state and hears of changes until its process ends or
 has no identity left. Refusals are those of the specification: InvalidArgument without the header or a
-mandatory field, PermissionDenied without an identity, Unavailable while the agent knows nothing yet. The WIT
+mandatory field, PermissionDenied without an identity, Unavailable while the agent can't know. The WIT
 methods aren't served: without a method here the transport answers UNIMPLEMENTED (W-20).
 
-Nothing is decided here about who may have what: `Identities` matches, `Responses` words it.
+Nothing is decided here about who may have what: `Identities` matches, `Responses` and `Refusals` word it.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,6 +16,7 @@ from agent.broadcast import Broadcast, Listener
 from agent.holdings import View
 from agent.identities import Identities
 from agent.jwt_svids import JwtSvids
+from agent.refusals import Refusals
 from agent.responses import Responses, unique_hints
 from control_plane.core import jwt_svid
 from control_plane.core.entry import Entry
@@ -23,7 +24,6 @@ from control_plane.core.errors import (
     CallerError,
     GatehouseError,
     InvalidInput,
-    PermissionDenied,
     Unavailable,
     shown,
 )
@@ -36,8 +36,6 @@ from control_plane.runtime.transport import Call
 HEADER: Final = "workload.spiffe.io"
 PATIENCE_SECONDS: Final = 2.0  # for SVIDs that are being signed, when there are others to send
 FIRST_PATIENCE_SECONDS: Final = 15.0  # for the first SVID of a stream
-REFUSAL_LOG_SECONDS: Final = 60.0
-MAX_REFUSALS: Final = 1024
 MAX_AUDIENCES: Final = 64
 MAX_AUDIENCE_BYTES: Final = 2048
 PLAIN_CLAIMS: Final = frozenset({"sub", "exp", "aud"})  # what a foreign trust domain's token may tell (W-17)
@@ -68,6 +66,7 @@ class WorkloadApi:
         jwt_svids: JwtSvids,
         clock: Clock,
         ready: Callable[[], str],
+        refusals: Refusals,
     ) -> None:
         """`ready` says why nothing can be served yet; empty once the agent knows its entries."""
         self._identities = identities
@@ -76,8 +75,8 @@ class WorkloadApi:
         self._jwt_svids = jwt_svids
         self._clock = clock
         self._ready = ready
+        self._refusals = refusals
         self._responses = Responses()
-        self._refusals: dict[int, float] = {}
 
     # ------------------------------------------------------------------ streams
 
@@ -138,7 +137,7 @@ class WorkloadApi:
             wanted = SpiffeId.parse(request.spiffe_id)
             entries = [entry for entry in entries if entry.spiffe_id == wanted]
             if not entries:
-                raise PermissionDenied(f"no identity issued: this workload isn't entitled to {wanted}")
+                raise self._refusals.not_entitled(wanted)
         distinct = list({entry.spiffe_id: entry for entry in reversed(entries)}.values())[::-1]
         svids = [await self._jwt_svids.get(entry, audience) for entry in distinct]
         return pb.JWTSVIDResponse(
@@ -186,27 +185,14 @@ class WorkloadApi:
     def _entitled(self, session: Session) -> tuple[Entry, ...]:
         entries = self._identities.match(session.selectors)
         if not entries:
-            raise self._no_identity(session.process.pid)
+            raise self._refusals.no_identity(session.process.pid)
         return entries
 
     def _view(self, listener: Listener) -> View:
         view = self._identities.view(listener.selectors, self._clock.unix())
         if not view.entries:
-            raise self._no_identity(listener.pid)
+            raise self._refusals.no_identity(listener.pid)
         return view
-
-    def _no_identity(self, pid: int) -> PermissionDenied:
-        # W-12; what was attested is told by `explain`, not to whoever asks.
-        now = self._clock.monotonic()
-        if now >= self._refusals.get(pid, 0.0):
-            # Clients ask again and again; the log hears of each process once a minute.
-            if len(self._refusals) >= MAX_REFUSALS:
-                self._refusals.clear()
-            self._refusals[pid] = now + REFUSAL_LOG_SECONDS
-            _log.info("no_identity_issued", pid=pid, ask=f"gatehouse-agent explain --pid {pid}")
-        return PermissionDenied(
-            "no identity issued", hint=f"on this node, ask: gatehouse-agent explain --pid {pid}"
-        )
 
 
 def _audience(audience: Sequence[str]) -> tuple[str, ...]:

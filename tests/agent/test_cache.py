@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import secrets
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cache import CacheFile
+from agent.cache import WORKLOADS_FILE, CacheFile
 from agent.cache_content import (
     AgentContent,
     AgentCredential,
@@ -23,10 +24,13 @@ from agent.cache_content import (
     parse_workloads,
 )
 from agent.cache_key import CREDENTIAL_NAME, CacheKey, locate_key
+from agent.identities import Identities
+from agent.storage import Storage
 from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
 from control_plane.core.errors import Corrupt, FailedPrecondition, Unavailable
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import TrustDomain
+from control_plane.runtime.clock import SystemClock
 
 TD = TrustDomain("agents.test")
 KEY = CacheKey(Secret(b"k" * 32), "test", survives_reboot=True)
@@ -208,3 +212,24 @@ def test_a_folder_that_others_can_write_to_is_not_used(
 
 def test_the_key_is_not_shown() -> None:
     assert "kkk" not in repr(KEY)
+
+
+def test_a_change_is_on_the_disk_within_a_second_and_before_the_end(tmp_path: Path) -> None:
+    """An agent that is killed loses what its workloads hold and the cache doesn't."""
+    file = tmp_path / WORKLOADS_FILE
+
+    async def work() -> None:
+        storage = Storage(tmp_path, Identities(TD), KEY, SystemClock())
+        stop = asyncio.Event()
+        task = asyncio.create_task(storage.run(stop))
+        storage.dirty.set()
+        async with asyncio.timeout(1.0):
+            while not file.exists():  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.01)
+        written = file.stat().st_ino
+        storage.dirty.set()
+        stop.set()
+        await asyncio.wait_for(task, 1.0)
+        assert file.stat().st_ino != written, "what changed since the last write is written at the end"
+
+    asyncio.run(work())

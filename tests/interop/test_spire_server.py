@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.storage import SETTLE_SECONDS
+from agent.storage import PAUSE_SECONDS, SETTLE_SECONDS
 
 pytestmark = [pytest.mark.peers, pytest.mark.xdist_group("spire-server")]
 
@@ -62,7 +62,9 @@ def test_agent_restarts_from_its_cache(
 ) -> None:
     """A join token is used once; after a crash the agent goes on with what it keeps."""
     agent, _ = our_agent
-    time.sleep(SETTLE_SECONDS + 1)  # so long may what the workload has be newer than the cache
+    time.sleep(
+        PAUSE_SECONDS + SETTLE_SECONDS + 1
+    )  # so long may what the workload has be newer than the cache
     agent.kill()
     agent.run(f"127.0.0.1:{spire_server.port}", spire_server.trust_domain, spire_server.bundle_file())
     told = running.lines(running.run([workload("web"), "x509", "-socket", agent.api]))[0]

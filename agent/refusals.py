@@ -1,0 +1,61 @@
+"""What a workload is told when no entry names it: that it has no identity, or that the agent can't know yet.
+
+After a start from the cache the agent knows the entries of its last life. One that was made since, or in the
+moment before a crash in which the cache wasn't written yet, reaches it with the first word of the server. To
+refuse until then would be a claim that nobody made: such a workload is asked to come again.
+
+Doesn't say why nobody matched: `explain` does, and not to whoever asks.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from control_plane.core.errors import GatehouseError, PermissionDenied, Unavailable
+from control_plane.runtime.clock import Clock
+from control_plane.runtime.log import get_logger
+
+LOG_SECONDS: Final = 60.0
+MAX_LOGGED: Final = 1024
+RETRY_SECONDS: Final = 2
+
+_log = get_logger(__name__)
+
+
+class Refusals:
+    """Words refusals. `unheard` says why the server wasn't heard in this life; empty once it was."""
+
+    def __init__(self, clock: Clock, unheard: Callable[[], str]) -> None:
+        self._clock = clock
+        self._unheard = unheard
+        self._quiet_until: dict[int, float] = {}
+
+    def no_identity(self, pid: int) -> GatehouseError:
+        """The error for a process that no entry matches (W-12; E-07 while that isn't certain)."""
+        if (error := self._uncertain()) is not None:
+            return error
+        now = self._clock.monotonic()
+        if now >= self._quiet_until.get(pid, 0.0):
+            # Clients ask again and again; the log hears of each process once a minute.
+            if len(self._quiet_until) >= MAX_LOGGED:
+                self._quiet_until.clear()
+            self._quiet_until[pid] = now + LOG_SECONDS
+            _log.info("no_identity_issued", pid=pid, ask=f"gatehouse-agent explain --pid {pid}")
+        return PermissionDenied(
+            "no identity issued", hint=f"on this node, ask: gatehouse-agent explain --pid {pid}"
+        )
+
+    def not_entitled(self, wanted: object) -> GatehouseError:
+        """The error for a workload that asks for an identity which none of its entries gives (W-15)."""
+        return self._uncertain() or PermissionDenied(
+            f"no identity issued: this workload isn't entitled to {wanted}"
+        )
+
+    def _uncertain(self) -> Unavailable | None:
+        reason = self._unheard()
+        if not reason:
+            return None
+        return Unavailable(
+            "no identity known yet: the agent started from its cache and hasn't heard from the server since"
+            f" ({reason})",
+            retry_after_seconds=RETRY_SECONDS,
+        )
