@@ -27,10 +27,10 @@ from typing import Any, Final
 
 from bench.report import Result, tell
 from policies.language.builtins.registry import BUILTINS
-from policies.language.closure import compile_closure
-from policies.language.compile import compile_modules
+from policies.language.closures.closure import compile_closure
+from policies.language.compiler.compile import compile_modules
 from policies.language.conformance import run_cases
-from policies.language.parser import parse_module
+from policies.language.syntax.parser import parse_module
 from policies.language.values import from_python
 
 GOAL: Final = 0.1

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from control_plane.core.errors import InvalidInput, shown
 from policies.documents import read_document, read_json
-from policies.language.ast import Module
 from policies.language.builtins.registry import BUILTINS
-from policies.language.checks import Checked, check_modules, parse_modules
-from policies.language.compile import compile_modules
-from policies.language.compiled import CompiledModules
+from policies.language.checks.check import Checked, check_modules, parse_modules
+from policies.language.compiler.compile import compile_modules
+from policies.language.compiler.compiled import CompiledModules
+from policies.language.syntax.ast import Module
 
 DATA_FILES = ("data.json", "data.yaml", "data.yml")
 

@@ -28,13 +28,13 @@ from policies.formula import (
     WorkloadPolicy,
 )
 from policies.inventory import Inventory, Workload
-from policies.language.ast import Boolean as BooleanTerm
-from policies.language.compiled import CompiledModules, RuleGroup, Shape
+from policies.language.compiler.compiled import CompiledModules, RuleGroup, Shape
 from policies.language.diagnostics import Diagnostic, Diagnostics, ErrorCode
 from policies.language.source import Span
 from policies.language.symbolic import Limits, PartialInput, SymbolicEvaluator
 from policies.language.symbolic.relations import equal
 from policies.language.symbolic.values import text_of
+from policies.language.syntax.ast import Boolean as BooleanTerm
 from policies.language.values import TRUE as REGO_TRUE
 from policies.language.values import Object, from_python
 from policies.proof.satisfiable import request_for

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from policies.language import ast
-from policies.language.compiled import CompiledModules, CompiledRule
-from policies.language.evaluate import UNDEFINED, EvaluationError, Evaluator
-from policies.language.evaluate_world import Observer
+from policies.language.compiler.compiled import CompiledModules, CompiledRule
+from policies.language.concrete.evaluate import UNDEFINED, EvaluationError, Evaluator
+from policies.language.concrete.world import Observer
 from policies.language.source import Span
+from policies.language.syntax import ast
 from policies.language.values import TRUE, Object, Value, from_python
 from policies.project import Project, is_test
 

@@ -131,7 +131,7 @@ def fmt(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Formats Rego as `opa fmt` does, in place."""
-    from policies.language.format import format_text
+    from policies.language.layout.format import format_text
 
     changed = []
     with reported(output):
@@ -166,12 +166,12 @@ def evaluate(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Evaluates a query for one input, as the agent would."""
-    from policies.language.ast import Call, Ref, Var
     from policies.language.builtins.registry import BUILTINS
-    from policies.language.compile import compile_query
-    from policies.language.evaluate import UNDEFINED, Evaluator
-    from policies.language.parser import parse_query
+    from policies.language.compiler.compile import compile_query
+    from policies.language.concrete.evaluate import UNDEFINED, Evaluator
     from policies.language.serial import json_text, parse_json
+    from policies.language.syntax.ast import Call, Ref, Var
+    from policies.language.syntax.parser import parse_query
     from policies.language.values import from_python
     from policies.project import Project
 
@@ -247,7 +247,7 @@ def _inventory_data(path: Path) -> dict[str, object]:
 
 
 def _binds(node: Any) -> bool:
-    from policies.language.ast import Call
+    from policies.language.syntax.ast import Call
 
     return isinstance(node, Call) and node.name in ("assign", "eq")
 

@@ -20,12 +20,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.language.builtins.registry import BUILTINS
-from policies.language.compile import compile_modules, compile_query
+from policies.language.compiler.compile import compile_modules, compile_query
+from policies.language.concrete.evaluate import (
+    UNDEFINED,
+    EvaluationError,
+    Evaluator,
+    LimitExceededError,
+    RefusedError,
+)
+from policies.language.concrete.world import Result
 from policies.language.diagnostics import Diagnostics, ErrorCode
-from policies.language.evaluate import UNDEFINED, EvaluationError, Evaluator, LimitExceededError, RefusedError
-from policies.language.evaluate_world import Result
-from policies.language.parser import parse_module, parse_query
 from policies.language.serial import json_key, json_text, parse_json
+from policies.language.syntax.parser import parse_module, parse_query
 from policies.language.values import EMPTY_OBJECT, TRUE, Object, Set, Value, ordered
 
 _NOW_NS = 1_795_000_000_000_000_000

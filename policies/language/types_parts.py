@@ -3,8 +3,8 @@
 Not here: whole types and whether they fit (types).
 """
 
-from policies.language import ast
-from policies.language.ast import Call, Ref, String, Term, Var
+from policies.language.syntax import ast
+from policies.language.syntax.ast import Call, Ref, String, Term, Var
 from policies.language.types import (
     ANY,
     NUMBER,

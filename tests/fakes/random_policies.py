@@ -17,12 +17,12 @@ from typing import Any
 
 from policies.formula import Attribute, Formula, Opaque, Request, Value, claim, evaluate, header, label
 from policies.language.builtins.registry import BUILTINS
-from policies.language.compile import compile_modules
-from policies.language.compiled import CompiledModules
-from policies.language.evaluate import UNDEFINED, ConflictError, Evaluator
-from policies.language.parser import parse_module
+from policies.language.compiler.compile import compile_modules
+from policies.language.compiler.compiled import CompiledModules
+from policies.language.concrete.evaluate import UNDEFINED, ConflictError, Evaluator
 from policies.language.serial import json_text, parse_json
 from policies.language.symbolic import PartialInput, SymbolicEvaluator
+from policies.language.syntax.parser import parse_module
 from policies.language.values import FALSE, Object, from_python
 
 DESTINATION = {"namespace": "shop", "service": "payments", "labels": {"tier": "app", "env": "prod"}}

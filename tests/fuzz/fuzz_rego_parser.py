@@ -7,10 +7,10 @@ tests/policies/language/test_fuzz.py. What parses must also format, to a text th
 import sys
 
 from policies.language.builtins.registry import BUILTINS
-from policies.language.checks import check_modules
+from policies.language.checks.check import check_modules
 from policies.language.diagnostics import Diagnostics
-from policies.language.format import format_module
-from policies.language.parser import parse_module, parse_query
+from policies.language.layout.format import format_module
+from policies.language.syntax.parser import parse_module, parse_query
 
 
 def fuzz_rego_parser(data: bytes) -> None:

@@ -47,7 +47,7 @@ from control_plane.runtime.transport.session import Dispatch
 from control_plane.settings import load_settings
 from policies.inventory_file import parse_inventory
 from policies.language.diagnostics import Diagnostics
-from policies.language.parser import parse_module
+from policies.language.syntax.parser import parse_module
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TD: Final = TrustDomain("example.org")

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.language.builtins.registry import BUILTINS
-from policies.language.closure import Closure, compile_closure
-from policies.language.compile import compile_modules
-from policies.language.compiled import CompiledModules
-from policies.language.evaluate import Evaluator
-from policies.language.parser import parse_module
+from policies.language.closures.closure import Closure, compile_closure
+from policies.language.compiler.compile import compile_modules
+from policies.language.compiler.compiled import CompiledModules
+from policies.language.concrete.evaluate import Evaluator
+from policies.language.syntax.parser import parse_module
 from policies.language.values import TRUE, from_python
 
 DATA = {

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from policies.language.builtins.registry import BUILTINS
-from policies.language.compile import compile_modules, compile_query
-from policies.language.diagnostics import Diagnostics
-from policies.language.evaluate import (
+from policies.language.compiler.compile import compile_modules, compile_query
+from policies.language.concrete.evaluate import (
     UNDEFINED,
     BuiltinFailedError,
     ConflictError,
@@ -22,9 +21,10 @@ from policies.language.evaluate import (
     Limits,
     Observer,
 )
-from policies.language.evaluate_world import Result
-from policies.language.parser import parse_module, parse_query
+from policies.language.concrete.world import Result
+from policies.language.diagnostics import Diagnostics
 from policies.language.serial import json_text, parse_json
+from policies.language.syntax.parser import parse_module, parse_query
 from policies.language.values import EMPTY_OBJECT, TRUE, Object, Value, from_python, to_python
 
 

@@ -28,7 +28,7 @@ from policies.language.builtins.errors import BuiltinError, HaltError
 from policies.language.values import Object, Value, boolean, from_python
 
 if TYPE_CHECKING:
-    from policies.language.evaluate_world import Run
+    from policies.language.concrete.world import Run
 
 MAX_CERTIFICATES = 1_000
 

@@ -19,7 +19,7 @@ from policies.language.numbers import Number, Real, integral
 from policies.language.values import Value, type_name
 
 if TYPE_CHECKING:
-    from policies.language.evaluate_world import Run
+    from policies.language.concrete.world import Run
 
 _SECOND = 1_000_000_000
 _MIN, _MAX = -(1 << 63), (1 << 63) - 1

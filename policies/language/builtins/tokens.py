@@ -27,7 +27,7 @@ from policies.language.numbers import Real
 from policies.language.values import EMPTY_OBJECT, FALSE, TRUE, Boolean, Object, Value, boolean
 
 if TYPE_CHECKING:
-    from policies.language.evaluate_world import Run
+    from policies.language.concrete.world import Run
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "256": hashes.SHA256(),

@@ -7,7 +7,7 @@ Gatehouse refuses, with types as declared. Format: OPA's own `opa capabilities -
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from policies.language.compile_calls import BuiltinDeclaration, DeclaredShape
+from policies.language.compiler.calls import BuiltinDeclaration, DeclaredShape
 
 FEATURES: Final = ("keywords_in_refs", "rego_v1", "template_strings")
 FUTURE_KEYWORDS: Final = ("not",)

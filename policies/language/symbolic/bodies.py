@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from policies import formula as f
 from policies.formula import FALSE, TRUE, Formula
-from policies.language import ast
 from policies.language.source import NOWHERE, Span
 from policies.language.symbolic import joins
 from policies.language.symbolic.machine import Environment, Scope, Solution, span_of
 from policies.language.symbolic.relations import equal, truth
 from policies.language.symbolic.terms import Terms
 from policies.language.symbolic.values import UNKNOWN, Replacement, Sequence, Symbolic, changed, is_known
+from policies.language.syntax import ast
 from policies.language.values import Object
 
 

@@ -14,7 +14,7 @@ from policies import formula as f
 from policies.formula import Formula
 from policies.language.builtins.errors import BuiltinError
 from policies.language.builtins.registry import BUILTINS
-from policies.language.evaluate_world import UNDEFINED, Result, Undefined
+from policies.language.concrete.world import UNDEFINED, Result, Undefined
 from policies.language.source import Span
 from policies.language.symbolic.values import (
     Choices,

@@ -17,12 +17,12 @@ from typing import Final
 
 from policies import formula as f
 from policies.formula import FALSE, TRUE, Formula
-from policies.language import ast
-from policies.language.compiled import CompiledRule, RuleGroup, Shape
+from policies.language.compiler.compiled import CompiledRule, RuleGroup, Shape
 from policies.language.source import Span
 from policies.language.symbolic.bodies import Bodies
 from policies.language.symbolic.machine import OUTSIDE, Environment, Scope, Solution, merge
 from policies.language.symbolic.values import Outcome, Symbolic, choices, text_of
+from policies.language.syntax import ast
 
 Row = tuple[Formula, Symbolic, Span]
 """A value of a rule, where it has it, and the branch that gives it."""

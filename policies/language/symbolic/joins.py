@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from policies.language import ast
+from policies.language.syntax import ast
 from policies.language.values import Object, Value, members
 
 WORTH_AN_INDEX = 32

@@ -8,13 +8,13 @@ from typing import TypeVar, cast
 
 from policies import formula as f
 from policies.formula import FALSE, Formula
-from policies.language import ast
-from policies.language.compiled import CompiledModules, RuleGroup
+from policies.language.compiler.compiled import CompiledModules, RuleGroup
 from policies.language.diagnostics import Diagnostic, Diagnostics, ErrorCode
 from policies.language.source import NOWHERE, Span
 from policies.language.symbolic.conditions import Condition, Site, decide
 from policies.language.symbolic.input import PartialInput
 from policies.language.symbolic.values import Outcome, Symbolic
+from policies.language.syntax import ast
 from policies.language.values import Object
 
 Environment = Mapping[str, Symbolic]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from policies import formula as f
 from policies.formula import FALSE, TRUE, Domain, Formula
-from policies.language import ast
-from policies.language.compiled import RuleTree, Shape
+from policies.language.compiler.compiled import RuleTree, Shape
 from policies.language.source import NOWHERE, Span
 from policies.language.symbolic.input import attribute_at
 from policies.language.symbolic.machine import Environment, Machine, Scope, span_of
@@ -26,6 +25,7 @@ from policies.language.symbolic.values import (
     changed,
     is_known,
 )
+from policies.language.syntax import ast
 from policies.language.values import EMPTY_OBJECT, Object, Set, Value, members
 
 Row = tuple[Environment, Formula, Symbolic]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policies.formula import FALSE, TRUE, Formula
-from policies.language import ast
-from policies.language.compiled import Shape
+from policies.language.compiler.compiled import Shape
 from policies.language.diagnostics import ErrorCode
 from policies.language.numbers import parse_number
 from policies.language.symbolic import calls
 from policies.language.symbolic.machine import Environment, Scope, merge, span_of
 from policies.language.symbolic.references import References, Row
 from policies.language.symbolic.values import Outcome, Symbolic, choices, sequence
+from policies.language.syntax import ast
 from policies.language.values import boolean
 
 

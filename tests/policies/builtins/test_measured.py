@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from policies.language.builtins.registry import BUILTINS
-from policies.language.compile import compile_modules
-from policies.language.evaluate import UNDEFINED, BuiltinFailedError, ConflictError, Evaluator
-from policies.language.evaluate_world import Result
-from policies.language.parser import parse_module
+from policies.language.compiler.compile import compile_modules
+from policies.language.concrete.evaluate import UNDEFINED, BuiltinFailedError, ConflictError, Evaluator
+from policies.language.concrete.world import Result
 from policies.language.serial import json_text, parse_json
+from policies.language.syntax.parser import parse_module
 from policies.language.values import TRUE, Object, Value
 
 MEASURED = parse_json((Path(__file__).parent / "measured.json").read_text("utf-8"))

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from policies.language.builtins.registry import BUILTINS
-from policies.language.checks_types import check_types
-from policies.language.compile import compile_modules
+from policies.language.checks.types import check_types
+from policies.language.compiler.compile import compile_modules
+from policies.language.concrete.evaluate import Evaluator
 from policies.language.diagnostics import Diagnostics
-from policies.language.evaluate import Evaluator
-from policies.language.parser import parse_module
 from policies.language.serial import json_text
+from policies.language.syntax.parser import parse_module
 from policies.language.values import from_python
 
 RULES = 200

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from policies.language import ast
-from policies.language.ast import Call, Expr, Ref, Term, Var
 from policies.language.builtins import registry
-from policies.language.compile import compile_modules, compile_query
-from policies.language.compiled import CompiledRule, Shape
+from policies.language.compiler.compile import compile_modules, compile_query
+from policies.language.compiler.compiled import CompiledRule, Shape
 from policies.language.diagnostics import Diagnostics
-from policies.language.parser import parse_module, parse_query
+from policies.language.syntax import ast
+from policies.language.syntax.ast import Call, Expr, Ref, Term, Var
+from policies.language.syntax.parser import parse_module, parse_query
 
 # Declarations alone matter here, not which functions exist so far.
 BUILTINS = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from policies.language.format import format_text
-from policies.language.parser import parse_module
+from policies.language.layout.format import format_text
+from policies.language.syntax.parser import parse_module
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((ROOT / "rego").rglob("*.rego"))

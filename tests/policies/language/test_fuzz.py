@@ -7,9 +7,9 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policies.language.ast import Module
-from policies.language.format import format_module
-from policies.language.parser import parse_module
+from policies.language.layout.format import format_module
+from policies.language.syntax.ast import Module
+from policies.language.syntax.parser import parse_module
 
 ROOT = Path(__file__).resolve().parents[3]
 SEEDS = [path.read_text() for path in sorted((ROOT / "rego").rglob("*.rego"))]

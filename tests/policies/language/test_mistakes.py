@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from policies.language.builtins.registry import BUILTINS
-from policies.language.checks import check_modules
+from policies.language.checks.check import check_modules
 from policies.language.diagnostics import Diagnostic, Diagnostics
-from policies.language.parser import parse_module
+from policies.language.syntax.parser import parse_module
 
 HERE = Path(__file__).parent
 MISTAKES = json.loads((HERE / "mistakes.json").read_text())

@@ -2,10 +2,10 @@
 
 import pytest
 
-from policies.language import ast
-from policies.language.ast import Call, Expr, Number, Ref, RuleKind, String, Var
 from policies.language.diagnostics import Diagnostics, ErrorCode
-from policies.language.parser import parse_module, parse_query
+from policies.language.syntax import ast
+from policies.language.syntax.ast import Call, Expr, Number, Ref, RuleKind, String, Var
+from policies.language.syntax.parser import parse_module, parse_query
 
 
 def call(name: str, *arguments: ast.Term) -> Call:

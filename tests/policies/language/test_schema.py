@@ -9,11 +9,11 @@ import jsonschema
 import pytest
 
 from policies.language.builtins.registry import BUILTINS
-from policies.language.checks import check_modules
+from policies.language.checks.check import check_modules
 from policies.language.diagnostics import Diagnostics
-from policies.language.parser import parse_module
 from policies.language.schema import input_schema, input_type, type_of_schema
 from policies.language.schema.capabilities import capabilities
+from policies.language.syntax.parser import parse_module
 from policies.language.types import ANY, BOOLEAN, NULL, NUMBER, STRING, ArrayOf, ObjectOf, union
 
 POLICIES = {

@@ -29,8 +29,8 @@ from typing import Any
 import pytest
 
 from policies.inventory_file import parse_inventory
+from policies.language.concrete.evaluate import Evaluator
 from policies.language.diagnostics import Diagnostics
-from policies.language.evaluate import Evaluator
 from policies.questions import destination_document, inventory_document
 
 FULL = os.environ.get("GATEHOUSE_REQUIRE_PEERS") == "1"

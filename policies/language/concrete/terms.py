@@ -1,0 +1,327 @@
+"""Terms of compiled Rego as Python closures.
+
+A closure takes the frame of the rule being evaluated and returns a value or UNDEFINED. A frame is a list:
+position 0 holds the world, every local variable has a position of its own. Which variables are bound at
+which point of a body is known before anything runs, so there is nothing to undo on the way back: a later
+solution overwrites.
+
+Not here: what iterates (`evaluate_bodies`) and what rules mean (`evaluate_rules`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from policies.language.builtins.errors import BuiltinError, HaltError
+from policies.language.builtins.registry import BUILTINS, Builtin
+from policies.language.concrete.errors import (
+    BuiltinFailedError,
+    ConflictError,
+    LimitExceededError,
+    RefusedError,
+)
+from policies.language.concrete.world import UNDEFINED, Mock, Result, World
+from policies.language.numbers import NumberLimitExceededError, parse_number
+from policies.language.source import Span
+from policies.language.syntax import ast
+from policies.language.values import FALSE, TRUE, Object, Set, Value
+
+if TYPE_CHECKING:
+    from policies.language.concrete.rules import Program
+
+Frame = list[Any]
+Evaluate = Callable[[Frame], Result]
+Step = Callable[[Frame], bool]
+"""Continues with the rest of a body; True asks to stop looking for more solutions."""
+
+
+def item_of(value: Result, key: Value) -> Result:
+    """The value at a key, position or member; UNDEFINED where there is none."""
+    kind = type(value)
+    if kind is Object:
+        return value.get(key, UNDEFINED)  # type: ignore[union-attr]
+    if kind is tuple:
+        if type(key) is int and 0 <= key < len(value):  # type: ignore[arg-type]
+            return value[key]  # type: ignore[index]
+        return UNDEFINED
+    if kind is Set:
+        return key if key in value else UNDEFINED  # type: ignore[operator]
+    return UNDEFINED
+
+
+class TermCompiler:
+    """Turns the terms of one rule (or query) into closures; subclassed with what bodies add."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.slots: dict[str, int] = {}
+        self.size = 1
+
+    def slot(self, name: str) -> int:
+        """The frame position of a variable."""
+        if name not in self.slots:
+            self.slots[name] = self.size
+            self.size += 1
+        return self.slots[name]
+
+    def temporary(self) -> int:
+        """A frame position of its own for a value in between."""
+        self.size += 1
+        return self.size - 1
+
+    # --- constants ----------------------------------------------------------------------------------
+
+    def constant(self, term: ast.Term) -> Result:
+        """The value of a term that is the same everywhere, else UNDEFINED."""
+        match term:
+            case ast.Null():
+                return None
+            case ast.Boolean(value=truth):
+                return TRUE if truth else FALSE
+            case ast.Number(text=text):
+                try:
+                    return parse_number(text)
+                except NumberLimitExceededError as error:
+                    raise LimitExceededError("number", str(error), term.span) from error
+            case ast.String(value=text):
+                return text
+            case ast.Array(items=items):
+                values = [self.constant(item) for item in items]
+                return UNDEFINED if UNDEFINED in values else tuple(values)  # type: ignore[arg-type]
+            case ast.Set(items=items):
+                values = [self.constant(item) for item in items]
+                return UNDEFINED if UNDEFINED in values else Set(values)  # type: ignore[arg-type]
+            case ast.Object(entries=entries):
+                pairs = [(self.constant(key), self.constant(item)) for key, item in entries]
+                if any(UNDEFINED in pair for pair in pairs):
+                    return UNDEFINED
+                return self._object(pairs, term.span)  # type: ignore[arg-type]
+        return UNDEFINED
+
+    @staticmethod
+    def _object(pairs: list[tuple[Value, Value]], span: Span) -> Object:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            for key, item in pairs:
+                if made[key] != item:
+                    raise ConflictError("object keys must be unique", span)
+        return Object(made)
+
+    # --- terms with one value -----------------------------------------------------------------------
+
+    def term(self, term: ast.Term, bound: frozenset[str]) -> Evaluate:
+        """The closure of a term whose variables are all bound."""
+        constant = self.constant(term)
+        if constant is not UNDEFINED:
+            return lambda _frame: constant
+        match term:
+            case ast.Var(name="input"):
+                return lambda frame: frame[0].input
+            case ast.Var(name="data"):
+                return self.program.document_closure(())
+            case ast.Var(name=name):
+                slot = self.slot(name)
+                return lambda frame: frame[slot]
+            case ast.Ref():
+                return self.reference(term, bound)
+            case ast.Call():
+                return self.call(term, bound)
+            case ast.Array(items=items):
+                return _array([self.term(item, bound) for item in items])
+            case ast.Set(items=items):
+                return _set([self.term(item, bound) for item in items])
+            case ast.Object(entries=entries):
+                pairs = [(self.term(key, bound), self.term(item, bound)) for key, item in entries]
+                return self._object_closure(pairs, term.span)
+            case ast.ArrayComprehension() | ast.SetComprehension() | ast.ObjectComprehension():
+                return self.comprehension(term, bound)
+        raise RefusedError(type(term).__name__, "not a term of compiled Rego", term.span)
+
+    def comprehension(self, term: ast.Comprehension, bound: frozenset[str]) -> Evaluate:
+        raise NotImplementedError  # bodies
+
+    def _object_closure(self, pairs: list[tuple[Evaluate, Evaluate]], span: Span) -> Evaluate:
+        def evaluate(frame: Frame) -> Result:
+            made = []
+            for key, item in pairs:
+                key_value, item_value = key(frame), item(frame)
+                if key_value is UNDEFINED or item_value is UNDEFINED:
+                    return UNDEFINED
+                made.append((key_value, item_value))
+            weighed: Value = frame[0].run.weighed(self._object(made, span))  # type: ignore[arg-type]
+            return weighed
+
+        return evaluate
+
+    # --- references ---------------------------------------------------------------------------------
+
+    def reference(self, ref: ast.Ref, bound: frozenset[str]) -> Evaluate:
+        """A reference without unbound variables."""
+        if not isinstance(ref.head, ast.Var):
+            return _steps(self.term(ref.head, bound), [self.term(operand, bound) for operand in ref.operands])
+        if ref.head.name == "data":
+            return self.program.data_reference(self, ref.operands, bound)
+        head = self.term(ref.head, bound)
+        keys = [self.constant(operand) for operand in ref.operands]
+        if UNDEFINED not in keys:
+            if ref.head.name == "input":
+                return _input_path(keys)  # type: ignore[arg-type]
+            if len(keys) == 1:
+                return _one_key(head, keys[0])  # type: ignore[arg-type]
+        return _steps(head, [self.term(operand, bound) for operand in ref.operands])
+
+    # --- calls --------------------------------------------------------------------------------------
+
+    def call(self, call: ast.Call, bound: frozenset[str]) -> Evaluate:
+        """A call with exactly the declared arguments, as a value."""
+        name = call.name
+        arguments = [self.term(argument, bound) for argument in call.arguments]
+        own = self._own_call(call, arguments)
+        if name not in self.program.mockable:
+            return own
+        program, span = self.program, call.span
+
+        def evaluate(frame: Frame) -> Result:
+            world: World = frame[0]
+            mock = world.mocks.get(name)
+            if mock is None:
+                return own(frame)
+            operands = [argument(frame) for argument in arguments]
+            if UNDEFINED in operands:
+                return UNDEFINED
+            return program.mocked_call(world, name, mock, tuple(operands), span)
+
+        return evaluate
+
+    def _own_call(self, call: ast.Call, arguments: list[Evaluate]) -> Evaluate:
+        name = call.name
+        if isinstance(call.operator.head, ast.Var) and call.operator.head.name == "data":
+            return self.program.function_closure(name, call, arguments)
+        builtin = BUILTINS.get(name)
+        if builtin is None:
+            raise RefusedError(name, "no such function", call.span)
+        if builtin.relation:
+            raise RefusedError(name, "it has many results: bind them to a variable first", call.span)
+        return builtin_closure(builtin, arguments, call.span)
+
+
+def _array(items: list[Evaluate]) -> Evaluate:
+    def evaluate(frame: Frame) -> Result:
+        values: list[Any] = [item(frame) for item in items]
+        return UNDEFINED if UNDEFINED in values else frame[0].run.weighed(tuple(values))
+
+    return evaluate
+
+
+def _set(items: list[Evaluate]) -> Evaluate:
+    def evaluate(frame: Frame) -> Result:
+        values: list[Any] = [item(frame) for item in items]
+        return UNDEFINED if UNDEFINED in values else frame[0].run.weighed(Set(values))
+
+    return evaluate
+
+
+def _one_key(head: Evaluate, key: Value) -> Evaluate:
+    def evaluate(frame: Frame) -> Result:
+        value = head(frame)
+        return value.get(key, UNDEFINED) if type(value) is Object else item_of(value, key)
+
+    return evaluate
+
+
+def _input_path(keys: list[Value]) -> Evaluate:
+    def evaluate(frame: Frame) -> Result:
+        value = frame[0].input
+        for key in keys:
+            value = value.get(key, UNDEFINED) if type(value) is Object else item_of(value, key)
+            if value is UNDEFINED:
+                return UNDEFINED
+        return value  # type: ignore[no-any-return]
+
+    return evaluate
+
+
+def _steps(head: Evaluate, keys: list[Evaluate]) -> Evaluate:
+    def evaluate(frame: Frame) -> Result:
+        value = head(frame)
+        for key in keys:
+            if value is UNDEFINED:
+                return UNDEFINED
+            operand = key(frame)
+            if operand is UNDEFINED:
+                return UNDEFINED
+            value = item_of(value, operand)  # type: ignore[arg-type]
+        return value
+
+    return evaluate
+
+
+# --- built-in functions ----------------------------------------------------------------------------
+
+
+_DEEP = frozenset({"json.patch", "object.union", "object.union_n"})
+"""Built-ins whose results have new parts in which old ones are shared."""
+
+
+def apply_builtin(builtin: Builtin, world: World, operands: tuple[Any, ...], span: Span) -> Any:
+    """The result of a built-in (an iterable of results for a relation), or UNDEFINED where it fails."""
+    function = builtin.function
+    if function is None:
+        raise RefusedError(builtin.name, builtin.refusal, span)
+    try:
+        if not builtin.signature.variadic:
+            builtin.check_operands(operands)
+        result = function(world.run, *operands) if builtin.contextual else function(*operands)
+    except BuiltinError as error:
+        if builtin.tolerant:
+            return FALSE
+        if world.run.strict or isinstance(error, HaltError):
+            raise BuiltinFailedError(f"{builtin.name}: {error}", span, code=error.code) from error
+        return UNDEFINED
+    except RecursionError as error:
+        raise LimitExceededError("nesting", f"{builtin.name}: a value is nested too deeply", span) from error
+    kind = type(result)
+    limits = world.run.limits
+    if kind is str:
+        if len(result) > limits.text_characters:
+            raise LimitExceededError(
+                "text", f"{builtin.name} made a string of more than {limits.text_characters} characters", span
+            )
+    elif kind is tuple or kind is Set or kind is Object:
+        if len(result) > limits.elements:
+            raise LimitExceededError(
+                "elements",
+                f"{builtin.name} made a collection of more than {limits.elements} elements",
+                span,
+            )
+        return world.run.weighed(result, deep=builtin.name in _DEEP)
+    return result
+
+
+def builtin_closure(builtin: Builtin, arguments: list[Evaluate], span: Span) -> Evaluate:
+    """A call of a built-in that is no relation."""
+    if len(arguments) == 2:
+        first, second = arguments
+
+        def evaluate_two(frame: Frame) -> Result:
+            left = first(frame)
+            if left is UNDEFINED:
+                return UNDEFINED
+            right = second(frame)
+            if right is UNDEFINED:
+                return UNDEFINED
+            return apply_builtin(builtin, frame[0], (left, right), span)  # type: ignore[no-any-return]
+
+        return evaluate_two
+
+    def evaluate(frame: Frame) -> Result:
+        operands = tuple([argument(frame) for argument in arguments])
+        if UNDEFINED in operands:
+            return UNDEFINED
+        return apply_builtin(builtin, frame[0], operands, span)  # type: ignore[no-any-return]
+
+    return evaluate
+
+
+__all__ = ["Evaluate", "Frame", "Mock", "Step", "TermCompiler", "apply_builtin", "builtin_closure", "item_of"]

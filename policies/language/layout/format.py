@@ -1,0 +1,210 @@
+"""The canonical layout of a module, the same as that of `opa fmt` (1.19).
+
+`format_module` gives text that parses to the same module. Layout follows the author where `opa fmt` does:
+rules that stood on adjoining lines stay together, collections spread over rows stay spread, empty lines
+between statements are kept (one at most).
+
+Known differences, on purpose: parentheses that change the meaning are kept (OPA writes `a == (b == c)` as
+`a == b == c`), and comments inside brackets are moved rather than the whole rule left as it was.
+"""
+
+from policies.language.layout.terms import TermFormatter
+from policies.language.layout.writer import LineWriter
+from policies.language.syntax import ast
+from policies.language.syntax.ast import Call, Import, Module, Rule
+from policies.language.syntax.parser import parse_module
+
+
+def format_text(text: str, file: str = "policy.rego") -> str:
+    """A Rego file in canonical layout. Raises Diagnostics when it does not parse."""
+    return format_module(parse_module(text, file))
+
+
+def format_module(module: Module) -> str:
+    """A parsed module as text in canonical layout."""
+    return _ModuleFormatter(module).run()
+
+
+class _ModuleFormatter(TermFormatter):
+    """Writes packages, imports and rules."""
+
+    def __init__(self, module: Module) -> None:
+        super().__init__(LineWriter(module.comments))
+        self.module = module
+        heads = [rule.head for rule in module.rules]
+        # OPA writes `p["a"]` unless the module has heads that only the dotted form can express.
+        self.dotted_heads = any(
+            len(head.reference.operands) > 1 or (head.reference.operands and head.key is not None)
+            for head in heads
+        )
+
+    def run(self) -> str:
+        package = self.module.package
+        self.out.comments_before(package.span.row)
+        self.out.write("package " + _path(package.path))
+        self.out.comments_on(package.span.end_row)
+        self.out.blank()
+        self.imports()
+        rules = self.module.rules
+        for index, rule in enumerate(rules):
+            self.out.comments_before(rule.span.row)
+            self.rule(rule)
+            self.out.comments_on(rule.span.end_row)
+            self.out.end_line()
+            following = rules[index + 1] if index + 1 < len(rules) else None
+            if following is None or not _together(rule, following):
+                self.out.blank()
+        self.out.blank()
+        for _, text in self.out.comments[self.out.next_comment :]:
+            self.out.write(text)
+            self.out.end_line()
+        return self.out.text()
+
+    def imports(self) -> None:
+        """Imports in the author's groups, each sorted; imports that v1 made needless are dropped."""
+        kept = [
+            i for i in self.module.imports if i.path[0] != "future" or i.path == ("future", "keywords", "not")
+        ]
+        groups: list[list[Import]] = []
+        for entry in kept:
+            if groups and entry.span.row - groups[-1][-1].span.row == 1:
+                groups[-1].append(entry)
+            else:
+                groups.append([entry])
+        for group in groups:
+            self.out.comments_before(group[0].span.row)
+            trailing = self.trailing_comments(group)
+            for entry in sorted(group, key=_import_order):
+                alias = f" as {entry.alias}" if entry.alias is not None else ""
+                self.out.write(f"import {_path(entry.path)}{alias}")
+                if entry.span.row in trailing:
+                    self.out.trailing.append(trailing[entry.span.row])
+                self.out.end_line()
+            self.out.blank()
+
+    def trailing_comments(self, group: list[Import]) -> dict[int, str]:
+        """The comments behind the imports of a group, by row."""
+        waiting = self.out.comments[self.out.next_comment :]
+        last = group[-1].span.row
+        found = {row: text for row, text in waiting if row <= last}
+        self.out.next_comment += len(found)
+        return found
+
+    # --- rules
+
+    def rule(self, rule: Rule) -> None:
+        """A rule and its branches."""
+        if rule.is_default:
+            self.out.write("default ")
+        head = rule.head
+        if self.dotted_heads or len(head.reference.operands) != 1:
+            self.reference(head.reference)
+        else:
+            self.bracketed(head.reference)
+        if head.arguments is not None:
+            self.sequence("(", head.arguments, ")", Call(head.reference, head.arguments, head.span))
+        if head.key is not None:
+            self.out.write(" contains ")
+            self.term(head.key)
+        self.branch(rule, rule.head.span.row)
+        previous, branch = rule, rule.otherwise
+        while branch is not None:
+            self.otherwise(previous, branch)
+            previous, branch = branch, branch.otherwise
+
+    def bracketed(self, reference: ast.Ref) -> None:
+        """`name[key]`."""
+        [operand] = reference.operands
+        self.term(reference.head)
+        self.out.write("[")
+        written = isinstance(operand, ast.String) and operand.span.text == operand.value
+        if isinstance(operand, ast.String) and written:
+            self.out.write(f'"{operand.value}"')
+        else:
+            self.term(operand)
+        self.out.write("]")
+
+    def branch(self, rule: Rule, row: int) -> None:
+        """Value and body of a branch."""
+        head = rule.head
+        has_body = bool(rule.body) and not _only_true(rule)
+        if head.value is not None and not (_true(head.value) and has_body):
+            self.value(head.value)
+        elif not has_body and head.key is None:
+            self.out.write(" := true")
+        if has_body:
+            self.rule_body(rule, row)
+
+    def value(self, value: ast.Term) -> None:
+        self.out.write(" := ")
+        self.term(value)
+
+    def rule_body(self, rule: Rule, row: int) -> None:
+        """`if` and the body, in braces unless it is one statement that stood on the row of the head."""
+        body = rule.body
+        if len(body) == 1 and body[0].span.row == row:
+            self.out.write(" if ")
+            self.expression(body[0])
+            return
+        self.out.write(" if {")
+        self.block(body, row, rule.span.end_row if rule.otherwise is None else _body_end_row(rule))
+
+    def otherwise(self, previous: Rule, branch: Rule) -> None:
+        """An `else` branch: behind the closing brace, or after an empty line."""
+        row = branch.span.row
+        source = self.module.source
+        before = source.text[: branch.span.start]
+        own_line = not before[before.rfind("\n") + 1 :].strip()
+        commented = self.out.has_comment_before(row)
+        if commented or own_line or row == previous.span.row:
+            self.out.comments_on(_body_end_row(previous))
+            self.out.blank()
+            self.out.comments_before(row)
+        else:
+            self.out.write(" ")
+        self.out.write("else")
+        head = branch.head
+        if head.value is not None and not (_true(head.value) and branch.body and not _only_true(branch)):
+            self.value(head.value)
+        if branch.body and not _only_true(branch):
+            self.rule_body(branch, row)
+        elif head.value is None:
+            self.out.write(" := true")
+
+
+def _together(rule: Rule, following: Rule) -> bool:
+    """Whether two rules stay on adjoining lines."""
+    if len(rule.body) > 1 or len(following.body) > 1 or rule.is_default or following.is_default:
+        return False
+    return following.span.row == rule.span.row + 1
+
+
+def _only_true(rule: Rule) -> bool:
+    """Whether the body is `true` and may be left out."""
+    return len(rule.body) == 1 and _true(rule.body[0].node) and rule.otherwise is None
+
+
+def _true(term: ast.ExprNode) -> bool:
+    return isinstance(term, ast.Boolean) and term.value
+
+
+def _body_end_row(rule: Rule) -> int:
+    """The row on which a branch ends, before its `else`."""
+    if rule.otherwise is None:
+        return rule.span.end_row
+    source = rule.span.source
+    before = source.text[: rule.otherwise.span.start]
+    lines = before.split("\n")
+    row = len(lines)
+    while row > 1 and not lines[row - 1].split("#")[0].strip():
+        row -= 1
+    return row
+
+
+def _import_order(entry: Import) -> tuple[str, ...]:
+    return entry.path
+
+
+def _path(path: tuple[str, ...]) -> str:
+    reference = ast.Ref(ast.Var(path[0]), tuple(ast.String(part) for part in path[1:]))
+    return ast.dotted(reference)

@@ -1,0 +1,78 @@
+"""Lines with indentation, and the comments that must find their place between them.
+
+A comment that stood alone on its line is written before the next thing that stood below it; one behind
+something is written at the end of the line on which that thing ends up. No comment is ever lost: what is
+left when a statement is done is written before the next.
+"""
+
+from policies.language.syntax.ast import Comment
+
+
+class LineWriter:
+    """Collects formatted text. Comments must be given in the order of their rows."""
+
+    def __init__(self, comments: tuple[Comment, ...]) -> None:
+        self.lines: list[str] = []
+        self.line: list[str] = []
+        self.level = 0
+        self.trailing: list[str] = []
+        self.comments = [(comment.span.row, "#" + comment.text.rstrip()) for comment in comments]
+        self.next_comment = 0
+
+    def write(self, text: str) -> None:
+        """Adds to the line at hand."""
+        if not self.line:
+            self.line.append("\t" * self.level)
+        self.line.append(text)
+
+    def end_line(self) -> None:
+        """Ends the line, with the comments that belong to it; an empty line at hand is no line."""
+        if self.trailing:
+            if self.line:
+                self.line.append(" ")
+            self.write(" ".join(self.trailing))
+            self.trailing = []
+        if self.line:
+            self.lines.append("".join(self.line))
+            self.line = []
+
+    def blank(self) -> None:
+        """One empty line, never two, and none at the beginning of a text."""
+        self.end_line()
+        if self.lines and self.lines[-1]:
+            self.lines.append("")
+
+    def comments_before(self, row: int) -> bool:
+        """Writes the comments above a row on lines of their own; whether there were any.
+
+        The line at hand must be empty. Empty lines between comments and below them are kept.
+        """
+        last = 0
+        while self.next_comment < len(self.comments) and self.comments[self.next_comment][0] < row:
+            comment_row, text = self.comments[self.next_comment]
+            self.next_comment += 1
+            if last and comment_row - last > 1:
+                self.blank()
+            self.write(text)
+            self.end_line()
+            last = comment_row
+        if last and row - last > 1:
+            self.blank()
+        return last > 0
+
+    def comments_on(self, row: int) -> None:
+        """Takes the comments up to the end of a row for the end of the line at hand."""
+        while self.next_comment < len(self.comments) and self.comments[self.next_comment][0] <= row:
+            self.trailing.append(self.comments[self.next_comment][1])
+            self.next_comment += 1
+
+    def has_comment_before(self, row: int) -> bool:
+        """Whether a comment waits that stood above a row."""
+        return self.next_comment < len(self.comments) and self.comments[self.next_comment][0] < row
+
+    def text(self) -> str:
+        """Everything, ended by one line end."""
+        self.end_line()
+        while self.lines and not self.lines[-1]:
+            self.lines.pop()
+        return "\n".join(self.lines) + "\n" if self.lines else ""
