@@ -10,17 +10,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class WatchRequest(_message.Message):
-    __slots__ = ("known_entries", "known_bundle_sequence", "agent_version")
+    __slots__ = ("known_entries", "known_bundle_sequence", "agent_version", "known_policy_sequence", "known_quarantine_revision")
     KNOWN_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     KNOWN_BUNDLE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_POLICY_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_QUARANTINE_REVISION_FIELD_NUMBER: _ClassVar[int]
     known_entries: _containers.RepeatedCompositeFieldContainer[_entry_pb2.EntryRevision]
     known_bundle_sequence: int
     agent_version: str
-    def __init__(self, known_entries: _Optional[_Iterable[_Union[_entry_pb2.EntryRevision, _Mapping]]] = ..., known_bundle_sequence: _Optional[int] = ..., agent_version: _Optional[str] = ...) -> None: ...
+    known_policy_sequence: int
+    known_quarantine_revision: int
+    def __init__(self, known_entries: _Optional[_Iterable[_Union[_entry_pb2.EntryRevision, _Mapping]]] = ..., known_bundle_sequence: _Optional[int] = ..., agent_version: _Optional[str] = ..., known_policy_sequence: _Optional[int] = ..., known_quarantine_revision: _Optional[int] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ("full", "upserted", "removed_entry_ids", "bundle", "federated_bundles", "removed_federated", "change_sequence", "priorities")
+    __slots__ = ("full", "upserted", "removed_entry_ids", "bundle", "federated_bundles", "removed_federated", "change_sequence", "priorities", "policy", "policy_keys", "quarantine")
     class PrioritiesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +40,9 @@ class WatchResponse(_message.Message):
     REMOVED_FEDERATED_FIELD_NUMBER: _ClassVar[int]
     CHANGE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PRIORITIES_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_KEYS_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINE_FIELD_NUMBER: _ClassVar[int]
     full: bool
     upserted: _containers.RepeatedCompositeFieldContainer[_entry_pb2_1.Entry]
     removed_entry_ids: _containers.RepeatedScalarFieldContainer[str]
@@ -44,4 +51,59 @@ class WatchResponse(_message.Message):
     removed_federated: _containers.RepeatedScalarFieldContainer[str]
     change_sequence: int
     priorities: _containers.ScalarMap[str, int]
-    def __init__(self, full: _Optional[bool] = ..., upserted: _Optional[_Iterable[_Union[_entry_pb2_1.Entry, _Mapping]]] = ..., removed_entry_ids: _Optional[_Iterable[str]] = ..., bundle: _Optional[_Union[_bundle_pb2.Bundle, _Mapping]] = ..., federated_bundles: _Optional[_Iterable[_Union[_bundle_pb2.Bundle, _Mapping]]] = ..., removed_federated: _Optional[_Iterable[str]] = ..., change_sequence: _Optional[int] = ..., priorities: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    policy: SignedPolicy
+    policy_keys: _containers.RepeatedCompositeFieldContainer[PolicyKey]
+    quarantine: Quarantine
+    def __init__(self, full: _Optional[bool] = ..., upserted: _Optional[_Iterable[_Union[_entry_pb2_1.Entry, _Mapping]]] = ..., removed_entry_ids: _Optional[_Iterable[str]] = ..., bundle: _Optional[_Union[_bundle_pb2.Bundle, _Mapping]] = ..., federated_bundles: _Optional[_Iterable[_Union[_bundle_pb2.Bundle, _Mapping]]] = ..., removed_federated: _Optional[_Iterable[str]] = ..., change_sequence: _Optional[int] = ..., priorities: _Optional[_Mapping[str, int]] = ..., policy: _Optional[_Union[SignedPolicy, _Mapping]] = ..., policy_keys: _Optional[_Iterable[_Union[PolicyKey, _Mapping]]] = ..., quarantine: _Optional[_Union[Quarantine, _Mapping]] = ...) -> None: ...
+
+class SignedPolicy(_message.Message):
+    __slots__ = ("payload", "signature", "key_id")
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    payload: bytes
+    signature: bytes
+    key_id: str
+    def __init__(self, payload: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., key_id: _Optional[str] = ...) -> None: ...
+
+class PolicyBundle(_message.Message):
+    __slots__ = ("trust_domain", "sequence", "version", "digest", "issued_at", "files", "inventory")
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_AT_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    INVENTORY_FIELD_NUMBER: _ClassVar[int]
+    trust_domain: str
+    sequence: int
+    version: int
+    digest: str
+    issued_at: int
+    files: _containers.RepeatedCompositeFieldContainer[PolicyFile]
+    inventory: bytes
+    def __init__(self, trust_domain: _Optional[str] = ..., sequence: _Optional[int] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., issued_at: _Optional[int] = ..., files: _Optional[_Iterable[_Union[PolicyFile, _Mapping]]] = ..., inventory: _Optional[bytes] = ...) -> None: ...
+
+class PolicyFile(_message.Message):
+    __slots__ = ("path", "content")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    content: bytes
+    def __init__(self, path: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class PolicyKey(_message.Message):
+    __slots__ = ("key_id", "public_key")
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    key_id: str
+    public_key: bytes
+    def __init__(self, key_id: _Optional[str] = ..., public_key: _Optional[bytes] = ...) -> None: ...
+
+class Quarantine(_message.Message):
+    __slots__ = ("revision", "spiffe_ids")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_IDS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    spiffe_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, revision: _Optional[int] = ..., spiffe_ids: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -1,0 +1,77 @@
+"""What the parts that face Envoy need of the policy in force: values, and two small ports.
+
+`policies` receives, verifies, keeps and compiles; `envoy` turns it into what an Envoy is told; `decisions`
+answers what an Envoy can't say by itself. Nothing here does I/O.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from control_plane.core.spiffe_id import SpiffeId
+
+Json = Mapping[str, object]
+"""A JSON object as plain Python values."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadPolicy:
+    """What the policy says for one workload, proved, ready for its Envoy.
+
+    Filters are `{"name": …, "typed_config": {"@type": …, …}}` as the target `envoy-rbac` writes them, DENY
+    before ALLOW; an ALLOW filter is always there. `lines` maps the name of an RBAC policy (`http-allow-0000`)
+    to the Rego lines it comes from (`authz.rego:12`). `custom` says that Envoy's rules are narrower than
+    Rego, so that the agent is to be asked for what they don't admit.
+    """
+
+    workload: str
+    spiffe_id: SpiffeId
+    http_filters: tuple[Json, ...]
+    tcp_filters: tuple[Json, ...]
+    lines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    custom: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Enforcement:
+    """All that is enforced at one moment. Without a policy (`sequence` 0) every request is denied."""
+
+    sequence: int = 0
+    version: int = 0
+    digest: str = ""
+    issued_at: int = 0
+    workloads: Mapping[SpiffeId, WorkloadPolicy] = field(default_factory=dict)
+    quarantined: frozenset[SpiffeId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """One decision, with why: `reason` is a sentence, `lines` the Rego lines that decided."""
+
+    allowed: bool
+    reason: str
+    lines: tuple[str, ...] = ()
+    version: int = 0
+
+
+class EnforcementSource(Protocol):
+    """What is enforced now, and the news of it."""
+
+    @property
+    def current(self) -> Enforcement:
+        """The state in force; never blocks."""
+        ...
+
+    async def changed(self, seen: Enforcement) -> Enforcement:
+        """Waits, without a bound, until the state in force is another than `seen`, and returns it."""
+        ...
+
+
+class Decisions(Protocol):
+    """Decides single requests by the whole policy of a workload, as Rego says it."""
+
+    def decide(self, destination: SpiffeId, request: Json) -> Ruling:
+        """Rules on one request to a workload: `request` is the input document of the policy schema without
+        `destination`, but for `destination.port`. Denies, never raises, where there is no policy, the
+        workload isn't known, someone concerned is cut off, or the evaluation fails. Takes microseconds."""
+        ...
