@@ -21,7 +21,7 @@ from control_plane.core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from control_plane.runtime.tls import TlsClient
+from control_plane.runtime.tls import TlsClient, UntrustedServer
 from control_plane.runtime.transport import messages
 from control_plane.runtime.transport.client_connection import ClientCall, ClientConnection
 from control_plane.runtime.transport.limits import MIB, FrameLimits, Limits
@@ -42,6 +42,8 @@ CLIENT_LIMITS = Limits(
     frames=FrameLimits(small_data=10_000_000),
 )
 _CONNECT_SECONDS = 10.0
+# OpenSSL's X509_V_ERR_…: a signature that fails, a self-signed certificate, an issuer that isn't known.
+_UNKNOWN_ISSUER = frozenset({7, 18, 19, 20, 21})
 
 
 class Channel:
@@ -183,7 +185,8 @@ class Channel:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await self._connect_to(protocol)
         except ssl.SSLCertVerificationError as error:
-            raise Unauthenticated(
+            kind = UntrustedServer if error.verify_code in _UNKNOWN_ISSUER else Unauthenticated
+            raise kind(
                 f"connecting to {self._target}: its certificate isn't trusted ({error.verify_message})",
                 hint="is the trust bundle the server's and current, and are both machines' clocks right?",
             ) from error

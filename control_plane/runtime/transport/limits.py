@@ -47,7 +47,8 @@ class Limits:
     max_unsent_bytes: int = 1 * MIB  # written and not taken by the peer, per connection, before it is cut
     stream_window_bytes: int = 64 * KIB
     connection_window_bytes: int = 1 * MIB
-    handshake_timeout_seconds: float = 10.0  # for TLS, and again for the first request
+    handshake_timeout_seconds: float = 10.0  # for the first byte, again for TLS, and for the first request
+    handshake_wait_seconds: float = 5.0  # for its turn; half of what peers usually allow for the whole
     request_timeout_seconds: float = 60.0  # until a unary request has come in whole
     send_timeout_seconds: float = 30.0  # for one message to a peer that reads slowly
     idle_timeout_seconds: float = 300.0  # connection without an open call; 0: off

@@ -2,7 +2,7 @@
 
 It accepts by itself instead of through asyncio's servers: the peer of a unix socket is asked for before
 anything is read, connections are counted before TLS costs anything, and each connection gets the TLS context
-of its moment. `session` does the rest.
+of its moment. `turnstile` spreads their handshakes, `session` does the rest.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from control_plane.runtime.transport.listener import Listener, bind_tcp, bind_un
 from control_plane.runtime.transport.peer import Peer, UnixPeer, read_unix_peer
 from control_plane.runtime.transport.service import Interceptor, Method, Service
 from control_plane.runtime.transport.session import Admit, Dispatch, Session
+from control_plane.runtime.transport.turnstile import Turnstile, first_byte
 
 _TICK_SECONDS = 1.0
 _TICKS_AT_ONCE = 256
@@ -57,6 +58,7 @@ class Server:
         self._sessions: set[Session] = set()
         self._per_source: Counter[str] = Counter()
         self._connections = 0
+        self._turnstile = Turnstile(self._limits.handshake_wait_seconds)
         self._adoptions: set[asyncio.Task[None]] = set()
         self._housekeeping: asyncio.Task[None] | None = None
         self._closed = False
@@ -175,15 +177,18 @@ class Server:
         )
         connection.setblocking(False)
         context: ssl.SSLContext | None = None
-        if tls is not None:
-            context = tls.context()
-            tune_tcp(connection)
+        seconds = self._limits.handshake_timeout_seconds
         try:
+            if tls is not None:
+                tune_tcp(connection)
+                await first_byte(connection, seconds)
+                await self._turnstile.turn(source)
+                context = tls.context()
             await loop.connect_accepted_socket(
                 lambda: protocol,
                 connection,
                 ssl=context,
-                ssl_handshake_timeout=self._limits.handshake_timeout_seconds if context else None,
+                ssl_handshake_timeout=seconds if context else None,
             )
         except OSError as error:  # ssl.SSLError and TimeoutError are among them
             self._log.info("tls_handshake_failed", peer=name, reason=str(error) or type(error).__name__)
