@@ -1,7 +1,7 @@
 """Whom to trust before anything is known: the first trust bundle, from a file that the operator brings.
 
-After the first contact the bundle is kept in the cache and follows the server's; the file is then read no
-more, so that an old copy of it can't bring back an authority that was withdrawn. Without a file there is
+After the first contact the bundle is kept in the cache and follows the server's; the file is then read only
+when that bundle doesn't verify the server any more (`trust` says what counts of it). Without a file there is
 only `UnsafeBootstrap`: take whatever answers. It is a named danger, not a default.
 """
 

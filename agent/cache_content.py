@@ -43,11 +43,13 @@ class AgentCredential:
 
 @dataclass(frozen=True, slots=True)
 class AgentContent:
-    """The content of `agent.cache`."""
+    """The content of `agent.cache`. `withdrawn` names authorities that the server's bundle held once and
+    holds no more, by key identifier."""
 
     trust_domain: TrustDomain
     credential: AgentCredential | None
     bundle: Bundle
+    withdrawn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ def dump_agent(content: AgentContent) -> bytes:
         {
             "trust_domain": content.trust_domain.name,
             "bundle": _bundle_out(content.bundle),
+            "withdrawn": content.withdrawn,
             "credential": None
             if credential is None
             else {
@@ -96,6 +99,7 @@ def parse_agent(text: bytes) -> AgentContent:
                 str(credential["evidence"]),
             ),
             _bundle_in(data["bundle"]),
+            tuple(str(key_id) for key_id in data.get("withdrawn", ())),
         )
     except _MALFORMED as error:
         raise Corrupt(f"reading the agent's cache: {_fault(error)}") from error

@@ -13,9 +13,10 @@ from typing import Final
 
 from agent.backoff import SERVER
 from agent.broadcast import Broadcast
+from agent.connection import ServerSession
 from agent.identities import Identities
 from agent.keys import FreshKey
-from agent.node import Node, ServerSession
+from agent.node import Node
 from agent.waiting import wait_any
 from control_plane.core.entry import Entry
 from control_plane.core.errors import GatehouseError, PermissionDenied, Unavailable
@@ -149,5 +150,4 @@ class Keeper:
         self._resume_at = self._clock.monotonic() + delay
         self.error = f"having SVIDs signed: {error}"
         _log.warning("signing_failed", entries=len(ordered), error=str(error), retry_seconds=round(delay, 1))
-        if isinstance(error, PermissionDenied):
-            self._node.denied(session, error)
+        self._node.failed(session, error)

@@ -5,8 +5,10 @@ The life of the credential:
 - renewed at the instant drawn for it: by RenewAgent, or by attesting anew where the method allows that
   (the server then refuses RenewAgent). A new certificate is on disk before it is first used, since its first
   use makes the server refuse the old one;
-- refused by the server: attested anew if the method allows it, else reported, and what is still valid goes
-  on being served. Only a banned agent stops serving.
+- refused by the server, or signed by an authority that was withdrawn: attested anew if the method allows
+  it, else reported, and what is still valid goes on being served. Only a banned agent stops serving.
+
+A server that the bundle doesn't verify is asked nothing, until the operator's file verifies it (`trust`).
 
 `Node` doesn't know entries or workloads. Others get the connection by `session()` and report denials back.
 """
@@ -14,16 +16,17 @@ The life of the credential:
 import asyncio
 import enum
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from agent.backoff import ATTESTATION, RENEWAL, Backoff
-from agent.cache_content import AgentCredential
+from agent.cache_content import AgentContent, AgentCredential
+from agent.connection import Connection, ServerSession
 from agent.holdings import compromised
 from agent.keys import FreshKey
 from agent.node_attestors import NodeAttestor
-from agent.ports import Dial, ServerApi
+from agent.ports import Dial
+from agent.trust import ServerTrust
 from agent.waiting import wait_any
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import (
@@ -33,14 +36,18 @@ from control_plane.core.errors import (
     InvalidInput,
     NotFound,
     PermissionDenied,
+    Unauthenticated,
 )
 from control_plane.core.spiffe_id import TrustDomain, is_agent_id
 from control_plane.core.svid import X509Svid
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
+from control_plane.runtime.tls import UntrustedServer
 
 TICK_SECONDS: Final = 1.0
-OLD_CONNECTION_SECONDS: Final = 15.0  # calls on the previous certificate may finish
+ATTEST_BY_HAND: Final = (
+    "make a token on the server (gatehouse token generate) and start the agent with --join-token"
+)
 REFUSED_SECONDS: Final = 300  # a server that was restored from a backup may know us again later
 
 _log = get_logger(__name__)
@@ -55,16 +62,8 @@ class Standing(enum.StrEnum):
     BANNED = "banned"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSession:
-    """A connection and the certificate that it was made with."""
-
-    api: ServerApi
-    serial: int
-
-
 class Node:
-    """Keeps credential and connection. `save` makes credential and bundle durable before it returns."""
+    """Keeps credential and connection. `save` makes them and the trust durable before it returns."""
 
     def __init__(
         self,
@@ -72,32 +71,37 @@ class Node:
         *,
         attestor: NodeAttestor | None,
         dial: Dial,
-        bundle: Bundle,
+        trust: ServerTrust,
         credential: AgentCredential | None,
-        save: Callable[[AgentCredential | None, Bundle], None],
+        save: Callable[[AgentContent], None],
         clock: Clock,
     ) -> None:
         self.trust_domain = trust_domain
-        self.bundle = bundle
         self.credential = credential
         self.standing = Standing.STARTING if credential is None else Standing.ATTESTED
         self.error = ""
         self.changed = asyncio.Event()  # set when `session()` would answer differently
+        self._trust = trust
         self._attestor = attestor
         self._dial = dial
         self._save = save
         self._clock = clock
         self._wake = asyncio.Event()
-        self._session: ServerSession | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._connection = Connection(dial, lambda: self.bundle)
         self._attempts = 0
         self._attempted_at = 0.0
         self._retry_at = 0.0
         self._refused_at = 0.0
         self._renew_now = False
+        self._server_is_untrusted = False
         self._attest_again = credential is None or self._has_new_token()
 
     # ------------------------------------------------------------------ for the others
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that the server is verified by, as the server last told it."""
+        return self._trust.bundle
 
     def session(self) -> ServerSession | None:
         """The connection as this agent; None while there is no valid credential."""
@@ -105,10 +109,7 @@ class Node:
             return None
         if self.credential.held.svid.not_after <= self._clock.unix():
             return None
-        if self._session is None:
-            api = self._dial(self.credential, lambda: self.bundle)
-            self._session = ServerSession(api, self.credential.held.svid.serial)
-        return self._session
+        return self._connection.session(self.credential)
 
     def denied(self, session: ServerSession, error: PermissionDenied) -> None:
         """A call of `session` was refused. Refusals of an earlier certificate mean nothing any more."""
@@ -131,13 +132,28 @@ class Node:
         self._drop_session()
         self._wake.set()
 
+    def failed(self, session: ServerSession, error: GatehouseError) -> None:
+        """A call of `session` failed; looks at what that says about this agent, or about the server."""
+        if isinstance(error, PermissionDenied):
+            self.denied(session, error)
+        elif isinstance(error, UntrustedServer):
+            self._server_is_untrusted = True
+            self._wake.set()
+
+    def answered(self) -> None:
+        """The server served this agent."""
+        if self._server_is_untrusted:
+            self._server_is_untrusted = False
+            self._attempts = 0
+            self.error = ""
+
     async def take_bundle(self, bundle: Bundle) -> None:
         """The server's bundle as it is now. An authority that was tainted or withdrawn takes our own
         certificate with it."""
         if bundle == self.bundle:
             return
         bad = compromised(self.bundle, bundle)
-        self.bundle = bundle
+        self._trust.take(bundle)
         if self.credential is not None and self.credential.held.svid.authority_id in bad:
             self._renew_now = True
             self._wake.set()
@@ -152,13 +168,10 @@ class Node:
                 await self._step()
                 await wait_any(stop, self._wake, timeout_seconds=TICK_SECONDS)
         finally:
-            self._drop_session()
-            await asyncio.sleep(0)  # a task that is cancelled before its first step closes nothing
-            for closing in self._closing:
-                closing.cancel()
             if self.standing is Standing.BANNED:
                 stop.set()
-            await asyncio.gather(*self._closing, return_exceptions=True)
+            self._drop_session()
+            await self._connection.close()
 
     # ------------------------------------------------------------------ inside
 
@@ -166,14 +179,20 @@ class Node:
         now = self._clock.unix()
         if self._attempts and self._attempted_at <= now < self._retry_at:
             return
-        if self._attest_again or self.credential is None:
+        if self._server_is_untrusted and self.session() is not None:
+            await self._attempt("verifying the server", ATTESTATION, self._find_trust)
+        elif self._attest_again or self.credential is None:
             await self._attempt("attesting this node", ATTESTATION, self._attest)
-        elif self.credential.held.svid.not_after <= now:
+        elif why := self._worthless(self.credential.held.svid, now):
             if self._may_attest():
                 self._attest_again = True
-            else:
+            elif self.standing is not Standing.REFUSED:
                 self.standing = Standing.REFUSED
-                self.error = "the agent's certificate has expired, and its attestation can't be repeated"
+                self.error = f"{why}, and its attestation can't be repeated — {ATTEST_BY_HAND}"
+                _log.error(
+                    "agent_credential_worthless", reason=self.error, next="serving what is still valid"
+                )
+                self._drop_session()
         elif self.standing is Standing.REFUSED:
             if self._clock.monotonic() >= self._refused_at + REFUSED_SECONDS:
                 self.standing = Standing.ATTESTED
@@ -181,9 +200,13 @@ class Node:
         elif self._renew_now or self.credential.held.renew_at <= now:
             await self._attempt("renewing the agent's certificate", RENEWAL, self._renew)
 
-    async def _attempt(self, what: str, backoff: Backoff, work: Callable[[], object]) -> None:
+    async def _attempt(self, what: str, backoff: Backoff, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work()  # type: ignore[misc]  # both are coroutine functions
+            try:
+                await work()
+            except UntrustedServer:
+                await self._find_trust()
+                await work()
         except GatehouseError as error:
             self._attempts += 1
             self._attempted_at = self._clock.unix()
@@ -193,8 +216,8 @@ class Node:
             _log.warning(
                 "agent_credential_failed", doing=what, error=str(error), retry_seconds=round(delay, 1)
             )
-            if isinstance(error, PermissionDenied) and self._session is not None:
-                self.denied(self._session, error)
+            if isinstance(error, PermissionDenied) and self._connection.current is not None:
+                self.denied(self._connection.current, error)
             self._give_up_if_hopeless(error)
         else:
             self._attempts = 0
@@ -210,13 +233,29 @@ class Node:
         if self.credential is None:
             raise FailedPrecondition(
                 f"attesting this node: {error.message}",
-                hint="a join token works once and for a limited time; make another on the server with: "
-                "gatehouse token generate",
+                hint=f"a join token works once and for a limited time; {ATTEST_BY_HAND}",
             ) from error
         self._attestor = None
         self._attest_again = False
         self._attempts = 0
         _log.warning("join_token_refused", next="going on with the certificate that is there")
+
+    async def _find_trust(self) -> None:
+        """Takes the server's bundle by the word of an authority that the operator brought meanwhile."""
+        brought = await asyncio.to_thread(self._trust.newly_brought)
+        api = self._dial(None, lambda: brought)
+        try:
+            bundle = await api.bundle()
+        except UntrustedServer as error:
+            raise Unauthenticated(
+                f"{error.message}, nor by what is new in the operator's trust bundle", hint=error.hint
+            ) from error
+        finally:
+            await api.close()
+        await self.take_bundle(bundle)
+        self._server_is_untrusted = False
+        self._drop_session()
+        _log.warning("server_trusted_anew", by="the trust bundle of the operator", sequence=bundle.sequence)
 
     async def _attest(self) -> None:
         attestor = self._attestor
@@ -231,7 +270,7 @@ class Node:
             attested = await api.attest(attestor, key.csr)
             svid = self._accept(key, attested.chain)
             try:
-                self.bundle = await api.bundle()
+                self._trust.take(await api.bundle())
             except GatehouseError as error:
                 # The token is spent: what it bought is kept, and the bundle comes with the first sync.
                 _log.info("bundle_not_fetched", error=str(error))
@@ -286,11 +325,20 @@ class Node:
 
     async def _store(self) -> None:
         try:
-            await asyncio.to_thread(self._save, self.credential, self.bundle)
+            content = AgentContent(self.trust_domain, self.credential, self.bundle, self._trust.withdrawn)
+            await asyncio.to_thread(self._save, content)
         except GatehouseError as error:
             # A full disk must not cost us the identity that we have: it lives on in memory.
             self.error = str(error)
             _log.error("agent_cache_not_written", error=str(error))
+
+    def _worthless(self, svid: X509Svid, now: int) -> str:
+        """Why the server can't take our certificate any more; empty if it can."""
+        if svid.not_after <= now:
+            return "the agent's certificate has expired"
+        if svid.authority_id in self._trust.withdrawn:
+            return "the authority that signed the agent's certificate was withdrawn"
+        return ""
 
     def _may_attest(self) -> bool:
         if self._attestor is None:
@@ -308,16 +356,5 @@ class Node:
         return hashlib.sha256(self._attestor.evidence.encode()).hexdigest() if self._attestor else ""
 
     def _drop_session(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            task = asyncio.get_running_loop().create_task(_close_later(session.api))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        self._connection.drop()
         self.changed.set()
-
-
-async def _close_later(api: ServerApi) -> None:
-    try:
-        await asyncio.sleep(OLD_CONNECTION_SECONDS)
-    finally:
-        await api.close()

@@ -13,7 +13,6 @@ from typing import Final
 from agent.cache import AGENT_FILE, WORKLOADS_FILE, CacheFile
 from agent.cache_content import (
     AgentContent,
-    AgentCredential,
     WorkloadsContent,
     dump_agent,
     dump_workloads,
@@ -23,7 +22,6 @@ from agent.cache_content import (
 from agent.cache_key import CacheKey
 from agent.identities import Identities
 from agent.waiting import wait_any
-from control_plane.core.bundle import Bundle
 from control_plane.core.errors import Corrupt, GatehouseError
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
@@ -69,9 +67,9 @@ class Storage:
             return None
         return content
 
-    def save_agent(self, credential: AgentCredential | None, bundle: Bundle) -> None:
-        """Writes credential and bundle; durable on return. Blocking. Raises FailedPrecondition."""
-        self._agent.save(dump_agent(AgentContent(self._trust_domain, credential, bundle)))
+    def save_agent(self, content: AgentContent) -> None:
+        """Writes credential and trust; durable on return. Blocking. Raises FailedPrecondition."""
+        self._agent.save(dump_agent(content))
 
     def delete(self) -> None:
         """Removes both files: a banned agent keeps nothing."""

@@ -11,10 +11,11 @@ import asyncio
 from typing import Final
 
 from agent.backoff import SERVER, Backoff, fraction
+from agent.connection import ServerSession
 from agent.identities import Identities
 from agent.jwt_svids import JwtSvids
 from agent.keeper import Keeper
-from agent.node import Node, ServerSession
+from agent.node import Node
 from agent.ports import Change
 from agent.waiting import wait_any
 from control_plane.core.bundle import Bundle
@@ -184,14 +185,14 @@ class Synchroniser:
             self._keeper.server_answers()
         self.last_sync = self._clock.unix()
         self.heard = True
+        self._node.answered()
         self.error = ""
         self._failures = 0
 
     async def _failed(self, session: ServerSession, error: GatehouseError, stop: asyncio.Event) -> None:
         self._failures += 1
         self.error = str(error)
-        if isinstance(error, PermissionDenied):
-            self._node.denied(session, error)
+        self._node.failed(session, error)
         backoff = POLL_BACKOFF if self._polling else SERVER
         delay = backoff.delay(self._failures, str(session.serial))
         _log.warning("sync_failed", error=str(error), retry_seconds=round(delay, 1))

@@ -7,7 +7,7 @@ the server. The end is the reverse: sockets first, so that no workload is served
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent.admin import Admin, Debug
@@ -30,6 +30,7 @@ from agent.settings import AgentSettings
 from agent.sockets import lock_data_dir, prepare_socket
 from agent.storage import Storage, restore
 from agent.sync import Synchroniser
+from agent.trust import ServerTrust
 from agent.workload_api import WorkloadApi
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import FailedPrecondition, PermissionDenied
@@ -137,7 +138,11 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
         settings.trust_domain,
         attestor=_node_attestor(settings),
         dial=_dial(settings, clock),
-        bundle=known.bundle if known is not None else await _first_bundle(settings, clock),
+        trust=ServerTrust(
+            known.bundle if known is not None else await _first_bundle(settings, clock),
+            known.withdrawn if known is not None else (),
+            _operators_file(settings),
+        ),
         credential=known.credential if known is not None else None,
         save=storage.save_agent,
         clock=clock,
@@ -201,6 +206,11 @@ def _node_attestor(settings: AgentSettings) -> NodeAttestor | None:
 
 def _dial(settings: AgentSettings, clock: Clock) -> Dial:
     return GrpcDial(settings.server_host, settings.server_port, settings.trust_domain, clock)
+
+
+def _operators_file(settings: AgentSettings) -> Callable[[], Bundle] | None:
+    path = settings.trust_bundle
+    return None if path is None else lambda: read_trust_bundle(path, settings.trust_domain)
 
 
 async def _first_bundle(settings: AgentSettings, clock: Clock) -> Bundle:

@@ -67,6 +67,10 @@ class TlsServerSource:
         return context
 
 
+class UntrustedServer(Unauthenticated):
+    """No authority of the bundle has signed the server's certificate: a wrong server, or an old bundle."""
+
+
 @dataclass(frozen=True, slots=True)
 class TlsClient:
     """How a client knows its server and shows itself.

@@ -14,15 +14,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.holdings import HeldSvid
 from agent.settings import AgentSettings, WrittenSettings
 from agent.wiring import Agent, build_agent, serve
+from control_plane.core.bundle import Bundle
 from control_plane.core.entry import Entry
 from control_plane.core.secret import Secret
-from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain, agent_id
 from control_plane.core.svid import X509Svid
 from control_plane.proto import workloadapi_pb2 as pb
 from control_plane.runtime.clock import SystemClock
@@ -158,6 +160,7 @@ def agent_in(short_dir: Path, node_server: ModuleType) -> Callable[..., Any]:
         keep_server: bool = False,
         environment: dict[str, str] | None = None,
         before: Callable[[Any], None] | None = None,
+        trust: Bundle | None = None,
         **written: Any,
     ) -> AsyncIterator[Running]:
         own = server is None
@@ -170,7 +173,7 @@ def agent_in(short_dir: Path, node_server: ModuleType) -> Callable[..., Any]:
         if before is not None:
             before(server)
         bundle = short_dir / "bundle.pem"
-        bundle.write_text(server.bundle.to_pem())
+        bundle.write_text((trust or server.bundle).to_pem())
         (short_dir / "run").mkdir(mode=0o700, exist_ok=True)
         settings = AgentSettings.parse(
             WrittenSettings(
@@ -204,6 +207,22 @@ def agent_in(short_dir: Path, node_server: ModuleType) -> Callable[..., Any]:
                 await server.stop()
 
     return running
+
+
+@pytest.fixture
+def node_certificate(short_dir: Path, node_server: ModuleType) -> tuple[Path, Path, Any]:
+    """A node's certificate and key as files, and the server's half of x509pop for them."""
+    ca = node_server.Ca(TD, 1_700_000_000)
+    key = ec.generate_private_key(ec.SECP256R1())
+    der = ca.leaf(agent_id(TD, "any", "node"), node_server.spki(key), 1_700_000_000, 10**8)
+    certificate, key_file = short_dir / "node.pem", short_dir / "node.key"
+    certificate.write_bytes(x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return certificate, key_file, node_server.X509Pop(der, key.public_key())
 
 
 @pytest.fixture(scope="session")

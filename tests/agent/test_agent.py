@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.cache import AGENT_FILE, WORKLOADS_FILE
 from agent.node import Standing
@@ -280,52 +274,6 @@ def test_an_attested_node_survives_a_bundle_call_that_fails(
             assert (await run.x509_once()).svids, "the join token was spent; what it bought is used"
 
     run_async(work())
-
-
-class X509Pop:
-    """The server's half of x509pop, for one known certificate."""
-
-    def __init__(self, certificate: bytes, key: ec.EllipticCurvePublicKey) -> None:
-        self._certificate, self._key = certificate, key
-        self._nonce = b""
-
-    def challenge(self) -> bytes:
-        self._nonce = secrets.token_bytes(32)
-        return json.dumps({"ecdsa_signature": {"nonce": _b64(self._nonce)}}).encode()
-
-    def check(self, payload: bytes, answer: bytes) -> Any:
-        import base64
-
-        from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
-        chain = [base64.b64decode(each) for each in json.loads(payload)["certificates"]]
-        assert chain[0] == self._certificate
-        signed = json.loads(answer)["ecdsa_signature"]
-        r, s = (int.from_bytes(base64.b64decode(signed[name])) for name in ("r", "s"))
-        nonce = base64.b64decode(signed["nonce"])
-        self._key.verify(encode_dss_signature(r, s), self._nonce + nonce, ec.ECDSA(hashes.SHA256()))
-        return agent_id(TD, "x509pop", "abcdef")
-
-
-def _b64(data: bytes) -> str:
-    import base64
-
-    return base64.b64encode(data).decode()
-
-
-@pytest.fixture
-def node_certificate(short_dir: Path, node_server: Any) -> tuple[Path, Path, X509Pop]:
-    ca = node_server.Ca(TD, 1_700_000_000)
-    key = ec.generate_private_key(ec.SECP256R1())
-    der = ca.leaf(agent_id(TD, "any", "node"), node_server.spki(key), 1_700_000_000, 10**8)
-    certificate, key_file = short_dir / "node.pem", short_dir / "node.key"
-    certificate.write_bytes(x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return certificate, key_file, X509Pop(der, key.public_key())
 
 
 def test_x509pop_attests_again_instead_of_renewing(

@@ -9,7 +9,9 @@ attributes: `entries`, `federated`, `refuse`, `tokens`, and look at `calls`.
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
+import json
 import secrets
 import time
 from collections import Counter
@@ -18,6 +20,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from control_plane.core import jwt_svid
 from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
@@ -99,6 +102,28 @@ class JwtKey:
         return jwt_svid.encode_jwt(
             request, self.key_id, key, lambda data: self._key.sign(data, ec.ECDSA(hashes.SHA256()))
         )
+
+
+class X509Pop:
+    """The server's half of x509pop, for one known certificate (DER)."""
+
+    def __init__(self, certificate: bytes, key: ec.EllipticCurvePublicKey) -> None:
+        self._certificate, self._key = certificate, key
+        self._nonce = b""
+
+    def challenge(self) -> bytes:
+        self._nonce = secrets.token_bytes(32)
+        nonce = base64.b64encode(self._nonce).decode()
+        return json.dumps({"ecdsa_signature": {"nonce": nonce}}).encode()
+
+    def check(self, payload: bytes, answer: bytes) -> SpiffeId:
+        chain = [base64.b64decode(each) for each in json.loads(payload)["certificates"]]
+        assert chain[0] == self._certificate
+        signed = json.loads(answer)["ecdsa_signature"]
+        r, s = (int.from_bytes(base64.b64decode(signed[name])) for name in ("r", "s"))
+        nonce = base64.b64decode(signed["nonce"])
+        self._key.verify(encode_dss_signature(r, s), self._nonce + nonce, ec.ECDSA(hashes.SHA256()))
+        return agent_id(TrustDomain("agents.test"), "x509pop", "abcdef")
 
 
 def spki(key: ec.EllipticCurvePrivateKey) -> bytes:
