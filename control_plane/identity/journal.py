@@ -1,9 +1,10 @@
 """The ledger journal of one issuer: records are durable when `append` returns, or `append` raises.
 
-One thread writes. While it flushes one group to the disk, the next one gathers, so that the cost of a flush
-is shared by whoever waits (group commit). A group that can't be written whole (disk full) is cut off again
-and refused; no sequence number is lost, and issuing works again when there is space. When even that fails,
-the journal refuses everything until it is opened anew, which sorts the file out (`journal_file`).
+One thread writes, one group at a time. While it flushes a group to the disk, the next one gathers, so that
+the cost of a flush is shared by whoever waits (group commit); who comes in the same turns of the event loop
+goes together. A group that can't be written whole (disk full) is cut off again and refused; no sequence
+number is lost, and issuing works again when there is space. When even that fails, the journal refuses
+everything until it is opened anew, which sorts the file out (`journal_file`).
 
 One process a journal: a lock file sees to it. Reading is done in `journal_reader`, beside a writer.
 """
@@ -14,7 +15,8 @@ import fcntl
 import os
 import queue
 import threading
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +43,9 @@ from control_plane.runtime.log import get_logger
 SEGMENT_BYTES: Final = 64 << 20
 MAX_GROUP_RECORDS: Final = 4096
 MAX_WAITING_RECORDS: Final = 65_536  # about 30 MiB; more means a disk that doesn't keep up
+# A flush costs as much CPU as a certificate, and a hand-over between threads that both want the interpreter
+# costs more than a few turns of the event loop.
+MAX_GATHERING_TURNS: Final = 8
 
 _log = get_logger("ledger")
 
@@ -48,12 +53,11 @@ _log = get_logger("ledger")
 @dataclass(slots=True, eq=False)
 class _Append:
     payloads: list[bytes]
-    loop: asyncio.AbstractEventLoop
     done: "asyncio.Future[list[int]]"
 
 
 class Journal:
-    """Appends records for one issuer. `start` before use, `close` after."""
+    """Appends records for one issuer. `start` before use, `close` after, all on one event loop."""
 
     def __init__(
         self, directory: Path, issuer_index: int, clock: Clock, *, segment_bytes: int = SEGMENT_BYTES
@@ -62,9 +66,12 @@ class Journal:
         self._issuer = issuer_index
         self._clock = clock
         self._segment_bytes = segment_bytes
-        self._queue: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
-        self._waiting = 0
-        self._waiting_lock = threading.Lock()
+        self._groups: queue.SimpleQueue[list[_Append] | None] = queue.SimpleQueue()
+        self._gathered: deque[_Append] = deque()
+        self._waiting_records = 0  # gathered, or with the thread
+        self._busy = False  # a group is with the thread, or is about to be
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._thread: threading.Thread | None = None
         self._lock_descriptor = -1
         self._descriptor = -1
@@ -89,7 +96,10 @@ class Journal:
         if self.dropped_bytes and not self.damage:
             # What was never acknowledged; expected after a crash.
             _log.warning("ledger_tail_dropped", issuer=self._issuer, bytes=self.dropped_bytes)
-        self._thread = threading.Thread(target=self._write_groups, name="ledger-journal", daemon=True)
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(
+            target=self._write_groups, args=(loop,), name="ledger-journal", daemon=True
+        )
         self._thread.start()
 
     async def append(self, records: Sequence[Record]) -> list[int]:
@@ -102,16 +112,18 @@ class Journal:
             raise Bug("journal: append before start, or after close")
         if not records:
             return []
-        with self._waiting_lock:
-            if self._waiting + len(records) > MAX_WAITING_RECORDS:
-                raise ResourceExhausted(
-                    f"ledger journal {self._directory}: {self._waiting} records wait for the disk",
-                    hint="the disk is too slow for the rate of issuing",
-                )
-            self._waiting += len(records)
-        loop = asyncio.get_running_loop()
-        request = _Append([record.encode() for record in records], loop, loop.create_future())
-        self._queue.put(request)
+        if self._waiting_records + len(records) > MAX_WAITING_RECORDS:
+            raise ResourceExhausted(
+                f"ledger journal {self._directory}: {self._waiting_records} records wait for the disk",
+                hint="the disk is too slow for the rate of issuing",
+            )
+        request = _Append([record.encode() for record in records], asyncio.get_running_loop().create_future())
+        self._waiting_records += len(records)
+        self._gathered.append(request)
+        if not self._busy:
+            self._busy = True
+            self._idle.clear()
+            self._gather(0, MAX_GATHERING_TURNS)
         return await request.done
 
     async def close(self) -> None:
@@ -119,7 +131,8 @@ class Journal:
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        self._queue.put(None)
+        await self._idle.wait()
+        self._groups.put(None)
         await asyncio.get_running_loop().run_in_executor(None, thread.join)
         for descriptor in (self._descriptor, self._lock_descriptor):
             if descriptor >= 0:
@@ -173,35 +186,48 @@ class Journal:
             os.close(self._descriptor)
         self._descriptor, self._offset = descriptor, 0
 
-    def _write_groups(self) -> None:
-        """The thread: takes everything that waits, makes it durable with one flush, tells who waited."""
-        closing = False
-        while not closing:
-            group: list[_Append] = []
-            records = 0
-            request = self._queue.get()
-            while True:
-                if request is None:
-                    closing = True
-                    break
-                group.append(request)
-                records += len(request.payloads)
-                if records >= MAX_GROUP_RECORDS:
-                    break
-                try:
-                    request = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            if group:
-                try:
-                    outcome = self._write_group(group)
-                except Exception as error:  # whoever waits must be told, whatever happened to this thread
-                    outcome = self._broken = Bug(f"ledger journal {self._directory}: {error!r}")
-                with self._waiting_lock:
-                    self._waiting -= records
-                _tell(group, outcome)
+    def _gather(self, seen: int, turns: int) -> None:
+        """Hands a group to the thread once a turn of the event loop has brought nobody new."""
+        if len(self._gathered) > seen and turns:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._gather, len(self._gathered), turns - 1)
+            return
+        group, records = [], 0
+        while self._gathered and records < MAX_GROUP_RECORDS:
+            request = self._gathered.popleft()
+            group.append(request)
+            records += len(request.payloads)
+        self._groups.put(group)
 
-    def _write_group(self, group: Iterable[_Append]) -> list[list[int]] | GatehouseError:
+    def _settle(self, group: list[_Append], outcome: list[list[int]] | GatehouseError) -> None:
+        """Tells those who waited for a group, on the event loop; the next group gathers after their turn."""
+        for index, request in enumerate(group):
+            self._waiting_records -= len(request.payloads)
+            if request.done.done():
+                continue  # the caller was cancelled
+            if isinstance(outcome, GatehouseError):
+                request.done.set_exception(outcome)
+            else:
+                request.done.set_result(outcome[index])
+        if self._gathered:
+            self._gather(0, MAX_GATHERING_TURNS)
+        else:
+            self._busy = False
+            self._idle.set()
+
+    def _write_groups(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The thread: makes each group durable with one flush and hands the outcome back to the loop."""
+        while (group := self._groups.get()) is not None:
+            try:
+                outcome = self._write_group(group)
+            except Exception as error:  # whoever waits must be told, whatever happened to this thread
+                outcome = self._broken = Bug(f"ledger journal {self._directory}: {error!r}")
+            try:
+                loop.call_soon_threadsafe(self._settle, group, outcome)
+            except RuntimeError:
+                return  # the loop is closed: nobody waits any more
+
+    def _write_group(self, group: list[_Append]) -> list[list[int]] | GatehouseError:
         if self._broken is not None:
             return self._broken
         try:
@@ -247,32 +273,6 @@ def _write_at(descriptor: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _tell(group: list[_Append], outcome: list[list[int]] | GatehouseError) -> None:
-    """Hands the outcome to the event loops; one that is closed has nobody left who waits.
-
-    A loop is woken once a group: each wake is a system call there and here.
-    """
-    settled: dict[asyncio.AbstractEventLoop, list[tuple[_Append, list[int] | GatehouseError]]] = {}
-    for index, request in enumerate(group):
-        result = outcome if isinstance(outcome, GatehouseError) else outcome[index]
-        settled.setdefault(request.loop, []).append((request, result))
-    for loop, results in settled.items():
-        try:
-            loop.call_soon_threadsafe(_settle, results)
-        except RuntimeError:
-            continue
-
-
-def _settle(results: list[tuple[_Append, list[int] | GatehouseError]]) -> None:
-    for request, result in results:
-        if request.done.done():
-            continue  # the caller was cancelled
-        if isinstance(result, GatehouseError):
-            request.done.set_exception(result)
-        else:
-            request.done.set_result(result)
 
 
 def _storage_error(message: str, error: OSError) -> GatehouseError:
