@@ -94,6 +94,7 @@ METHODS: Final[dict[str, frozenset[Who]]] = {
     **_methods("grpc.reflection.v1.ServerReflection", _LOCAL, "ServerReflectionInfo"),
     **_methods("grpc.reflection.v1alpha.ServerReflection", _LOCAL, "ServerReflectionInfo"),
     **_methods("gatehouse.node.v1.Node", _AGENT, "Watch"),
+    **_methods("gatehouse.server.v1.Entry", _ADMINS, "BatchCreateEntry BatchUpdateEntry GetPriorities"),
 }
 
 

@@ -5,6 +5,9 @@ connection reads its own writes.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 from control_plane.api.caller import agent_of, caller_of
@@ -31,6 +34,7 @@ from control_plane.runtime.transport import Call
 
 SYNC_PAGE: Final = 500
 MAX_BATCH: Final = 10_000
+_NO_PRIORITIES: Final[Mapping[int, int]] = MappingProxyType({})
 
 _log = get_logger("entries")
 
@@ -63,14 +67,19 @@ class EntryService:
         return entry_to_message(entry, mask_of(request))
 
     async def batch_create_entry(
-        self, call: Call, request: wire.BatchCreateEntryRequest
+        self,
+        call: Call,
+        request: wire.BatchCreateEntryRequest,
+        priorities: Mapping[int, int] = _NO_PRIORITIES,
     ) -> wire.BatchCreateEntryResponse:
+        """`priorities` are by position in the request; 0 where none is given."""
         _check_batch(len(request.entries))
         trust_domain = self._context.trust_domain
-        attempts = [
-            _attempt(lambda message=message: entry_from_message(message).check(trust_domain))  # type: ignore[misc]
-            for message in request.entries
-        ]
+
+        def read(position: int, message: entry_pb2.Entry) -> Entry:
+            return entry_from_message(message, priority=priorities.get(position, 0)).check(trust_domain)
+
+        attempts = [_attempt(read, position, message) for position, message in enumerate(request.entries)]
         entries = [one for one in attempts if isinstance(one, Entry)]
         stored = iter(await self._context.store.create_entries(entries, self._context.clock.unix()))
         outcomes = [next(stored) if isinstance(a, Entry) else EntryOutcome(None, a) for a in attempts]
@@ -87,16 +96,22 @@ class EntryService:
         )
 
     async def batch_update_entry(
-        self, call: Call, request: wire.BatchUpdateEntryRequest
+        self,
+        call: Call,
+        request: wire.BatchUpdateEntryRequest,
+        priorities: Mapping[int, int] = _NO_PRIORITIES,
     ) -> wire.BatchUpdateEntryResponse:
+        """`priorities` are by position in the request; an entry without one keeps its own."""
         _check_batch(len(request.entries))
         trust_domain, input_mask = self._context.trust_domain, mask_of(request, "input_mask")
+
+        def change(position: int, message: entry_pb2.Entry, entry: Entry) -> Entry:
+            changed = update_entry(entry, message, input_mask).check(trust_domain)
+            return replace(changed, priority=priorities.get(position, entry.priority))
+
         updates = [
-            EntryUpdate(
-                message.id,
-                lambda entry, message=message: update_entry(entry, message, input_mask).check(trust_domain),  # type: ignore[misc]
-            )
-            for message in request.entries
+            EntryUpdate(message.id, partial(change, position, message))
+            for position, message in enumerate(request.entries)
         ]
         outcomes = await self._context.store.update_entries(updates)
         await self._context.replica.refresh()
@@ -202,9 +217,11 @@ def _pages(fields: Sequence[bytes]) -> list[bytes]:
     return [b"".join(page) + SYNC_MORE for page in pages[:-1]] + [b"".join(pages[-1])]
 
 
-def _attempt(work: Callable[[], Entry]) -> Entry | GatehouseError:
+def _attempt(
+    read: Callable[[int, entry_pb2.Entry], Entry], position: int, message: entry_pb2.Entry
+) -> Entry | GatehouseError:
     try:
-        return work()
+        return read(position, message)
     except GatehouseError as error:
         return error
 

@@ -8,8 +8,10 @@ from control_plane.api.context import ServerContext
 from control_plane.api.entries import EntryService
 from control_plane.api.node import NodeService
 from control_plane.api.operations import DebugService, LoggerService
+from control_plane.api.priorities import PriorityService
 from control_plane.api.svids import SvidService
 from control_plane.proto.gatehouse.node.v1 import node_pb2
+from control_plane.proto.gatehouse.server.v1 import entry_pb2 as priority_pb2
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
 from control_plane.proto.spire.api.server.bundle.v1 import bundle_pb2
 from control_plane.proto.spire.api.server.debug.v1 import debug_pb2
@@ -27,9 +29,11 @@ class _NotYet:
 
 def node_services(context: ServerContext) -> list[Service]:
     """What agents and remote administrators reach over TLS."""
+    entries = EntryService(context)
     return [
         service(agent_pb2.DESCRIPTOR.services_by_name["Agent"], AgentService(context)),
-        service(entry_pb2.DESCRIPTOR.services_by_name["Entry"], EntryService(context)),
+        service(entry_pb2.DESCRIPTOR.services_by_name["Entry"], entries),
+        service(priority_pb2.DESCRIPTOR.services_by_name["Entry"], PriorityService(context, entries)),
         service(svid_pb2.DESCRIPTOR.services_by_name["SVID"], SvidService(context)),
         service(bundle_pb2.DESCRIPTOR.services_by_name["Bundle"], BundleService(context)),
         service(node_pb2.DESCRIPTOR.services_by_name["Node"], NodeService(context)),

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from control_plane.cli import printing, wire
-from control_plane.cli.entry_flags import EntryFields, from_file, to_message
+from control_plane.cli.entry_flags import EntryFields, GivenEntry, from_file, to_message
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
 from control_plane.cli.remote import Exit, Remote, with_server
+from control_plane.proto.gatehouse.server.v1 import entry_pb2 as ours
 from control_plane.proto.google.protobuf.wrappers_pb2 import BoolValue, StringValue
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.types import entry_pb2 as types_pb2
 from control_plane.proto.spire.api.types.selector_pb2 import SelectorMatch
 
 ENTRY = entry_pb2.DESCRIPTOR.services_by_name["Entry"]
+PRIORITY = ours.DESCRIPTOR.services_by_name["Entry"]
 PAGE_SIZE = 500
 BATCH = 200
 NOT_FOUND = 5
+Written: TypeAlias = tuple[list[Any], dict[str, int]]  # what the server answered, and priorities by entry ID
 
 app = group("Registration entries: which process gets which identity.")
 
@@ -43,6 +47,15 @@ AdminFlag = Annotated[bool, typer.Option("--admin", help="The identity may admin
 DownstreamFlag = Annotated[bool, typer.Option("--downstream", help="The identity is a nested server's.")]
 StoreFlag = Annotated[bool, typer.Option("--store-svid", help="The SVID goes to a secret store.")]
 ExpiryFlag = Annotated[int, typer.Option("--entry-expiry", min=0, help="Unix seconds; 0 is never.")]
+PriorityFlag = Annotated[
+    int,
+    typer.Option(
+        "--priority",
+        min=-(2**31),
+        max=2**31 - 1,
+        help="A process's default identity is that of the highest priority, then of the oldest entry.",
+    ),
+]
 EntryIdFlag = Annotated[str, typer.Option("--entry-id", help="The entry's own ID.")]
 NodeFlag = Annotated[bool, typer.Option("--node", help="An entry for nodes: its parent is the server.")]
 DataFlag = Annotated[
@@ -65,6 +78,7 @@ def create(
     downstream: DownstreamFlag = False,
     store_svid: StoreFlag = False,
     entry_expiry: ExpiryFlag = 0,
+    priority: PriorityFlag = 0,
     entry_id: EntryIdFlag = "",
     node: NodeFlag = False,
     data: DataFlag = None,
@@ -74,16 +88,18 @@ def create(
     """Creates an entry, or all those of a file. An entry that exists already is shown and is an error."""
     fields = EntryFields(
         entry_id, spiffe_id, parent_id, tuple(selector), x509_svid_ttl, jwt_svid_ttl, tuple(federates_with),
-        tuple(dns), hint, admin, downstream, store_svid, entry_expiry, node,
+        tuple(dns), hint, admin, downstream, store_svid, entry_expiry, priority, node,
     )  # fmt: skip
     entries = from_file(data) if data else [to_message(fields)]
 
-    async def work(server: Remote) -> list[Any]:
+    async def work(server: Remote) -> Written:
         results: list[Any] = []
         for start in range(0, len(entries), BATCH):
-            request = entry_pb2.BatchCreateEntryRequest(entries=entries[start : start + BATCH])
-            results.extend((await server.call(ENTRY, "BatchCreateEntry", request)).results)
-        return results
+            share = entries[start : start + BATCH]
+            request = ours.BatchCreateEntryRequest(priorities=_priorities(share))
+            request.request.entries.extend(each.message for each in share)
+            results.extend((await server.call(PRIORITY, "BatchCreateEntry", request)).results)
+        return results, await _stored_priorities(server, [each.entry for each in results])
 
     _show_results(with_server(work, data_dir=data_dir, output=output), "created", output)
 
@@ -103,6 +119,7 @@ def update(
     downstream: DownstreamFlag = False,
     store_svid: StoreFlag = False,
     entry_expiry: ExpiryFlag = 0,
+    priority: PriorityFlag = 0,
     data: DataFlag = None,
     data_dir: DataDirFlag = None,
     output: OutputFlag = Output.HUMAN,
@@ -110,16 +127,18 @@ def update(
     """Replaces an entry, named by --entry-id, as a whole: what is not given goes to its default."""
     fields = EntryFields(
         entry_id, spiffe_id, parent_id, tuple(selector), x509_svid_ttl, jwt_svid_ttl, tuple(federates_with),
-        tuple(dns), hint, admin, downstream, store_svid, entry_expiry, False,
+        tuple(dns), hint, admin, downstream, store_svid, entry_expiry, priority, False,
     )  # fmt: skip
     entries = from_file(data) if data else [to_message(fields)]
     for entry in entries:
-        if not entry.id:
+        if not entry.message.id:
             raise typer.BadParameter("an update needs the ID of the entry", param_hint="--entry-id")
 
-    async def work(server: Remote) -> list[Any]:
-        request = entry_pb2.BatchUpdateEntryRequest(entries=entries)
-        return list((await server.call(ENTRY, "BatchUpdateEntry", request)).results)
+    async def work(server: Remote) -> Written:
+        request = ours.BatchUpdateEntryRequest(priorities=_priorities(entries))
+        request.request.entries.extend(each.message for each in entries)
+        results = list((await server.call(PRIORITY, "BatchUpdateEntry", request)).results)
+        return results, await _stored_priorities(server, [each.entry for each in results])
 
     _show_results(with_server(work, data_dir=data_dir, output=output), "updated", output)
 
@@ -138,20 +157,22 @@ def show(
     """Shows entries: all, one by ID, or those that have all the given properties."""
     wanted = _filter(spiffe_id, parent_id, selector, hint, downstream)
 
-    async def work(server: Remote) -> list[types_pb2.Entry]:
-        if entry_id:
-            return [await server.call(ENTRY, "GetEntry", entry_pb2.GetEntryRequest(id=entry_id))]
+    async def work(server: Remote) -> Written:
         found: list[types_pb2.Entry] = []
         token = ""
+        if entry_id:
+            found = [await server.call(ENTRY, "GetEntry", entry_pb2.GetEntryRequest(id=entry_id))]
+            return found, await _stored_priorities(server, found)
         while True:
             request = entry_pb2.ListEntriesRequest(filter=wanted, page_size=PAGE_SIZE, page_token=token)
             reply = await server.call(ENTRY, "ListEntries", request)
             found.extend(reply.entries)
             token = reply.next_page_token
             if not token:
-                return found
+                return found, await _stored_priorities(server, found)
 
-    entries = [wire.entry_json(entry) for entry in with_server(work, data_dir=data_dir, output=output)]
+    found, priorities = with_server(work, data_dir=data_dir, output=output)
+    entries = [wire.entry_json(entry, priorities.get(entry.id, 0)) for entry in found]
     printing.emit(output, {"entries": entries}, lambda: _print_entries(entries))
 
 
@@ -213,13 +234,32 @@ def _filter(
     return wanted
 
 
-def _show_results(results: list[Any], done: str, output: Output) -> None:
+def _priorities(entries: Sequence[GivenEntry]) -> dict[int, int]:
+    """By position, as the request wants them."""
+    return {position: entry.priority for position, entry in enumerate(entries)}
+
+
+async def _stored_priorities(server: Remote, entries: Sequence[types_pb2.Entry]) -> dict[str, int]:
+    """What the server has, by ID; absent means 0."""
+    found: dict[str, int] = {}
+    for start in range(0, len(entries), PAGE_SIZE):
+        ids = [entry.id for entry in entries[start : start + PAGE_SIZE] if entry.id]
+        if ids:
+            request = ours.GetPrioritiesRequest(entry_ids=ids)
+            found.update((await server.call(PRIORITY, "GetPriorities", request)).priorities)
+    return found
+
+
+def _show_results(written: Written, done: str, output: Output) -> None:
     """Prints what became of each entry of a batch; fails if any was refused."""
+    results, priorities = written
     answer: list[dict[str, Any]] = [
         {
             "status": done if each.status.code == wire.OK else "refused",
             "error": "" if each.status.code == wire.OK else each.status.message,
-            "entry": wire.entry_json(each.entry) if each.HasField("entry") else None,
+            "entry": wire.entry_json(each.entry, priorities.get(each.entry.id, 0))
+            if each.HasField("entry")
+            else None,
         }
         for each in results
     ]
@@ -259,6 +299,7 @@ def _print_entries(entries: list[dict[str, Any]]) -> None:
             "hint": entry["hint"],
             "flags": [name for name in ("admin", "downstream", "store_svid") if entry[name]],
             "expires": printing.moment(entry["expires_at"]) if entry["expires_at"] else "",
+            "priority": entry["priority"] or "",
             "revision": entry["revision"],
         }
         printing.record({name: value for name, value in shown.items() if value not in ("", [])})

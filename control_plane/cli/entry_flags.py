@@ -18,7 +18,7 @@ FILE_KEYS = frozenset(
     (
         *("id", "spiffe_id", "parent_id", "selectors", "x509_svid_ttl_seconds", "jwt_svid_ttl_seconds"),
         *("federates_with", "dns_names", "hint", "admin", "downstream", "store_svid", "expires_at"),
-        *("created_at", "revision"),
+        *("priority", "created_at", "revision"),
     )
 )
 """What an entry in a file may have; `created_at` and `revision` are the server's and are not sent."""
@@ -41,10 +41,19 @@ class EntryFields:
     downstream: bool
     store_svid: bool
     expires_at: int
+    priority: int
     node: bool
 
 
-def to_message(fields: EntryFields) -> Entry:
+@dataclass(frozen=True, slots=True)
+class GivenEntry:
+    """An entry as it is sent: SPIRE's message, and the priority that travels beside it."""
+
+    message: Entry
+    priority: int
+
+
+def to_message(fields: EntryFields) -> GivenEntry:
     """The message of an entry. Raises typer's usage error for what is missing or malformed."""
     if not fields.spiffe_id:
         raise typer.BadParameter("an entry needs the SPIFFE ID that it gives", param_hint="--spiffe-id")
@@ -60,7 +69,7 @@ def to_message(fields: EntryFields) -> Entry:
             "an entry needs its parent: an agent's ID (see `gatehouse agent list`), or --node",
             param_hint="--parent-id",
         )
-    return Entry(
+    message = Entry(
         id=fields.entry_id,
         spiffe_id=wire.spiffe_id(fields.spiffe_id, "--spiffe-id"),
         parent_id=wire.spiffe_id(parent, "--parent-id"),
@@ -75,9 +84,10 @@ def to_message(fields: EntryFields) -> Entry:
         store_svid=fields.store_svid,
         expires_at=fields.expires_at,
     )
+    return GivenEntry(message, fields.priority)
 
 
-def from_file(path: Path) -> list[Entry]:
+def from_file(path: Path) -> list[GivenEntry]:
     """Entries of a JSON file: `{"entries": […]}` or a list. Raises typer's usage error."""
     flag = f"--data {path}"
     try:
@@ -93,7 +103,7 @@ def from_file(path: Path) -> list[Entry]:
     return [_from_object(each, f"{flag}, entry {index + 1}") for index, each in enumerate(listed)]
 
 
-def _from_object(given: dict[str, Any], where: str) -> Entry:
+def _from_object(given: dict[str, Any], where: str) -> GivenEntry:
     """One entry of a file; a key that we do not know is an error, since it was meant to do something."""
     unknown = sorted(set(given) - FILE_KEYS)
     if unknown:
@@ -113,8 +123,17 @@ def _from_object(given: dict[str, Any], where: str) -> Entry:
             downstream=bool(given.get("downstream", False)),
             store_svid=bool(given.get("store_svid", False)),
             expires_at=int(given.get("expires_at", 0)),
+            priority=_int32(given.get("priority", 0)),
             node=False,
         )
     except (TypeError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint=where) from error
     return to_message(fields)
+
+
+def _int32(value: Any) -> int:
+    """A whole number that the wire can carry. Raises ValueError."""
+    number = int(value)
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(f"priority {number} doesn't fit into 32 bits")
+    return number

@@ -55,7 +55,7 @@ def selector_texts(messages: Iterable[selector_pb2.Selector]) -> list[str]:
     return sorted(f"{each.type}:{each.value}" for each in messages)
 
 
-def entry_json(entry: entry_pb2.Entry) -> dict[str, Any]:
+def entry_json(entry: entry_pb2.Entry, priority: int) -> dict[str, Any]:
     """A registration entry as commands print it; what is at its default is there too."""
     return {
         "id": entry.id,
@@ -71,6 +71,7 @@ def entry_json(entry: entry_pb2.Entry) -> dict[str, Any]:
         "downstream": entry.downstream,
         "store_svid": entry.store_svid,
         "expires_at": entry.expires_at,
+        "priority": priority,
         "created_at": entry.created_at,
         "revision": entry.revision_number,
     }

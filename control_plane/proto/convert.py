@@ -84,7 +84,7 @@ def entry_to_message(entry: Entry, mask: entry_pb2.EntryMask | None = None) -> e
 
 
 def entry_from_message(message: entry_pb2.Entry, *, priority: int = 0) -> Entry:
-    """The entry that a message describes. `priority` travels beside the message, where it travels at all.
+    """The entry that a message describes. `priority` travels beside the message: SPIRE has none.
 
     Raises InvalidInput for what the kernel's rules of entries refuse.
     """

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from control_plane.cli.root import app
 from control_plane.core.errors import NotFound
+from control_plane.proto.gatehouse.server.v1 import entry_pb2 as priority_pb2
 from control_plane.proto.google.protobuf.empty_pb2 import Empty
 from control_plane.proto.grpc.health.v1 import health_pb2
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
@@ -50,6 +51,7 @@ class FakeRegistry:
     """What the fake knows, and what it was asked."""
 
     entries: dict[str, entries.Entry] = field(default_factory=dict)
+    priorities: dict[str, int] = field(default_factory=dict)
     agents: list[agents.Agent] = field(default_factory=list)
     federated: dict[str, bundles.Bundle] = field(default_factory=dict)
     authority: bytes = b""
@@ -59,7 +61,7 @@ class FakeRegistry:
 
     async def batch_create_entry(self, call: object, request: Any) -> Any:
         results = []
-        for entry in request.entries:
+        for position, entry in enumerate(request.request.entries):
             same = [each for each in self.entries.values() if each.spiffe_id == entry.spiffe_id]
             if same:
                 status = status_pb2.Status(code=ALREADY_EXISTS, message="similar entry already exists")
@@ -69,14 +71,15 @@ class FakeRegistry:
             made.CopyFrom(entry)
             made.id = entry.id or f"entry-{len(self.entries)}"
             self.entries[made.id] = made
+            self.priorities[made.id] = request.priorities.get(position, 0)
             results.append(entry_pb2.BatchCreateEntryResponse.Result(status=status_pb2.Status(), entry=made))
         return entry_pb2.BatchCreateEntryResponse(results=results)
 
     async def batch_update_entry(self, call: object, request: Any) -> Any:
         self.asked.append(request)
-        result = entry_pb2.BatchUpdateEntryResponse.Result(
-            status=status_pb2.Status(), entry=request.entries[0]
-        )
+        changed = request.request.entries[0]
+        self.priorities[changed.id] = request.priorities.get(0, 0)
+        result = entry_pb2.BatchUpdateEntryResponse.Result(status=status_pb2.Status(), entry=changed)
         return entry_pb2.BatchUpdateEntryResponse(results=[result])
 
     async def batch_delete_entry(self, call: object, request: Any) -> Any:
@@ -88,6 +91,10 @@ class FakeRegistry:
             )
             results.append(entry_pb2.BatchDeleteEntryResponse.Result(status=status, id=name))
         return entry_pb2.BatchDeleteEntryResponse(results=results)
+
+    async def get_priorities(self, call: object, request: Any) -> Any:
+        known = {name: self.priorities.get(name, 0) for name in request.entry_ids}
+        return priority_pb2.GetPrioritiesResponse(priorities=known)
 
     async def get_entry(self, call: object, request: Any) -> Any:
         if request.id not in self.entries:
@@ -157,6 +164,7 @@ class FakeRegistry:
 
 SERVICES = (
     entry_pb2.DESCRIPTOR.services_by_name["Entry"],
+    priority_pb2.DESCRIPTOR.services_by_name["Entry"],
     agent_pb2.DESCRIPTOR.services_by_name["Agent"],
     bundle_pb2.DESCRIPTOR.services_by_name["Bundle"],
     svid_pb2.DESCRIPTOR.services_by_name["SVID"],

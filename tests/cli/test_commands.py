@@ -35,14 +35,27 @@ def test_entry_create_sends_every_flag(gatehouse: Gatehouse, registry: Any) -> N
         "--dns",
         "a.b",
     ]
-    done = create(gatehouse, WEB, *flags, "--hint", "h", "--admin", "--entry-expiry", "9", "--output", "json")
+    done = create(
+        gatehouse,
+        WEB,
+        *flags,
+        "--hint",
+        "h",
+        "--admin",
+        "--entry-expiry",
+        "9",
+        "--priority",
+        "-7",
+        "--output",
+        "json",
+    )
     assert done.exit_code == 0, done.output
     entry = json.loads(done.stdout)["results"][0]["entry"]
     assert entry == {
         "id": "entry-0", "spiffe_id": WEB, "parent_id": PARENT, "selectors": ["unix:uid:1"],
         "x509_svid_ttl_seconds": 60, "jwt_svid_ttl_seconds": 61, "federates_with": ["other.test"],
         "dns_names": ["a.b"], "hint": "h", "admin": True, "downstream": False, "store_svid": False,
-        "expires_at": 9, "created_at": 0, "revision": 0,
+        "expires_at": 9, "priority": -7, "created_at": 0, "revision": 0,
     }  # fmt: skip
 
 
@@ -78,18 +91,28 @@ def test_wrong_entry_names_the_flag(gatehouse: Gatehouse, flags: tuple[str, ...]
 
 def test_entries_from_a_file_come_back_as_shown(gatehouse: Gatehouse, registry: Any, tmp_path: Path) -> None:
     for number in range(5):
-        create(gatehouse, f"{WEB}/{number}")
+        create(gatehouse, f"{WEB}/{number}", "--priority", str(number))
     shown = gatehouse("entry", "show", "--output", "json")
     assert len(json.loads(shown.stdout)["entries"]) == 5, "pages of two are joined"
     path = tmp_path / "entries.json"
     path.write_text(shown.stdout)
     registry.entries.clear()
+    registry.priorities.clear()
     assert gatehouse("entry", "create", "--data", str(path)).exit_code == 0
     assert len(registry.entries) == 5
+    assert list(registry.priorities.values()) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
-    "text", ['{"entries": 5}', "[1]", '[{"spiffeid": "x"}]', "{", '[{"x509_svid_ttl_seconds": "a"}]']
+    "text",
+    [
+        '{"entries": 5}',
+        "[1]",
+        '[{"priority": 2147483648}]',
+        '[{"spiffeid": "x"}]',
+        "{",
+        '[{"x509_svid_ttl_seconds": "a"}]',
+    ],
 )
 def test_wrong_file_is_refused_whole(gatehouse: Gatehouse, registry: Any, tmp_path: Path, text: str) -> None:
     path = tmp_path / "entries.json"
@@ -111,7 +134,11 @@ def test_entry_update_needs_the_id(gatehouse: Gatehouse, registry: Any) -> None:
     needed = ("--spiffe-id", WEB, "--parent-id", PARENT, "--selector", "unix:uid:2")
     assert gatehouse("entry", "update", *needed).exit_code == 2
     assert gatehouse("entry", "update", "--entry-id", "e", *needed).exit_code == 0
-    assert registry.asked[-1].entries[0].id == "e"
+    assert registry.asked[-1].request.entries[0].id == "e"
+    assert dict(registry.asked[-1].priorities) == {0: 0}, "an update is of the whole entry"
+    changed = gatehouse("entry", "update", "--entry-id", "e", *needed, "--priority", "3")
+    assert "priority" in changed.stdout and registry.asked[-1].priorities[0] == 3
+    assert gatehouse("entry", "update", "--entry-id", "e", *needed, "--priority", str(2**31)).exit_code == 2
 
 
 def test_delete_and_what_is_not_there(gatehouse: Gatehouse, registry: Any) -> None:

@@ -1,0 +1,1 @@
+"""Generated messages; see control_plane/proto/generate.py."""
