@@ -41,6 +41,8 @@ app = _group("The node agent of Gatehouse: identities for the processes of this 
 api = _group("Ask the Workload API, as a workload would.")
 fetch = _group("Fetch once.")
 validate = _group("Have something checked.")
+check = _group("Check files before they are used.")
+app.add_typer(check, name="check")
 app.add_typer(api, name="api")
 api.add_typer(fetch, name="fetch")
 api.add_typer(validate, name="validate")
@@ -119,6 +121,18 @@ def run(
     }
     with _Errors(Form.HUMAN):
         run_from_flags(flags, config, os.environ)
+
+
+@check.command("config")
+def check_config(
+    file: Annotated[Path, typer.Argument(help="Settings of the agent, in TOML.")],
+    output: OutputFlag = Form.HUMAN,
+) -> None:
+    """Check settings of the agent: every problem is told, and nothing is started."""
+    with _Errors(output):
+        from agent import cli_check
+
+        cli_check.check_config(file, output)
 
 
 @fetch.command("x509")

@@ -50,12 +50,17 @@ class RateLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthoritySettings:
-    """How long authorities live, and how their keys are kept. An empty passphrase means none."""
+    """How long authorities live, what they may name, and how their keys are kept.
+
+    `constrain_uris` binds issuing CAs to the URIs of their trust domain; some verifiers refuse every
+    certificate below such a CA, and for their sake it can be switched off. An empty passphrase means none.
+    """
 
     root_ttl_seconds: int = 365 * DAY
     ca_ttl_seconds: int = 7 * DAY
     jwt_key_ttl_seconds: int = 7 * DAY
     confirmation_limit_seconds: int = DAY
+    constrain_uris: bool = True
     key_passphrase: Secret[str] = field(default_factory=lambda: Secret(""))
 
 

@@ -69,6 +69,7 @@ def test_a_child_process_gets_the_same_settings() -> None:
     settings = loaded(
         **{
             "authority.key_passphrase": "hush",
+            "authority.constrain_uris": "false",
             "admin_ids": ["spiffe://b.org/x"],
             "bind": "[::1]:0",
             "issuers": 3,
@@ -77,6 +78,7 @@ def test_a_child_process_gets_the_same_settings() -> None:
     assert "hush" not in repr(settings)
     there = ServerSettings.from_json(settings.with_port(4711).to_json())
     assert there == settings.with_port(4711) and there.port == 4711 and there.host == "::1"
+    assert there.written.authority.constrain_uris is False
     assert there.key_passphrase is not None and there.key_passphrase.reveal() == "hush"
 
 

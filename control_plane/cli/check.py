@@ -34,6 +34,7 @@ def config(
         "agent_ttl_seconds": written.agent_ttl_seconds,
         "ca_ttl_seconds": written.authority.ca_ttl_seconds,
         "root_ttl_seconds": written.authority.root_ttl_seconds,
+        "constrain_uris": written.authority.constrain_uris,
     }
 
     def human() -> None:

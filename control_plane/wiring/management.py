@@ -183,7 +183,13 @@ def lifecycle_of(parts: Parts) -> AuthorityLifecycle:
         jwt_ttl_seconds=written.default_jwt_svid_ttl_seconds,
         confirmation_limit_seconds=authority.confirmation_limit_seconds,
     )
-    maker = Maker(parts.keys, settings.trust_domain, lifetimes, random_bytes=os.urandom)
+    maker = Maker(
+        parts.keys,
+        settings.trust_domain,
+        lifetimes,
+        random_bytes=os.urandom,
+        constrain_uris=authority.constrain_uris,
+    )
 
     async def confirmed(sequence: int) -> bool:
         return await _unconfirmed(parts, sequence) == 0

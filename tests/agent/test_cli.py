@@ -119,6 +119,26 @@ def test_bad_settings_are_said_in_one_line(run_async: Any, short_dir: Path) -> N
     run_async(work())
 
 
+def test_settings_are_checked_before_a_start(run_async: Any, short_dir: Path) -> None:
+    async def work() -> None:
+        file = short_dir / "agent.toml"
+        file.write_text(
+            'trust_domain = "a.test"\nserver = "central:8081"\ndata_dir = "/d"\njoin_token = "s3cret"\n'
+        )
+        code, out, _ = await command("check", "config", str(file), "--output", "json")
+        told = json.loads(out)
+        assert code == 0 and "s3cret" not in out
+        assert (told["server"], told["attests_by"]) == ("central:8081", "join_token")
+        assert told["socket"] == "/d/agent.sock"
+        file.write_text('trust_domian = "a.test"\nsvid_cache_size = "many"\n')
+        code, out, err = await command("check", "config", str(file), "--output", "json")
+        said = json.loads(err)["error"]["message"]
+        assert code == 1 and not out
+        assert "did you mean trust_domain" in said and "svid_cache_size" in said
+
+    run_async(work())
+
+
 def test_help_is_there_at_once(run_async: Any) -> None:
     async def work() -> None:
         began = time.monotonic()

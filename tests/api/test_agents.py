@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from control_plane.core.certificate import read_certificate
 from control_plane.core.errors import (
     DenialReason,
     FailedPrecondition,
@@ -433,3 +434,13 @@ def test_the_bundle_that_an_agent_fetched_is_confirmed(serve: Any) -> None:
         assert await server.parts.store.count_unconfirmed(sequence + 1, now) == 1
 
     serve(scenario)
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_the_constraint_on_uris_is_a_setting(serve: Any, constrained: bool) -> None:
+    async def scenario(server: Any) -> None:
+        agent = await server.join()
+        issuing = read_certificate(agent.identity.chain[1])
+        assert issuing.is_ca and (issuing.name_constraints is not None) is constrained
+
+    serve(scenario, **{"authority.constrain_uris": str(constrained).lower()})
