@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -180,11 +181,12 @@ def test_conformance_counts_and_fails_on_a_wrong_answer(tmp_path: Path) -> None:
     right = {"group": "g", "id": "1", "note": "n", "query": "x = 1", "modules": [], "want_result": [{"x": 1}]}
     cases.write_text(json.dumps(right) + "\n")
     told = answer("conformance", cases)
-    assert {name: told[name]["count"] for name in ("right", "refused", "wrong")} == {
+    counted: Any = told
+    assert {name: counted[name]["count"] for name in ("right", "refused", "wrong")} == {
         "right": 1,
         "refused": 0,
         "wrong": 0,
-    }  # type: ignore[index]
+    }
     cases.write_text(json.dumps(right | {"want_result": [{"x": 2}]}) + "\n")
     assert run("conformance", cases).exit_code == 1
 
@@ -234,3 +236,75 @@ def test_rules_that_conflict_are_shown_with_the_request_where_they_meet(project:
     result = run("compile", project, "--inventory", INVENTORY)
     assert result.exit_code == 1
     assert "/v1/charges/7" in result.stderr
+
+
+CALL = (
+    "--source",
+    "shop/frontend",
+    "--destination",
+    "shop/payments",
+    "--port",
+    "8080",
+    "--path",
+    "/v1/charges",
+)
+
+
+def test_explain_names_the_rule_and_the_value_that_missed() -> None:
+    result = run("explain", STARTER, "--inventory", INVENTORY, *CALL, "--method", "DELETE")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("denied, since no rule of data.gatehouse.authz.allow holds; nearest is authz/")
+    assert any("← nearest" in line and "creates and reads charges" in line for line in lines)
+    missed = 'input.request.method in {"GET", "POST"}  false   input.request.method = "DELETE"'
+    assert lines[-1].endswith(missed)
+
+
+def test_explain_says_what_allowed_a_request() -> None:
+    told = answer("explain", STARTER, "--inventory", INVENTORY, *CALL, "--method", "GET")
+    assert told["allowed"] is True
+    origins = told["origins"]
+    assert isinstance(origins, list)
+    assert [one["rule"] for one in origins] == [
+        "data.gatehouse.authz.allow",
+        "data.gatehouse.segmentation.allow",
+    ]
+
+
+def test_explain_reads_an_input_document_and_any_rule() -> None:
+    arguments = ["explain", str(STARTER), "--input", "-", "--rule", "data.gatehouse.authz.deny"]
+    document = {"destination": {"namespace": "shop", "service": "payments"}}
+    result = CliRunner().invoke(app, [*arguments, "--output", "json"], input=json.dumps(document))
+    told = json.loads(result.stdout)
+    assert (told["allowed"], told["input"]) == (None, document)
+    failed = told["documents"][0]["rules"][0]["conditions"][1]
+    assert failed["outcome"] == "undefined"
+    assert failed["reads"][0]["missing"] == "input has no request: only destination"
+
+
+def test_explain_shows_the_nearest_of_many_rules(tmp_path: Path) -> None:
+    rules = [
+        f'allow if {{ input.request.method == "M{n}"; input.request.path == "/{n}" }}' for n in range(40)
+    ]
+    (tmp_path / "many.rego").write_text("\n".join(["package gatehouse.authz", *rules]))
+    given = ("explain", tmp_path, "--method", "GET", "--path", "/33")
+    result = run(*given)
+    assert "many.rego:35  allow" in result.stdout
+    assert "… 28 more rules don't hold; --all shows them" in result.stdout
+    assert run(*given, "--all").stdout.count("many.rego:") > 40
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--rule", "data.nothing.here"), "no such rule"),
+        (("--rule", "1 == 2"), "no rule's path"),
+        (("--input", "-", "--method", "GET"), "other flags"),
+        (("--source", "shop/frontend"), "names a workload"),
+        (("--header", "no-colon"), "name: value"),
+    ],
+)
+def test_explain_refuses_what_it_cannot_ask(flags: tuple[str, ...], expected: str) -> None:
+    result = run("explain", STARTER, *flags)
+    assert result.exit_code != 0
+    assert expected in result.stderr.replace("\n", " ")

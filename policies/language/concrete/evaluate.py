@@ -81,7 +81,7 @@ class Evaluator:
             return collect
 
         world = self._world(input_document, data, strict, now_ns, observer)
-        with _Translated():
+        with Translated():
             step = compiler.body_then(query.body, frozenset(), final)
             frame: Frame = [UNDEFINED] * compiler.size
             frame[0] = world
@@ -100,12 +100,12 @@ class Evaluator:
     ) -> Result:
         """The document at a path below `data`, or UNDEFINED. Raises EvaluationError."""
         world = self._world(input_document, data, strict, now_ns, observer)
-        with _Translated():
+        with Translated():
             return self.program.lookup(world, path)
 
     def program_lookup(self, keys: tuple[Value, ...], data: Value) -> Result:
         """What `data` holds at any keys, without input. Raises EvaluationError."""
-        with _Translated():
+        with Translated():
             return self.program.lookup(self._world(UNDEFINED, data, False, None, None), keys)
 
     def _world(
@@ -115,7 +115,7 @@ class Evaluator:
         return World(run, input_document, data)
 
 
-class _Translated:
+class Translated:
     """Turns what the machine itself reports (recursion, number size) into named limits."""
 
     def __enter__(self) -> None:
