@@ -31,7 +31,7 @@ from policies.inventory import Inventory, Workload
 from policies.language.compiler.compiled import CompiledModules, RuleGroup, Shape
 from policies.language.diagnostics import Diagnostic, Diagnostics, ErrorCode
 from policies.language.source import Span
-from policies.language.symbolic import Limits, PartialInput, SymbolicEvaluator
+from policies.language.symbolic import Limits, Memory, PartialInput, SymbolicEvaluator
 from policies.language.symbolic.relations import equal
 from policies.language.symbolic.values import text_of
 from policies.language.syntax.ast import Boolean as BooleanTerm
@@ -51,11 +51,9 @@ _ALWAYS_THERE: Final = frozenset({("source",), ("connection",)})
 class Questions:
     """Evaluates one policy version for the workloads of one inventory."""
 
-    modules: CompiledModules
-    data: Object
+    memory: Memory
     inventory: Inventory
     limits: Limits = field(default_factory=Limits)
-    _shared: dict[object, object] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -71,7 +69,7 @@ class Questions:
                 _check_default(modules, (*package, name))
         document = from_python({**(data or {}), "inventory": inventory_document(inventory)})
         assert isinstance(document, Object)
-        return Questions(modules, document, inventory, limits or Limits())
+        return Questions(Memory.of(modules, document), inventory, limits or Limits())
 
     def all(self, bundle_digest: str) -> PolicySet:
         """The policy of every workload."""
@@ -84,7 +82,7 @@ class Questions:
         )
 
     def _question(self, package: tuple[str, ...], workload: Workload) -> Question | None:
-        if _group(self.modules, (*package, "allow")) is None:
+        if _group(self.memory.modules, (*package, "allow")) is None:
             return None
         allow: list[Disjunct] = []
         deny: list[Disjunct] = []
@@ -99,7 +97,7 @@ class Questions:
 
         An origin names the line and, as its rule, the invariant.
         """
-        if _group(self.modules, INVARIANTS) is None:
+        if _group(self.memory.modules, INVARIANTS) is None:
             return {}
         return {workload.key: self._violations(workload) for workload in self.inventory.workloads}
 
@@ -118,7 +116,7 @@ class Questions:
             except (Unimplemented, ResourceExhausted):
                 return "a request that the proof can't rule out"
 
-        return SymbolicEvaluator(self.modules, self.data, known, self.limits, conflict, self._shared)
+        return SymbolicEvaluator(self.memory, known, self.limits, conflict)
 
 
 def inventory_document(inventory: Inventory) -> dict[str, object]:

@@ -173,6 +173,24 @@ def compare(left: Value, right: Value) -> int:
     return -1 if order_key(left) < order_key(right) else 1
 
 
+def identical(left: object, right: object) -> bool:
+    """Whether two values are equal and written the same: 1 and 1.0 are equal and print differently."""
+    if left is right:
+        return True
+    if type(left) is not type(right) or left != right:
+        return False
+    if isinstance(left, Real) and isinstance(right, Real):
+        return left.text == right.text
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return all(map(identical, left, right))
+    if isinstance(left, Object) and isinstance(right, Object):
+        pairs = zip(left.ordered_items(), right.ordered_items(), strict=True)
+        return all(identical(one, other) for one, other in pairs)
+    if isinstance(left, Set) and isinstance(right, Set):
+        return all(map(identical, left.ordered_members(), right.ordered_members()))
+    return True
+
+
 def members(collection: Value) -> Iterator[tuple[Value, Value]]:
     """Key and value of each element in order: position, key, or (for sets) the member itself."""
     if isinstance(collection, tuple):

@@ -21,7 +21,7 @@ from policies.language.compiler.compile import compile_modules
 from policies.language.compiler.compiled import CompiledModules
 from policies.language.concrete.evaluate import UNDEFINED, ConflictError, Evaluator
 from policies.language.serial import json_text, parse_json
-from policies.language.symbolic import PartialInput, SymbolicEvaluator
+from policies.language.symbolic import Memory, PartialInput, SymbolicEvaluator
 from policies.language.syntax.parser import parse_module
 from policies.language.values import FALSE, Object, from_python
 
@@ -596,7 +596,7 @@ class Symbolic:
     """What the symbolic evaluator makes of one document. Raises Diagnostics where it refuses."""
 
     def __init__(self, compiled: CompiledModules, path: Path, data: Object, known: PartialInput) -> None:
-        self.evaluator = SymbolicEvaluator(compiled, data, known)
+        self.evaluator = SymbolicEvaluator(Memory.of(compiled, data), known)
         self.is_set = bool(rows := self.evaluator.set_members(path))
         self.rows = rows or self.evaluator.outcomes(path)
 

@@ -3,5 +3,6 @@
 from policies.language.symbolic.evaluate import SymbolicEvaluator
 from policies.language.symbolic.input import PartialInput
 from policies.language.symbolic.machine import Limits
+from policies.language.symbolic.memory import Memory
 
-__all__ = ["Limits", "PartialInput", "SymbolicEvaluator"]
+__all__ = ["Limits", "Memory", "PartialInput", "SymbolicEvaluator"]

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from policies import formula as f
 from policies.formula import FALSE, TRUE, Formula
+from policies.language.diagnostics import Diagnostics
 from policies.language.source import NOWHERE, Span
 from policies.language.symbolic import joins
-from policies.language.symbolic.machine import Environment, Scope, Solution, span_of
+from policies.language.symbolic.footprint import variables
+from policies.language.symbolic.machine import OUTSIDE, Environment, Scope, Solution, span_of
+from policies.language.symbolic.memory import RowsRead, lookup_path
 from policies.language.symbolic.relations import equal, truth
 from policies.language.symbolic.terms import Terms
-from policies.language.symbolic.values import UNKNOWN, Replacement, Sequence, Symbolic, changed, is_known
+from policies.language.symbolic.values import (
+    UNKNOWN,
+    Outcome,
+    Replacement,
+    Sequence,
+    Symbolic,
+    changed,
+    is_known,
+)
 from policies.language.syntax import ast
-from policies.language.values import Object
+from policies.language.values import Object, Value
+
+_FEW: Final = 64
+"""More solutions of one expression than this aren't kept."""
 
 
 class Bodies(Terms):
@@ -26,25 +42,66 @@ class Bodies(Terms):
     ) -> Iterator[Solution]:
         """The solutions of `body` from the expression at `index` on; none has an impossible guard."""
         self.count_step(body[index].span if index < len(body) else NOWHERE)
-        while index < len(body) and guard is not FALSE:
+        conditions = [guard]  # joined where somebody needs the whole: joining costs more than most tests
+        while index < len(body):
             expression = body[index]
-            if self._binds(expression, environment):
-                found = self._joined(body, index, environment, scope)
-                for extended, condition in (
-                    found if found is not None else self._bindings(expression, environment, scope)
-                ):
-                    joined = guard & condition
-                    if joined is not FALSE:
-                        yield from self.solve(body, index + 1, extended, joined, scope)
-                return
-            guard &= self._holds(expression, environment, scope)
             index += 1
+            if not self._binds(expression, environment):
+                condition = self._condition(expression, environment, scope)
+                if condition is FALSE:
+                    return
+                conditions.append(condition)
+                continue
+            rows = self._joined(body, index - 1, environment, scope)
+            found = rows if rows is not None else self._solutions(expression, environment, scope)
+            if isinstance(found, list) and len(found) == 1:
+                environment, condition = found[0]
+                conditions.append(condition)
+                continue
+            guard = f.all_of(*conditions)
+            if guard is FALSE:
+                return
+            for extended, condition in found:
+                joined = guard & condition
+                if joined is not FALSE:
+                    yield from self.solve(body, index, extended, joined, scope)
+            return
+        guard = f.all_of(*conditions)
         if guard is not FALSE:
             yield environment, guard
 
     def _binds(self, expression: ast.Expr, environment: Environment) -> bool:
-        names = self.remembered(("names", id(expression)), lambda: tuple(_variables(expression.node)))
-        return any(name not in environment for name in names)
+        return any(name not in environment for name in self.memory.footprints.of(expression).binds)
+
+    def _condition(self, expression: ast.Expr, environment: Environment, scope: Scope) -> Formula:
+        """Where an expression that binds nothing is true, worked out once for all that it sees."""
+        key = self.memory.footprints.key(expression, environment)
+        if key is None:
+            return self._holds(expression, environment, scope)
+        return self.remembered(
+            ("holds", scope, key) if scope is not OUTSIDE else key,
+            lambda: self._holds(expression, environment, scope),
+        )
+
+    def _solutions(
+        self, expression: ast.Expr, environment: Environment, scope: Scope
+    ) -> list[Solution] | Iterator[Solution]:
+        """Solutions of an expression that binds variables; where they are few, kept for all that it sees."""
+        key = self.memory.footprints.key(expression, environment)
+        if key is None:
+            return self._bindings(expression, environment, scope)
+        names = [n for n in self.memory.footprints.of(expression).binds if n not in environment]
+
+        def compute() -> list[tuple[dict[str, Symbolic], Formula]] | None:
+            first = [*itertools.islice(self._bindings(expression, environment, scope), _FEW + 1)]
+            if len(first) > _FEW:
+                return None
+            return [({name: bound[name] for name in names if name in bound}, guard) for bound, guard in first]
+
+        kept = self.remembered(("binds", scope, key), compute)
+        if kept is None:
+            return self._bindings(expression, environment, scope)
+        return [({**environment, **bound}, guard) for bound, guard in kept]
 
     def _holds(self, expression: ast.Expr, environment: Environment, scope: Scope) -> Formula:
         """Where an expression that binds nothing is true."""
@@ -85,35 +142,80 @@ class Bodies(Terms):
     def _joined(
         self, body: ast.Body, index: int, environment: Environment, scope: Scope
     ) -> list[Solution] | None:
-        """The rows of an iteration that a later comparison leaves, found by index; None where it can't be."""
+        """The rows of an iteration that later comparisons leave, found by index; None where it can't be."""
         rows = None if body[index].modifiers else joins.iteration(body[index].node)
         if rows is None or rows.variable in environment or rows.key in environment:
             return None
-        if any(name not in environment for name in _variables(rows.collection)):
+        if any(name not in environment for name in variables(rows.collection)):
             return None
-        compared = [
-            (field, other)
-            for field, other in joins.comparisons(body[index + 1 :], rows.variable)
-            if all(name in environment for name in _variables(other))
-        ]
+        compared = self.memory.comparisons(body, index, rows.variable)
         if not compared:
             return None
-        field, other = compared[0]
-        sources, wanted = self.term(rows.collection, environment, scope), self.term(other, environment, scope)
-        if len(sources) != 1 or len(wanted) != 1:
+        path = self._plain_data(rows.collection, scope)
+        if path is not None:
+            sources: list[Outcome] = [(TRUE, value) for value in lookup_path(self.memory.data, path)]
+        else:
+            sources = self.term(rows.collection, environment, scope)
+        if len(sources) != 1:
             return None
-        (guard, collection), (_, value) = sources[0], wanted[0]
+        guard, collection = sources[0]
         if not isinstance(collection, tuple | Object) or len(collection) < joins.WORTH_AN_INDEX:
             return None
-        if not is_known(value):
+        found = self._lookup(compared, environment, scope)
+        if found is None:
             return None
-        # Kept with its collection, so that no other object can come to have the same id.
-        key = ("index", id(collection), field)
-        _, by_field = self.remembered(key, lambda: (collection, joins.index(collection, field)))
+        if path is not None:
+            self.reads.add(RowsRead(path, *found))
         return [
             ({**environment, rows.key: key, rows.variable: row}, guard)
-            for key, row in by_field.get(value, ())  # type: ignore[arg-type]  # known values only
+            for key, row in self.memory.rows(collection, *found)
         ]
+
+    def _lookup(
+        self, compared: Iterable[joins.Comparison], environment: Environment, scope: Scope
+    ) -> tuple[joins.Lookup, tuple[Value, ...]] | None:
+        """By which fields of a row to look it up, and the values that are wanted; the narrowest way."""
+        single: dict[joins.Field, Value] = {}
+        several: list[tuple[joins.Comparison, tuple[Value, ...]]] = []
+        for one in compared:
+            wanted = self._wanted(one, environment, scope)
+            if wanted is not None and len(wanted) == 1 and not one.inside:
+                single.setdefault(one.field, wanted[0])
+            elif wanted is not None:
+                several.append((one, wanted))
+        if single:
+            fields = tuple(sorted(single))
+            values = tuple(single[field] for field in fields)
+            return joins.Lookup(fields), values if len(values) == 1 else (values,)
+        if several:
+            one, wanted = min(several, key=lambda pair: len(pair[1]))
+            return joins.Lookup((one.field,), one.inside), wanted
+        return None
+
+    def _wanted(
+        self, comparison: joins.Comparison, environment: Environment, scope: Scope
+    ) -> tuple[Value, ...] | None:
+        """The values that a field may have, None where they aren't known before the request is."""
+        if any(name not in environment for name, _ in self.memory.footprints.uses(comparison.term)):
+            return None
+        try:
+            outcomes = self.term(comparison.term, environment, scope)
+        except Diagnostics:
+            return None  # it is told where the expression is reached
+        found: dict[Value, None] = {}
+        for _, value in outcomes:
+            if isinstance(value, UNKNOWN):
+                return None
+            found.update(dict.fromkeys(joins.values_of(value) if comparison.members else (value,)))
+        return tuple(found)
+
+    def _plain_data(self, reference: ast.Ref, scope: Scope) -> tuple[str, ...] | None:
+        """The place of a collection that stands in `data` as it is, with no rule and no `with` near it."""
+        path = joins.place(reference)
+        if path is None or scope.data or self.modules.tree.at(path) is not None:
+            return None
+        above = (self.modules.tree.at(path[:size]) for size in range(len(path)))
+        return None if any(node is not None and node.group is not None for node in above) else path
 
     def _bindings(self, expression: ast.Expr, environment: Environment, scope: Scope) -> Iterator[Solution]:
         """Solutions of an expression that binds variables."""
@@ -272,27 +374,3 @@ class Bodies(Terms):
                 by[index] = (place, changed(put, path[len(place) :], value))
                 return
         by.append((path, value))
-
-
-def _variables(node: ast.ExprNode) -> Iterator[str]:
-    """Variables that an expression could bind: those outside nested bodies."""
-    match node:
-        case ast.Var():
-            if node.name not in ("input", "data"):
-                yield node.name
-        case ast.Ref():
-            yield from _variables(node.head)
-            for operand in node.operands:
-                yield from _variables(operand)
-        case ast.Call():
-            for argument in node.arguments:
-                yield from _variables(argument)
-        case ast.Array() | ast.Set():
-            for item in node.items:
-                yield from _variables(item)
-        case ast.Object():
-            for key, value in node.entries:
-                yield from _variables(key)
-                yield from _variables(value)
-        case _:
-            return

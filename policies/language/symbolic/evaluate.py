@@ -12,15 +12,20 @@ for some request, built-ins without a meaning at compile time. Bounded: `Limits`
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from policies import formula as f
 from policies.formula import FALSE, TRUE, Formula
 from policies.language.compiler.compiled import CompiledRule, RuleGroup, Shape
+from policies.language.diagnostics import Diagnostics
 from policies.language.source import Span
+from policies.language.symbolic import rule_index
 from policies.language.symbolic.bodies import Bodies
+from policies.language.symbolic.input import PartialInput
 from policies.language.symbolic.machine import OUTSIDE, Environment, Scope, Solution, merge
+from policies.language.symbolic.memory import KNOWN, Kept, Memory
+from policies.language.symbolic.rule_index import RuleIndex
 from policies.language.symbolic.values import Outcome, Symbolic, choices, text_of
 from policies.language.syntax import ast
 
@@ -47,7 +52,7 @@ class SymbolicEvaluator(Bodies):
         for rule in group.rules:
             if rule.keys:
                 raise self.refusal(rule.span, "this rule makes an object, not one value", "give it one value")
-        chains = [self._rule(rule, _EMPTY, TRUE, OUTSIDE) for rule in group.rules]
+        chains = [self._chain(rule, OUTSIDE) for rule in self._possible(group, OUTSIDE)]
         self._check_conflicts(chains)
         return [row for chain in chains for row in chain]
 
@@ -59,7 +64,7 @@ class SymbolicEvaluator(Bodies):
             return []
         return [
             (guard, value, rule.span)
-            for rule in group.rules
+            for rule in self._possible(group, OUTSIDE)
             for guard, _, value in self._contributions(rule, OUTSIDE)
         ]
 
@@ -69,7 +74,7 @@ class SymbolicEvaluator(Bodies):
     def _document_of(self, group: RuleGroup, scope: Scope) -> list[Outcome]:
         if group.shape is Shape.SET or any(rule.keys for rule in group.rules):
             return [(TRUE, self._collection(group, scope))]
-        chains = [self._rule(rule, _EMPTY, TRUE, scope) for rule in group.rules]
+        chains = [self._chain(rule, scope) for rule in self._possible(group, scope)]
         self._check_conflicts(chains)
         merged = merge((guard, value) for chain in chains for guard, value, _ in chain)
         if group.default is not None:
@@ -80,7 +85,7 @@ class SymbolicEvaluator(Bodies):
         return merge(merged)
 
     def _collection(self, group: RuleGroup, scope: Scope) -> Symbolic:
-        rows = [row for rule in group.rules for row in self._contributions(rule, scope)]
+        rows = [row for rule in self._possible(group, scope) for row in self._contributions(rule, scope)]
         is_set = group.shape is Shape.SET
         depth = max((len(keys) for _, keys, _ in rows), default=0)
         if is_set and depth == 0:
@@ -105,7 +110,44 @@ class SymbolicEvaluator(Bodies):
                 listed.append((present, key, self._nested([row for row in inner if row[1]], is_set)))
         return choices("object", listed, TRUE)
 
+    def _possible(self, group: RuleGroup, scope: Scope) -> Sequence[CompiledRule]:
+        """The rules of a group that can hold for what is known of the input."""
+        if len(group.rules) < rule_index.WORTH_AN_INDEX or scope is not OUTSIDE:
+            return group.rules
+        kept = self.memory.rule_index(group, lambda: self._rule_index(group))
+        self.reads |= kept.reads
+        self.reads.add(KNOWN)
+        return kept.result.possible(self.input.known)
+
+    def _rule_index(self, group: RuleGroup) -> Kept[RuleIndex]:
+        """What each rule asks of the destination, where nothing is known of that."""
+        unknown = SymbolicEvaluator(Memory.of(self.modules, self.memory.data), PartialInput(), self.limits)
+        needs = [next(filter(None, unknown.needs(rule)), []) for rule in group.rules]
+        return Kept(RuleIndex.of(group.rules, needs), frozenset(unknown.reads - {KNOWN}))
+
+    def needs(self, rule: CompiledRule) -> Iterator[list[rule_index.Need]]:
+        """What each expression of a rule asks of the destination, for those that stand for themselves."""
+        bound: set[str] = set()
+        for expression in rule.body if rule.otherwise is None else ():
+            footprint = self.memory.footprints.of(expression)
+            if not footprint.binds and not any(name in bound for name, _ in footprint.uses):
+                try:
+                    yield [*rule_index.needs(self._condition(expression, _EMPTY, OUTSIDE))]
+                except Diagnostics:
+                    continue  # it is told where the expression is reached
+            bound.update(footprint.binds)
+
+    def _chain(self, rule: CompiledRule, scope: Scope) -> list[Row]:
+        """Outcomes of a rule without arguments."""
+        return self.remembered(("rule", id(rule), scope), lambda: self._rule(rule, _EMPTY, TRUE, scope))
+
     def _contributions(
+        self, rule: CompiledRule, scope: Scope
+    ) -> list[tuple[Formula, tuple[Symbolic, ...], Symbolic]]:
+        """Guard, keys and value of each row that a rule adds to a set or an object."""
+        return self.remembered(("rows", id(rule), scope), lambda: [*self._added(rule, scope)])
+
+    def _added(
         self, rule: CompiledRule, scope: Scope
     ) -> Iterator[tuple[Formula, tuple[Symbolic, ...], Symbolic]]:
         head = rule.member if rule.member is not None else rule.value

@@ -11,11 +11,12 @@ from policies.formula import FALSE, Formula
 from policies.language.compiler.compiled import CompiledModules, RuleGroup
 from policies.language.diagnostics import Diagnostic, Diagnostics, ErrorCode
 from policies.language.source import NOWHERE, Span
-from policies.language.symbolic.conditions import Condition, Site, decide
+from policies.language.symbolic.conditions import Site, decide
 from policies.language.symbolic.input import PartialInput
+from policies.language.symbolic.memory import KNOWN, MAX_RESULTS, DataRead, Kept, Memory, Read, lookup_path
 from policies.language.symbolic.values import Outcome, Symbolic
 from policies.language.syntax import ast
-from policies.language.values import Object
+from policies.language.values import Object, Value
 
 Environment = Mapping[str, Symbolic]
 Solution = tuple[Environment, Formula]
@@ -46,42 +47,55 @@ OUTSIDE = Scope()
 
 @dataclass(slots=True)
 class Machine:
-    """The state of one evaluation.
+    """The state of one evaluation: it serves one input.
 
-    It serves one input; results that didn't depend on the known part of it are kept in `shared`, which
-    evaluators over the same modules and data may have in common.
+    `memory` holds the policy, its data and what is known of them for every input; `own` are results that
+    read the known part of this input, and `reads` is what the result being worked out has read so far.
     """
 
-    modules: CompiledModules
-    data: Object
+    memory: Memory
     input: PartialInput
     limits: Limits = field(default_factory=Limits)
     witness: Witness | None = None
-    shared: dict[object, object] = field(default_factory=dict)
-    own: dict[object, object] = field(default_factory=dict)
-    conditions: dict[str, Condition] = field(default_factory=dict)
+    own: dict[object, Kept[object]] = field(default_factory=dict)
+    reads: set[Read] = field(default_factory=set)
     steps: int = 0
-    known_reads: int = 0
+
+    @property
+    def modules(self) -> CompiledModules:
+        """The policy."""
+        return self.memory.modules
 
     def remembered(self, key: object, compute: Callable[[], Result]) -> Result:
         """The result for `key`, computed once; for every input where it read nothing of this one."""
-        for kept in (self.shared, self.own):
-            if key in kept:
-                if kept is self.own:
-                    self.known_reads += 1  # what depends on it depends on the known input as well
-                return cast("Result", kept[key])
-        before = self.known_reads
-        result = compute()
-        (self.shared if self.known_reads == before else self.own)[key] = result
-        return result
+        kept = self.memory.results.get(key) or self.own.get(key)
+        if kept is None:
+            outside, self.reads = self.reads, set()
+            try:
+                result = compute()
+            finally:
+                inside, self.reads = self.reads, outside
+            kept = Kept(result, frozenset(inside))
+            results = self.own if KNOWN in inside else self.memory.results
+            if len(results) < MAX_RESULTS:
+                results[key] = kept
+        if kept.reads:
+            self.reads |= kept.reads  # who uses the result has read what it read
+        return cast("Result", kept.result)
+
+    def read_data(self, path: tuple[str, ...]) -> Value | None:
+        """The value at a place of `data` that no rule makes, None where there is none."""
+        self.reads.add(DataRead(path))
+        found = lookup_path(self.memory.data, path)
+        return found[0] if found else None
 
     def site(self, span: Span) -> Site:
         """Where an expression stands, for those who may need an opaque condition."""
-        return Site(span, self.conditions)
+        return Site(span, self.memory.conditions)
 
     def decide(self, digest: str, document: Object, holds: Callable[[Formula], bool]) -> bool:
         """Whether the opaque condition of that digest holds for a whole input document."""
-        return decide(self.conditions[digest], document, holds)
+        return decide(self.memory.conditions[digest], document, holds)
 
     def count_step(self, span: Span) -> None:
         """One more step. Raises Diagnostics past the limit."""
@@ -122,8 +136,11 @@ class Machine:
 
 def merge(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Outcomes with equal values joined; those that never happen are left out."""
+    listed = list(outcomes)
+    if len(listed) == 1:
+        return listed if listed[0][0] is not FALSE else []
     guards: dict[Symbolic, list[Formula]] = {}
-    for guard, value in outcomes:
+    for guard, value in listed:
         if guard is not FALSE:
             guards.setdefault(value, []).append(guard)
     return [(f.any_of(*found), value) for value, found in guards.items()]

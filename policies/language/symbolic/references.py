@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from policies import formula as f
@@ -11,6 +11,7 @@ from policies.language.compiler.compiled import RuleTree, Shape
 from policies.language.source import NOWHERE, Span
 from policies.language.symbolic.input import attribute_at
 from policies.language.symbolic.machine import Environment, Machine, Scope, span_of
+from policies.language.symbolic.memory import KNOWN, DataRead, lookup_path
 from policies.language.symbolic.relations import defined, equal
 from policies.language.symbolic.values import (
     UNKNOWN,
@@ -70,7 +71,7 @@ class References(Machine):
             return
         self.count_step(reference.span)
         if isinstance(current, Place):
-            entered = self._enter(current.path, scope)
+            entered = self._enter(current.path, scope, lambda: self._ahead(reference, index, environment))
             if entered is not None:
                 for condition, value in entered:
                     yield from self._walk(reference, index, value, environment, guard & condition, scope)
@@ -139,7 +140,7 @@ class References(Machine):
         if not isinstance(current, Place):
             return list(self.elements(current, span))
         names: dict[str, None] = dict.fromkeys(self._children(current.path))
-        base = _at(self.data, current.path)
+        base = self.read_data(current.path)
         if isinstance(base, Object):
             names.update(dict.fromkeys(key for key in base if isinstance(key, str)))
         depth = len(current.path)
@@ -156,9 +157,9 @@ class References(Machine):
         if attribute is not None:
             return f.present(attribute)
         if self.input.has(node) or any(place[: len(node.path)] == node.path for place, _ in node.replaced):
-            self.known_reads += 1
+            self.reads.add(KNOWN)
             return TRUE
-        self.known_reads += 1
+        self.reads.add(KNOWN)
         return self.site(span).opaque("defined", (node,), "a whole part of the request may be missing")
 
     def _select_input(self, node: Node, key: Symbolic, span: Span) -> list[Outcome]:
@@ -175,11 +176,11 @@ class References(Machine):
             return replaced
         found = self.input.step(node, key)
         for value in found:
-            self.known_reads += is_known(value)
             if not isinstance(value, UNKNOWN):
+                self.reads.add(KNOWN)
                 return [(TRUE, self._with_changes(value, (*node.path, key), node.replaced, span))]
         if not found:
-            self.known_reads += 1  # absent because this input is known to lack it
+            self.reads.add(KNOWN)  # absent because this input is known to lack it
         return [(TRUE, value) for value in found]
 
     def _with_changes(self, value: Value, path: tuple[str, ...], replaced: Replaced, span: Span) -> Value:
@@ -201,7 +202,7 @@ class References(Machine):
         if isinstance(key, str):
             return [(TRUE, Place((*place.path, key)))]
         if is_known(key):
-            base = _at(self.data, place.path)
+            base = self.read_data(place.path)
             return [(TRUE, value) for value in _member(base, key)] if base is not None else []  # type: ignore[arg-type]
         return [
             (joined, value)
@@ -209,8 +210,13 @@ class References(Machine):
             if (joined := equal(name, key, self.site(span))) is not FALSE
         ]
 
-    def _enter(self, path: tuple[str, ...], scope: Scope) -> list[Outcome] | None:
-        """The value at a place of `data`; None where the place is only on the way to rules below it."""
+    def _enter(
+        self, path: tuple[str, ...], scope: Scope, ahead: Callable[[], tuple[str, ...]]
+    ) -> list[Outcome] | None:
+        """The value at a place of `data`; None where the place is only on the way to rules below it.
+
+        `ahead` are the known steps that follow: what is read of base data is what stands there.
+        """
         for place, value in reversed(scope.data):
             if place == path:
                 return [(TRUE, value)]
@@ -220,13 +226,26 @@ class References(Machine):
         below = [put for place, put in scope.data if place[: len(path)] == path]
         if node is not None or any(isinstance(put, UNKNOWN) for put in below):
             return None
-        base = _lookup(self.data, path) or ((EMPTY_OBJECT,) if below else ())
+        self.reads.add(DataRead((*path, *ahead())))
+        base = lookup_path(self.memory.data, path) or ((EMPTY_OBJECT,) if below else ())
         return [(TRUE, self._with_changes(value, path, scope.data, NOWHERE)) for value in base]
+
+    def _ahead(self, reference: ast.Ref, index: int, environment: Environment) -> tuple[str, ...]:
+        """The steps of a reference from `index` on, as far as they are known texts."""
+        found: list[str] = []
+        for operand in reference.operands[index:]:
+            value: object = operand.value if isinstance(operand, ast.String) else None
+            if isinstance(operand, ast.Var):
+                value = environment.get(operand.name)
+            if not isinstance(value, str):
+                break
+            found.append(value)
+        return tuple(found)
 
     def _document(self, place: Place, span: Span) -> Symbolic:
         node = self.modules.tree.at(place.path)
         if node is not None and not _has_rules(node):
-            base = _at(self.data, place.path)
+            base = self.read_data(place.path)
             if base is not None:
                 return base
         name = ".".join(("data", *place.path))
@@ -244,19 +263,6 @@ def _replaced(path: tuple[str, ...], by: Replaced) -> list[Outcome]:
 
 def _has_rules(node: RuleTree) -> bool:
     return node.group is not None or any(_has_rules(child) for child in node.children.values())
-
-
-def _lookup(value: Value, path: tuple[str, ...]) -> tuple[Value, ...]:
-    for step in path:
-        if not isinstance(value, Object) or step not in value:
-            return ()
-        value = value[step]
-    return (value,)
-
-
-def _at(value: Value, path: tuple[str, ...]) -> Value | None:
-    found = _lookup(value, path)
-    return found[0] if found else None
 
 
 def _member(collection: Value, key: Value) -> tuple[Value, ...]:
