@@ -1,12 +1,13 @@
-"""The agent's memory across restarts: two encrypted files, so that it serves while the server is away.
+"""The agent's memory across restarts: three encrypted files, so that it serves while the server is away.
 
 `agent.cache` holds the agent's own key and SVID, what it attested with, and the bundles: small, and written
 before a new certificate is first used, since from then on the server refuses the old one.
 `agent-workloads.cache` holds entries and SVIDs with their keys: larger, written soon after changes; losing
-the last seconds of it costs signatures, not identity.
+the last seconds of it costs signatures, not identity. `agent-policy.cache` holds the signed policy in force,
+the keys that it is verified with, and who is quarantined.
 
-Both are AES-256-GCM under the key of `cache_key` (which says what that protects against), with the file's
-name and format as associated data, so that neither can be passed off as the other. They are replaced
+All are AES-256-GCM under the key of `cache_key` (which says what that protects against), with the file's
+name and format as associated data, so that none can be passed off as another. They are replaced
 atomically: a crash leaves the old file or the new one, and perhaps a `.new` file that the next write
 overwrites. A file that can't be read is set aside under another name, never deleted: somebody may want it.
 
@@ -31,6 +32,7 @@ MAX_CACHE_BYTES: Final = 512 << 20
 
 AGENT_FILE: Final = "agent.cache"
 WORKLOADS_FILE: Final = "agent-workloads.cache"
+POLICY_FILE: Final = "agent-policy.cache"
 
 
 @dataclass(frozen=True, slots=True)

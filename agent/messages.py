@@ -6,6 +6,7 @@ named, so that nothing is served from half of it.
 
 from collections.abc import Iterable, Mapping
 
+from agent.enforcement.news import News, Quarantine
 from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
 from control_plane.core.entry import Entry
 from control_plane.core.errors import (
@@ -19,6 +20,7 @@ from control_plane.core.errors import (
 )
 from control_plane.core.selectors import Selector
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.proto.gatehouse.node.v1.node_pb2 import WatchResponse
 from control_plane.proto.spire.api.types.bundle_pb2 import Bundle as BundleMessage
 from control_plane.proto.spire.api.types.entry_pb2 import Entry as EntryMessage
 from control_plane.proto.spire.api.types.entry_pb2 import EntryMask
@@ -118,3 +120,19 @@ def error_of(status: Status, what: str) -> GatehouseError:
     if status.code == Code.INVALID_ARGUMENT:
         return InvalidInput(text)
     return Unavailable(text)
+
+
+def news(message: WatchResponse) -> News:
+    """What a push says about enforcement. Raises PeerMisbehaved; a signature is checked where it is used."""
+    quarantine = None
+    if message.HasField("quarantine"):
+        try:
+            cut_off = frozenset(SpiffeId.parse(one) for one in message.quarantine.spiffe_ids)
+        except InvalidInput as error:
+            raise PeerMisbehaved(f"the server's list of who is quarantined: {error.message}") from error
+        quarantine = Quarantine(message.quarantine.revision, cut_off)
+    return News(
+        keys={key.key_id: key.public_key for key in message.policy_keys} or None,
+        policy=message.policy if message.HasField("policy") else None,
+        quarantine=quarantine,
+    )

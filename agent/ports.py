@@ -7,10 +7,11 @@ DeadlineExceeded when asking again later may help.
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.cache_content import AgentCredential
+from agent.enforcement.news import News
 from agent.node_attestors import NodeAttestor
 from control_plane.core.bundle import Bundle
 from control_plane.core.entry import Entry
@@ -38,6 +39,7 @@ class Change:
     bundle: Bundle | None
     federated: tuple[Bundle, ...]
     removed_federated: tuple[TrustDomain, ...]
+    news: News = field(default_factory=News)
 
     @property
     def is_heartbeat(self) -> bool:
@@ -49,6 +51,7 @@ class Change:
             or self.bundle
             or self.federated
             or self.removed_federated
+            or self.news
         )
 
 
@@ -75,9 +78,12 @@ class ServerApi(Protocol):
         """All entries that this agent is authorised for; those that are known aren't sent again."""
         ...
 
-    def watch(self, known: Mapping[str, Entry]) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
-        """The server's pushes: first what differs from `known`, then each change. Raises Unimplemented at a
-        server that only answers."""
+    def watch(
+        self, known: Mapping[str, Entry], enforced: tuple[int, int] = (0, 0)
+    ) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
+        """The server's pushes: first what differs from `known` and from what is `enforced` (sequence of the
+        policy, revision of the quarantine), then each change. Raises Unimplemented at a server that only
+        answers."""
         ...
 
     async def new_x509_svids(

@@ -149,7 +149,9 @@ class GrpcServerApi:
             return current
 
     @asynccontextmanager
-    async def watch(self, known: Mapping[str, Entry]) -> AsyncIterator[AsyncIterator[Change]]:
+    async def watch(
+        self, known: Mapping[str, Entry], enforced: tuple[int, int] = (0, 0)
+    ) -> AsyncIterator[AsyncIterator[Change]]:
         """Watch. Saying what is known spares the server to send it, and us to forget it in between."""
         request = node_pb2.WatchRequest(
             known_entries=[
@@ -159,6 +161,8 @@ class GrpcServerApi:
                 for entry in known.values()
             ],
             agent_version=self._version,
+            known_policy_sequence=enforced[0],
+            known_quarantine_revision=enforced[1],
         )
         async with self._channel.server_stream(NODE + "Watch", request, node_pb2.WatchResponse) as call:
             yield _changes(call)
@@ -247,6 +251,7 @@ async def _changes(call: ClientCall[node_pb2.WatchResponse]) -> AsyncIterator[Ch
             bundle=messages.bundle(response.bundle) if response.HasField("bundle") else None,
             federated=tuple(messages.bundle(bundle) for bundle in response.federated_bundles),
             removed_federated=tuple(TrustDomain.parse(name) for name in response.removed_federated),
+            news=messages.news(response),
         )
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from agent.backoff import SERVER, Backoff, fraction
 from agent.connection import ServerSession
+from agent.enforcement.policies import Policies
 from agent.identities import Identities
 from agent.jwt_svids import JwtSvids
 from agent.keeper import Keeper
@@ -52,6 +53,7 @@ class Synchroniser:
         jwt_svids: JwtSvids,
         clock: Clock,
         stored: asyncio.Event,
+        policies: Policies,
     ) -> None:
         self._identities = identities
         self._node = node
@@ -59,6 +61,7 @@ class Synchroniser:
         self._jwt_svids = jwt_svids
         self._clock = clock
         self._stored = stored
+        self._policies = policies
         self._failures = 0
         self._reported: int | None = None
         self.last_sync = 0
@@ -97,7 +100,7 @@ class Synchroniser:
         """Follows the server's pushes until the stream ends or another connection takes over."""
         began = self._clock.monotonic()
         try:
-            async with session.api.watch(self._identities.entries) as changes:
+            async with session.api.watch(self._identities.entries, self._policies.known) as changes:
                 iterator = changes.__aiter__()
                 while (change := await self._next(iterator, session, stop)) is not None:
                     if not change.is_heartbeat:
@@ -141,6 +144,7 @@ class Synchroniser:
         federated.update((bundle.trust_domain, bundle) for bundle in change.federated)
         await self._take_bundles(session, change.bundle or self._node.bundle, federated)
         self._identities.change_entries(change.upserted, change.removed)
+        self._policies.take(change.news, full=change.full)
         self._changed()
 
     # ------------------------------------------------------------------ poll

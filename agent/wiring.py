@@ -16,7 +16,12 @@ from agent.attest.sessions import Sessions
 from agent.attest.unix import UnixAttestor
 from agent.bootstrap import read_trust_bundle, unsafe_bundle
 from agent.broadcast import Broadcast
+from agent.cache import POLICY_FILE, CacheFile
 from agent.cache_key import locate_key
+from agent.enforcement.compiler import compile_for, judge_of
+from agent.enforcement.policies import Policies
+from agent.envoy.fleet import Fleet
+from agent.envoy.wiring import build_envoy_parts
 from agent.identities import Identities
 from agent.jwt_svids import JwtSvids
 from agent.keeper import Keeper
@@ -57,6 +62,8 @@ class Agent:
     identities: Identities
     node: Node
     sync: Synchroniser
+    policies: Policies
+    envoys: Fleet
     keeper: Keeper
     sessions: Sessions
     broadcast: Broadcast
@@ -111,6 +118,8 @@ async def serve(agent: Agent, stop: asyncio.Event) -> None:
     services: dict[str, Service] = {
         "node": agent.node,
         "sync": agent.sync,
+        "policies": agent.policies,
+        "envoys": agent.envoys,
         "keeper": agent.keeper,
         "sessions": agent.sessions,
         "storage": agent.storage,
@@ -157,7 +166,15 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
     keeper = Keeper(identities, node, broadcast, clock, storage.dirty)
     broadcast.on_change = keeper.wake
     jwt_svids = JwtSvids(keeper, clock.unix)
-    sync = Synchroniser(identities, node, keeper, jwt_svids, clock, storage.dirty)
+    policies = Policies(
+        settings.trust_domain,
+        lambda: {entry.spiffe_id for entry in identities.entries.values()},
+        CacheFile(settings.data_dir / POLICY_FILE, key),
+        compile_for,
+        judge_of,
+        clock,
+    )
+    sync = Synchroniser(identities, node, keeper, jwt_svids, clock, storage.dirty, policies)
     sync.last_sync = stored.synced_at if stored is not None else 0
     sessions = Sessions(UnixAttestor(DigestCache(settings.executable_size_limit_bytes)))
 
@@ -169,6 +186,7 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
 
     refusals = Refusals(clock, unheard)
     api = WorkloadApi(identities, sessions, broadcast, jwt_svids, clock, ready, refusals)
+    envoy = build_envoy_parts(identities, sessions, broadcast, policies, clock, refusals, ready)
     healthy = health(lambda: not ready())
     public = [service(workloadapi_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"], api), healthy]
     private = [
@@ -187,11 +205,13 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
         identities=identities,
         node=node,
         sync=sync,
+        policies=policies,
+        envoys=envoy.fleet,
         keeper=keeper,
         sessions=sessions,
         broadcast=broadcast,
         storage=storage,
-        workload_server=Server([*public, *reflection(public)], limits=limits),
+        workload_server=Server([*public, *reflection(public), *envoy.services], limits=limits),
         admin_server=Server([*private, *reflection(private)], limits=limits),
     )
 

@@ -6,7 +6,7 @@ answers what an Envoy can't say by itself. Nothing here does I/O.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from control_plane.core.spiffe_id import SpiffeId
 
@@ -34,7 +34,12 @@ class WorkloadPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Enforcement:
-    """All that is enforced at one moment. Without a policy (`sequence` 0) every request is denied."""
+    """All that is enforced at one moment. Without a policy (`sequence` 0) every request is denied.
+
+    `settled` is False until the agent knows what it has to enforce: between its start and the moment when
+    the policy of the life before is compiled or the server was heard. Envoy is told nothing new until then:
+    a running one goes on with what it has, a fresh one has no listeners.
+    """
 
     sequence: int = 0
     version: int = 0
@@ -42,6 +47,7 @@ class Enforcement:
     issued_at: int = 0
     workloads: Mapping[SpiffeId, WorkloadPolicy] = field(default_factory=dict)
     quarantined: frozenset[SpiffeId] = frozenset()
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +80,12 @@ class Decisions(Protocol):
         """Rules on one request to a workload: `request` is the input document of the policy schema without
         `destination`, but for `destination.port`. Denies, never raises, where there is no policy, the
         workload isn't known, someone concerned is cut off, or the evaluation fails. Takes microseconds."""
+        ...
+
+
+class Judge(Protocol):
+    """One policy version, ready to judge requests to a workload named `namespace/name`."""
+
+    def judge(self, workload: str, request: Mapping[str, Any]) -> Any:
+        """`allowed`, `reason` and `origin` (a Rego line or None); see `policies.rulings.Rulings.judge`."""
         ...

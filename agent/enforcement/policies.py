@@ -1,0 +1,245 @@
+"""The policy in force on this node: taken from the server's pushes, verified, kept, compiled, published.
+
+    push -> signature and sequence checked -> compiled for this node's workloads -> in force -> on the disk
+
+What fails on this way changes nothing: the policy before stays in force, and `error` says what came and why
+it wasn't taken. Only quarantine counts at once, as it needs no compiling. Without any policy everything is
+denied. The state of the life before is verified and compiled again at the start, so that enforcement goes on
+while the server is away.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Set
+from dataclasses import replace
+from typing import Final, Protocol
+
+from agent.enforcement.bundle import PolicyBundle, read_keys, read_policy
+from agent.enforcement.news import Held, News
+from agent.enforcement.ports import Enforcement, Json, Judge, Ruling, WorkloadPolicy
+from agent.waiting import wait_any
+from control_plane.core.errors import Corrupt, FailedPrecondition, GatehouseError
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.proto.gatehouse.node.v1.node_pb2 import SignedPolicy
+from control_plane.runtime.clock import Clock
+from control_plane.runtime.log import get_logger
+
+RETRY_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 1.0  # how often the set of this node's identities is looked at
+
+Compile = Callable[[PolicyBundle, Set[SpiffeId]], Awaitable[Mapping[SpiffeId, WorkloadPolicy]]]
+
+_log = get_logger(__name__)
+
+
+class Keep(Protocol):
+    """Where what is held lies between two lives; `CacheFile` is one. Blocking."""
+
+    def load(self) -> bytes | None:
+        """The content, None if there is none. Raises Corrupt."""
+        ...
+
+    def save(self, content: bytes) -> None:
+        """Replaces the content, durably. Raises FailedPrecondition."""
+        ...
+
+    def set_aside(self, reason: str, stamp: int) -> object:
+        """Moves what can't be read out of the way. Raises FailedPrecondition."""
+        ...
+
+
+class Policies:
+    """Implements `EnforcementSource` and `Decisions`. `identities` tells whom this node serves now."""
+
+    def __init__(
+        self,
+        trust_domain: TrustDomain,
+        identities: Callable[[], Set[SpiffeId]],
+        keep: Keep,
+        compile_for: Compile,
+        judge_of: Callable[[PolicyBundle], Judge],
+        clock: Clock,
+    ) -> None:
+        self._trust_domain = trust_domain
+        self._identities = identities
+        self._keep = keep
+        self._compile = compile_for
+        self._judge_of = judge_of
+        self._clock = clock
+        self._held = Held()  # what is in force, with everything that it rests on
+        self._restored: SignedPolicy | None = None  # of the life before, not in force yet
+        self._candidate: SignedPolicy | None = None  # what came and isn't in force yet
+        self._bundle: PolicyBundle | None = None
+        self._compiled_for: frozenset[SpiffeId] = frozenset()
+        self._judge: Judge | None = None
+        self._current = Enforcement()
+        self._published = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self.error = ""
+        self._restore()
+
+    # ------------------------------------------------------------------ what others ask
+
+    @property
+    def current(self) -> Enforcement:
+        """See `EnforcementSource`."""
+        return self._current
+
+    async def changed(self, seen: Enforcement) -> Enforcement:
+        """See `EnforcementSource`."""
+        while self._current is seen:
+            await self._published.wait()
+        return self._current
+
+    @property
+    def known(self) -> tuple[int, int]:
+        """The sequence of the policy in force and the revision of the quarantine, for the server.
+
+        A policy that was refused isn't in force: the server sends it again with the next stream."""
+        return (self._bundle.sequence if self._bundle is not None else 0, self._held.quarantine.revision)
+
+    def decide(self, destination: SpiffeId, request: Json) -> Ruling:
+        """See `Decisions`."""
+        version = self._current.version
+        source = request.get("source")
+        caller = source.get("spiffe_id") if isinstance(source, Mapping) else None
+        for spiffe_id in self._current.quarantined:
+            if str(spiffe_id) in (str(destination), caller):
+                return Ruling(False, f"{spiffe_id} is quarantined", version=version)
+        policy = self._current.workloads.get(destination)
+        if policy is None or self._judge is None:
+            return Ruling(False, f"no policy is in force for {destination}", version=version)
+        judgement = self._judge.judge(policy.workload, request)
+        lines = (str(judgement.origin),) if judgement.origin is not None else ()
+        return Ruling(judgement.allowed, judgement.reason, lines, version)
+
+    # ------------------------------------------------------------------ what comes in
+
+    def take(self, news: News, *, full: bool) -> None:
+        """What the server pushed; `full` marks the first push of a stream, which says all that is new.
+
+        Quarantine holds from here on, a policy when it is compiled.
+        """
+        try:
+            keys = None if news.keys is None else read_keys(news.keys)
+        except GatehouseError as error:
+            self._failed(error)
+            return
+        self._candidate = news.policy if news.policy is not None else self._candidate
+        self._held = self._held.after(replace(news, keys=keys, policy=None))
+        if full and self._candidate is None and self._restored is None:
+            self._publish(replace(self._current, settled=True), self._judge)
+        elif news.quarantine is not None:
+            self._publish(self._current, self._judge)
+        if news:
+            self._arrived.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop`."""
+        failed_at = float("-inf")
+        while not stop.is_set():
+            if self._arrived.is_set() or self._due(failed_at):
+                self._arrived.clear()
+                try:
+                    await self._enforce()
+                    failed_at = float("-inf")
+                except GatehouseError as error:
+                    failed_at = self._clock.monotonic()
+                    self._failed(error)
+                await self._save()
+            await wait_any(stop, self._arrived, timeout_seconds=LOOK_SECONDS)
+        if self._arrived.is_set():
+            await self._save()  # a quarantine that came last
+
+    def _due(self, failed_at: float) -> bool:
+        """Whether other workloads than those that were compiled for are here now, or a failure is to be
+        tried again."""
+        if self._clock.monotonic() - failed_at < RETRY_SECONDS:
+            return False
+        if self._candidate is not None:
+            return True
+        return self._bundle is not None and self._identities() != self._compiled_for
+
+    async def _enforce(self) -> None:
+        """Brings what came into force. Raises what stands in the way; nothing has changed then."""
+        signed = self._restored or self._candidate or self._held.policy
+        if signed is None:
+            return
+        # Should what was restored fail, what came since is next; it is wanted again with the next push.
+        self._restored = None
+        if self._candidate not in (None, signed):
+            self._arrived.set()
+        bundle = read_policy(signed, self._held.keys, self._trust_domain)
+        self._check_sequence(bundle)
+        identities = frozenset(self._identities())
+        if bundle != self._bundle or identities != self._compiled_for:
+            workloads = await self._compile(bundle, identities)
+            judge = await asyncio.to_thread(self._judge_of, bundle) if workloads else None
+            _log.info(
+                "policy_in_force",
+                version=bundle.version,
+                sequence=bundle.sequence,
+                digest=bundle.digest,
+                workloads=[policy.workload for policy in workloads.values()],
+            )
+            in_force = Enforcement(
+                bundle.sequence, bundle.version, bundle.digest, bundle.issued_at, workloads, settled=True
+            )
+            self._publish(in_force, judge)
+        # From here on nothing can fail: the old policy is replaced as a whole.
+        if self._candidate is signed:
+            self._candidate = None
+        self._held = replace(self._held, policy=signed)
+        self._bundle, self._compiled_for, self.error = bundle, identities, ""
+
+    def _check_sequence(self, bundle: PolicyBundle) -> None:
+        """An assignment that is older than the one in force is a replay, unless the server is a new one: it
+        signs with other keys then, and the old one is gone."""
+        before = self._bundle
+        if before is None or bundle.sequence >= before.sequence or self._held.policy is None:
+            return
+        if self._held.policy.key_id in self._held.keys:
+            raise FailedPrecondition(
+                f"taking policy version {bundle.version}: its sequence is {bundle.sequence}, and "
+                f"{before.sequence} is in force; an older assignment is never taken again",
+                hint="to go back, let the server assign the old version anew: gatehouse policy rollback",
+            )
+
+    def _publish(self, enforcement: Enforcement, judge: Judge | None) -> None:
+        enforcement = replace(enforcement, quarantined=self._held.quarantine.spiffe_ids)
+        if enforcement == self._current:
+            return
+        self._current, self._judge = enforcement, judge
+        published, self._published = self._published, asyncio.Event()
+        published.set()
+
+    def _failed(self, error: GatehouseError) -> None:
+        self.error = str(error)
+        in_force = self._bundle.version if self._bundle is not None else "none"
+        _log.error("policy_not_taken", error=self.error, in_force=in_force)
+
+    # ------------------------------------------------------------------ the disk
+
+    def _restore(self) -> None:
+        """What was held in the life before; it is verified and compiled like a push."""
+        try:
+            content = self._keep.load()
+            if content is None:
+                return
+            held = Held.parse(content)
+        except Corrupt as error:
+            self._keep.set_aside(str(error), self._clock.unix())
+            self._failed(error)
+            return
+        self._held, self._restored = replace(held, policy=None), held.policy
+        self._publish(self._current, None)
+        self._arrived.set()
+
+    async def _save(self) -> None:
+        """What is in force, never what was refused; until what was restored is in force, nothing."""
+        held = self._held
+        if held.policy is None and (self._candidate is not None or self._restored is not None):
+            return
+        try:
+            await asyncio.to_thread(lambda: self._keep.save(held.dump()))
+        except GatehouseError as error:
+            _log.error("policy_not_written", error=str(error))
