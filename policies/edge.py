@@ -1,17 +1,17 @@
 """What a node needs of a policy: for each workload that runs there, the filters of its Envoy, proved.
 
-Both questions of a workload guard it: what `authz` and what `segmentation` ask becomes one chain of filters
-each, and a request has to pass all of them. Every chain is proved against its question from its own text, as
-in `compilation`, whoever compiled the same policy before: a node trusts a signature for what the policy is,
-and its own proof for what the filters admit.
+Both questions of a workload guard it, `authz` and `segmentation`, and a request has to pass both: what either
+denies is one DENY filter, and each has an ALLOW filter of its own. The filters of each question are proved
+against it from their text, as in `compilation`, whoever compiled the same policy before: a node trusts a
+signature for what the policy is, and its own proof for what the filters admit.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from control_plane.core.errors import FailedPrecondition
 from policies.formula import PolicySet, Question, WorkloadPolicy
@@ -31,6 +31,9 @@ _RBAC: Final = frozenset({"envoy.filters.http.rbac", "envoy.filters.network.rbac
 @dataclass(frozen=True, slots=True)
 class EdgePolicy:
     """The filters of one workload's HTTP and TCP listeners, each `{"name": …, "typed_config": …}`.
+
+    In order: `gatehouse.tokens` (only where claims are asked for), `gatehouse.deny`, `gatehouse.segmentation`
+    and, always, `gatehouse.allow`.
 
     `lines` has the Rego lines of each RBAC policy by its name. `narrower` says what Envoy can't be told, so
     that it refuses more than Rego does; empty when the filters say just what Rego says.
@@ -90,36 +93,66 @@ def _proved(digest: str, inventory: Inventory, questions: Mapping[str, Question]
 
 
 def _policy(workload: Workload, layers: Mapping[str, Compilation]) -> EdgePolicy:
-    http: list[Filter] = []
-    tcp: list[Filter] = []
+    chains = {"http": _Chain(http=True), "tcp": _Chain(http=False)}
     lines: dict[str, tuple[str, ...]] = {}
     narrower: list[str] = []
+    asked = False
     for layer, compiled in layers.items():
         piece = compiled.pieces.get(workload.key)
         if piece is None:
             continue
+        asked = True
         narrower += [str(one) for one in compiled.emission.shortfalls if one.workload == workload.key]
         for one in piece.reading.emission.manifests:
-            for kind, into in (("http", http), ("tcp", tcp)):
+            for kind, chain in chains.items():
                 filters = one.document[kind]
                 assert isinstance(filters, list)  # the target's own shape
-                into += [_named(each, layer) for each in filters]
+                chain.take(filters, layer)
             lines.update((f"{layer}-{name}", found) for name, found in _lines(one))
-    if not http and not tcp:
-        # Neither package asks about it: nothing allows anything.
-        http, tcp = [envoy_rbac.deny_all(http=True)], [envoy_rbac.deny_all(http=False)]
-    return EdgePolicy(workload.key, workload.spiffe_id, tuple(http), tuple(tcp), lines, tuple(narrower))
+    http, tcp = (chain.filters(asked=asked) for chain in chains.values())
+    return EdgePolicy(workload.key, workload.spiffe_id, http, tcp, lines, tuple(narrower))
 
 
-def _named(one: Filter, layer: str) -> Filter:
-    """The filter with its layer in the names of its policies, so that a log line tells which one decided."""
-    if one["name"] not in _RBAC:
-        return one
-    config = one["typed_config"]
-    assert isinstance(config, Mapping)
-    rules = config["rules"]
-    policies = {f"{layer}-{name}": policy for name, policy in rules["policies"].items()}
-    return {**one, "typed_config": {**config, "rules": {**rules, "policies": policies}}}
+@dataclass(slots=True)
+class _Chain:
+    """The filters of one kind of listener. What either layer denies is one DENY; each layer has its ALLOW."""
+
+    http: bool
+    tokens: Filter | None = None
+    denied: dict[str, object] = field(default_factory=dict)
+    allowed: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    def take(self, filters: Iterable[Mapping[str, Any]], layer: str) -> None:
+        for one in filters:
+            if one["name"] not in _RBAC:
+                self.tokens = one["typed_config"]
+                continue
+            rules = one["typed_config"]["rules"]
+            # The layer in a policy's name tells in a log line which one decided.
+            named = {f"{layer}-{name}": policy for name, policy in rules["policies"].items()}
+            if rules["action"] == "DENY":
+                self.denied |= named
+            else:
+                self.allowed.setdefault(layer, {}).update(named)
+
+    def filters(self, *, asked: bool) -> tuple[Filter, ...]:
+        """The chain; where no layer asks about the workload, nothing is allowed."""
+        found: list[Filter] = []
+        if self.tokens is not None:
+            found.append({"name": "gatehouse.tokens", "typed_config": self.tokens})
+        if self.denied:
+            found.append(self._named("deny", "DENY", self.denied))
+        if "segmentation" in self.allowed:
+            found.append(self._named("segmentation", "ALLOW", self.allowed["segmentation"]))
+        if "authz" in self.allowed or not asked:
+            found.append(self._named("allow", "ALLOW", self.allowed.get("authz", {})))
+        else:
+            # Authorization isn't asked, segmentation alone decides: nobody is denied here.
+            found.append(self._named("allow", "DENY", {}))
+        return tuple(found)
+
+    def _named(self, role: str, action: str, policies: Mapping[str, object]) -> Filter:
+        return {"name": f"gatehouse.{role}", "typed_config": envoy_rbac.config(self.http, action, policies)}
 
 
 def _lines(manifest: Manifest) -> Iterator[tuple[str, tuple[str, ...]]]:

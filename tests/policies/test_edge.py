@@ -35,12 +35,11 @@ def rules(one: Mapping[str, Any]) -> Mapping[str, Any]:
 def test_each_layer_has_its_own_chain_and_names() -> None:
     (payments,) = edge_policies(starter(), demo(), {SHOP + "payments"})
     assert (payments.workload, payments.spiffe_id) == ("shop/payments", SHOP + "payments")
-    chain = [(rules(one)["action"], sorted(rules(one)["policies"])) for one in payments.http]
+    chain = [(one["name"], rules(one)["action"], sorted(rules(one)["policies"])) for one in payments.http]
     assert chain == [
-        ("DENY", ["segmentation-http-deny-0000"]),
-        ("ALLOW", ["segmentation-http-allow-0000"]),
-        ("DENY", ["authz-http-deny-0000"]),
-        ("ALLOW", ["authz-http-allow-0000"]),
+        ("gatehouse.deny", "DENY", ["authz-http-deny-0000", "segmentation-http-deny-0000"]),
+        ("gatehouse.segmentation", "ALLOW", ["segmentation-http-allow-0000"]),
+        ("gatehouse.allow", "ALLOW", ["authz-http-allow-0000"]),
     ]
     assert payments.lines["authz-http-deny-0000"] == ("authz.rego:56",)
     assert payments.narrower == ()
@@ -52,7 +51,7 @@ def test_only_what_is_asked_for_is_compiled_and_strangers_are_left_out() -> None
     assert edge_policies(starter(), demo(), set()) == ()
 
 
-def test_every_chain_ends_in_an_allow() -> None:
+def test_every_chain_of_the_starter_policy_ends_in_an_allow() -> None:
     for one in edge_policies(starter(), demo(), demo().identities):
         for chain in (one.http, one.tcp):
             assert chain
@@ -63,6 +62,17 @@ def test_where_no_package_asks_nothing_is_allowed() -> None:
     policy = Project.of({"p.rego": "package gatehouse.quotas\n\nallow := true\n"})
     (found,) = edge_policies(policy, demo(), {SHOP + "payments"})
     assert [rules(one) for one in (*found.http, *found.tcp)] == [{"action": "ALLOW", "policies": {}}] * 2
+
+
+def test_segmentation_alone_decides_where_authorization_is_not_asked() -> None:
+    policy = Project.of(
+        {"p.rego": "package gatehouse.segmentation\n\nallow if input.destination.port == 8080\n"}
+    )
+    (found,) = edge_policies(policy, demo(), {SHOP + "payments"})
+    assert [(one["name"], rules(one)["action"], len(rules(one)["policies"])) for one in found.http] == [
+        ("gatehouse.segmentation", "ALLOW", 1),
+        ("gatehouse.allow", "DENY", 0),
+    ]
 
 
 def test_what_envoy_can_not_say_is_reported() -> None:

@@ -30,7 +30,8 @@ def test_the_starter_policy_for_one_workload() -> None:
     assert list(found) == [PAYMENTS]
     policy = found[PAYMENTS]
     assert policy.workload == "shop/payments"
-    assert [one["name"] for one in policy.http_filters] == ["envoy.filters.http.rbac"] * 4
+    names = ["gatehouse.deny", "gatehouse.segmentation", "gatehouse.allow"]
+    assert [one["name"] for one in policy.http_filters] == names
     assert policy.lines["authz-http-deny-0000"] == ("authz.rego:56",)
     assert not policy.custom
 
