@@ -21,7 +21,7 @@ from control_plane.core.lifetime import BACKDATE_SECONDS, Window
 from control_plane.core.profile import SigningRequest, leaf_tbs
 from control_plane.core.spiffe_id import server_id
 from control_plane.core.svid import JwtSvid, X509Svid, verify_x509
-from control_plane.core.tbs import assemble
+from control_plane.core.tbs import assemble, signature_algorithm
 from control_plane.core.template import LeafTemplate
 
 SIGNATURES_PER_TURN: Final = 32  # of 25 µs each: under a millisecond of the event loop
@@ -39,6 +39,7 @@ class EmbeddedX509Signer:
         self._slot = slot
         self._signer = signer
         self._issuer = issuer
+        self._algorithm = signature_algorithm(issuer.public_key)
         p256 = isinstance(issuer.public_key, ec.EllipticCurvePublicKey) and issuer.public_key.key_size == 256
         self._template = LeafTemplate(issuer) if p256 else None
 
@@ -65,10 +66,9 @@ class EmbeddedX509Signer:
 
     async def sign(self, tbs: Sequence[bytes]) -> list[bytes]:
         """See `ports.X509Signer`."""
-        key = self._issuer.public_key
         certificates = []
         for count, one in enumerate(tbs, 1):
-            certificates.append(assemble(one, key, self._signer.sign(one)))
+            certificates.append(assemble(one, self._algorithm, self._signer.sign(one)))
             if count % SIGNATURES_PER_TURN == 0:
                 await asyncio.sleep(0)
         return certificates
@@ -193,7 +193,7 @@ def _self_test(state: AuthorityState, active: Active, x509_key: Signer, jwt_key:
         subject, x509_key.public_key, _SELF_TEST_SERIAL, Window(middle - BACKDATE_SECONDS, middle + 60)
     )
     tbs = active.x509.tbs(request)
-    certificate = assemble(tbs, issuer.public_key, x509_key.sign(tbs))
+    certificate = assemble(tbs, signature_algorithm(issuer.public_key), x509_key.sign(tbs))
     try:
         check_leaf(certificate, request, issuer)
         verify_x509([certificate, *active.x509.chain], bundle, middle)

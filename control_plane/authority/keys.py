@@ -21,15 +21,14 @@ _KEY_ID: Final = re.compile(r"(x509|jwt|policy|log|bundle|cache)-[0-9a-f]{32}")
 class LocalSigner:
     """Signs with a key held here."""
 
-    __slots__ = ("_ecdsa", "_key_id", "_private_key", "_public_key", "_purpose")
+    __slots__ = ("_key_id", "_private_key", "_public_key", "_purpose", "_sign")
 
     def __init__(self, key_id: str, private_key: PrivateKey) -> None:
         self._key_id = key_id
         self._purpose = purpose_of(key_id)
         self._private_key = private_key
         self._public_key = spki_of(private_key.public_key())
-        algorithm = signature_hash(private_key.public_key())
-        self._ecdsa = ec.ECDSA(algorithm or hashes.SHA256())  # made once: it is asked for with each signature
+        self._sign = _signing(private_key)
 
     def __repr__(self) -> str:
         return f"LocalSigner({self._key_id})"
@@ -56,12 +55,7 @@ class LocalSigner:
 
     def sign(self, data: bytes) -> bytes:
         """See `ports.Signer`."""
-        key = self._private_key
-        if isinstance(key, ec.EllipticCurvePrivateKey):
-            return key.sign(data, self._ecdsa)
-        if isinstance(key, rsa.RSAPrivateKey):
-            return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
-        return key.sign(data)
+        return self._sign(data)
 
 
 class MemoryKeyManager:
@@ -103,6 +97,16 @@ class MemoryKeyManager:
 
     def sweep(self, now: int) -> None:
         """Nothing here outlives a crash."""
+
+
+def _signing(key: PrivateKey) -> Callable[[bytes], bytes]:
+    """What signs with the key: found out once, for it is asked with each certificate."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        ecdsa = ec.ECDSA(signature_hash(key.public_key()) or hashes.SHA256())
+        return lambda data: key.sign(data, ecdsa)
+    if isinstance(key, rsa.RSAPrivateKey):
+        return lambda data: key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+    return key.sign
 
 
 def new_key_id(purpose: KeyPurpose, random_bytes: Callable[[int], bytes]) -> str:

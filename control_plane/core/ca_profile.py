@@ -17,7 +17,14 @@ from control_plane.core.certificate import Certificate
 from control_plane.core.jwk import load_public_key
 from control_plane.core.lifetime import Window
 from control_plane.core.spiffe_id import TrustDomain
-from control_plane.core.tbs import assemble, authority_key_id, certificate_builder, key_id_of, tbs_of
+from control_plane.core.tbs import (
+    assemble,
+    authority_key_id,
+    certificate_builder,
+    key_id_of,
+    signature_algorithm,
+    tbs_of,
+)
 
 ROOT_PATH_LENGTH: Final = 1
 
@@ -29,7 +36,7 @@ def build_root(
     name = _ca_name("Root", serial)
     builder = _ca_builder(trust_domain, name, name, spki, serial, window, ROOT_PATH_LENGTH)
     tbs = tbs_of(builder, load_public_key(spki))
-    return assemble(tbs, load_public_key(spki), sign(tbs))
+    return assemble(tbs, signature_algorithm(load_public_key(spki)), sign(tbs))
 
 
 def build_intermediate(
@@ -54,7 +61,7 @@ def build_intermediate(
         permitted = [x509.UniformResourceIdentifier(trust_domain.name)]
         builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
     tbs = tbs_of(builder, root.public_key)
-    return assemble(tbs, root.public_key, sign(tbs))
+    return assemble(tbs, signature_algorithm(root.public_key), sign(tbs))
 
 
 def can_be_constrained(trust_domain: TrustDomain) -> bool:

@@ -57,12 +57,18 @@ def read(data: bytes, offset: int, limit: int) -> tuple[int, int, int]:
 
 def expect(data: bytes, offset: int, limit: int, tag: int) -> tuple[int, int]:
     """Reads a header whose tag must be `tag`; gives start and end of the content. Raises InvalidInput."""
+    start = offset + 2
+    if start <= limit and data[offset] == tag and data[offset + 1] < 0x80:  # short, as most values are
+        end = start + data[offset + 1]
+        if end <= limit:
+            return start, end
     found, start, end = read(data, offset, limit)
     if found != tag:
         raise InvalidInput(f"DER at byte {offset}: tag {found:#04x}, expected {tag:#04x}")
     return start, end
 
 
+@functools.lru_cache(maxsize=256)
 def encode_time(unix_seconds: int) -> bytes:
     """UTCTime through 2049, GeneralizedTime from 2050 on (RFC 5280 section 4.1.2.5)."""
     day, seconds = divmod(unix_seconds, 86400)

@@ -1,9 +1,9 @@
 """The last look at a leaf before it leaves, whoever signed it and however it was built.
 
-The encoding is walked and each part compared with what the request and the profile make it: extensions with
-what cryptography writes for them, so that the check shares no bytes with the template that may have built the
-leaf. Extensions may come in any order, each exactly once and in canonical form. Every sixteenth leaf is
-parsed by cryptography as well. The check takes a fifth of a signature.
+Each part is compared with what the request and the profile make it: extensions with what cryptography writes
+for them, so that the check shares no bytes with the template that may have built the leaf. A leaf that isn't
+what we would write ourselves is walked: its extensions may come in any order, each exactly once and in
+canonical form. Every sixteenth leaf is parsed by cryptography as well.
 """
 
 import functools
@@ -27,6 +27,16 @@ from control_plane.core.spiffe_id import SpiffeId
 from control_plane.core.tbs import authority_key_id, key_id_of, signature_algorithm
 
 PARSE_SAMPLE: Final = 16
+
+_EXTENSIONS: Final = 0xA3
+_FIELD_DIFFERENCES: Final = (
+    "it isn't of version 3",
+    "its serial number isn't the one that was drawn",
+    "its signature algorithm or issuer isn't that of the CA",
+    "its validity isn't the one that was asked for",
+    "its subject isn't that of the profile",
+    "its public key isn't the one that was asked for",
+)
 
 
 def check_leaf(certificate: bytes, request: SigningRequest, issuer: Certificate) -> None:
@@ -58,38 +68,54 @@ def check_signature(certificate: bytes, issuer: Certificate) -> None:
 def _difference(data: bytes, request: SigningRequest, frame: "_Frame") -> str:
     """What differs from the request and the profile; empty if nothing does."""
     body, end = der.expect(data, 0, len(data), der.SEQUENCE)
-    position, tbs_end = der.expect(data, body, end, der.SEQUENCE)
-    if not data.startswith(_VERSION_3, position):
-        return "it isn't of version 3"
-    start, end_of_serial = der.expect(data, position + len(_VERSION_3), tbs_end, der.INTEGER)
-    if data[start:end_of_serial] != request.serial.to_bytes(request.serial.bit_length() // 8 + 1, "big"):
-        return "its serial number isn't the one that was drawn"
-    position = end_of_serial
-    if not data.startswith(frame.algorithm_and_issuer, position):
-        return "its signature algorithm or issuer isn't that of the CA"
-    position += len(frame.algorithm_and_issuer)
-    window = request.window
-    validity = der.encode_time(window.not_before) + der.encode_time(window.not_after)
-    start, position = der.expect(data, position, tbs_end, der.SEQUENCE)
-    if data[start:position] != validity:
-        return "its validity isn't the one that was asked for"
-    if not data.startswith(frame.subject, position):
-        return "its subject isn't that of the profile"
-    position += len(frame.subject)
-    if not data.startswith(request.spki, position):
-        return "its public key isn't the one that was asked for"
-    position += len(request.spki)
-    expected = _expected_extensions(request, frame)
-    if data[position:tbs_end] != der.encode(0xA3, der.encode(der.SEQUENCE, b"".join(expected))):
-        found = _extensions_in(data, position, tbs_end)
-        if sorted(found) != sorted(expected):
-            wrong = sorted({one[4:7].hex() for one in set(found) ^ set(expected)})
-            return f"its extensions aren't those of the profile (object identifiers {', '.join(wrong)})"
+    expected = _expected(request, frame)
+    tbs_end = body + len(expected)
+    if not data.startswith(expected, body):
+        position, tbs_end = der.expect(data, body, end, der.SEQUENCE)
+        difference = _signed_difference(data, position, tbs_end, request, frame)
+        if difference:
+            return difference
     after = tbs_end + len(frame.algorithm)
     signature, signature_end = der.expect(data, after, end, der.BIT_STRING)
-    if data[tbs_end:after] != frame.algorithm or data[signature] != 0:
+    if data[tbs_end:after] != frame.algorithm or data[signature : signature + 1] != b"\x00":
         return "its signature isn't of the CA's kind"
     return "" if end == len(data) == signature_end else "something follows its end"
+
+
+def _expected(request: SigningRequest, frame: "_Frame") -> bytes:
+    """The signed part, its extensions in the order in which we write them ourselves."""
+    extensions = der.encode(der.SEQUENCE, b"".join(_expected_extensions(request, frame)))
+    fields = *_expected_fields(request, frame), der.encode(_EXTENSIONS, extensions)
+    return der.encode(der.SEQUENCE, b"".join(fields))
+
+
+def _signed_difference(
+    data: bytes, position: int, limit: int, request: SigningRequest, frame: "_Frame"
+) -> str:
+    """What differs in the signed part, field by field; the extensions may come in any order."""
+    fields = _expected_fields(request, frame)
+    for content, difference in zip(fields, _FIELD_DIFFERENCES, strict=True):
+        if not data.startswith(content, position):
+            return difference
+        position += len(content)
+    found, expected = _extensions_in(data, position, limit), _expected_extensions(request, frame)
+    if sorted(found) == sorted(expected):
+        return ""
+    wrong = sorted({one[4:7].hex() for one in set(found) ^ set(expected)})
+    return f"its extensions aren't those of the profile (object identifiers {', '.join(wrong)})"
+
+
+def _expected_fields(request: SigningRequest, frame: "_Frame") -> tuple[bytes, ...]:
+    """What comes before the extensions; `_FIELD_DIFFERENCES` says what each of them is."""
+    serial, window = request.serial, request.window
+    return (
+        _VERSION_3,
+        der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big")),
+        frame.algorithm_and_issuer,
+        der.encode(der.SEQUENCE, der.encode_time(window.not_before) + der.encode_time(window.not_after)),
+        frame.subject,
+        request.spki,
+    )
 
 
 def _parsed_difference(certificate: bytes, request: SigningRequest) -> str:
@@ -107,7 +133,7 @@ def _parsed_difference(certificate: bytes, request: SigningRequest) -> str:
 
 
 def _extensions_in(data: bytes, position: int, limit: int) -> list[bytes]:
-    start, end = der.expect(data, position, limit, 0xA3)
+    start, end = der.expect(data, position, limit, _EXTENSIONS)
     at, inner_end = der.expect(data, start, end, der.SEQUENCE)
     if not inner_end == end == limit:
         raise InvalidInput("certificate: something follows its extensions")

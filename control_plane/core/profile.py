@@ -18,7 +18,14 @@ from control_plane.core.dns_name import check_dns_name
 from control_plane.core.errors import InvalidInput
 from control_plane.core.lifetime import Window
 from control_plane.core.spiffe_id import SpiffeId
-from control_plane.core.tbs import assemble, authority_key_id, certificate_builder, key_id_of, tbs_of
+from control_plane.core.tbs import (
+    assemble,
+    authority_key_id,
+    certificate_builder,
+    key_id_of,
+    signature_algorithm,
+    tbs_of,
+)
 
 LEAF_SUBJECT: Final = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Gatehouse")])
 LEAF_KEY_USAGE: Final = x509.KeyUsage(
@@ -52,7 +59,7 @@ class SigningRequest:
 def build_leaf(request: SigningRequest, issuer: Certificate, sign: Callable[[bytes], bytes]) -> bytes:
     """One leaf, DER, by the general way. Raises InvalidInput if the request can't be certified."""
     tbs = leaf_tbs(request, issuer)
-    return assemble(tbs, issuer.public_key, sign(tbs))
+    return assemble(tbs, signature_algorithm(issuer.public_key), sign(tbs))
 
 
 def leaf_tbs(request: SigningRequest, issuer: Certificate) -> bytes:

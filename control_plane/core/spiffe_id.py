@@ -8,7 +8,7 @@ It doesn't resolve, compare by prefix or match patterns; policies do that in the
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.core.errors import InvalidInput, shown
@@ -53,11 +53,13 @@ class SpiffeId:
 
     trust_domain: TrustDomain
     path: str
+    _text: str = field(init=False, repr=False, compare=False)  # IDs are keys, and written, in every call
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", f"{SCHEME}{self.trust_domain.name}{self.path}")
         if not _PATH.fullmatch(self.path):
             raise InvalidInput(f"SPIFFE ID {shown(str(self))}: {_path_fault(self.path)}")
-        if len(self.path) + len(self.trust_domain.name) + len(SCHEME) > MAX_ID_BYTES:
+        if len(self._text) > MAX_ID_BYTES:
             raise InvalidInput(f"SPIFFE ID {shown(str(self))}: longer than {MAX_ID_BYTES} bytes")
 
     @classmethod
@@ -100,8 +102,11 @@ class SpiffeId:
         """True under /spire, which belongs to servers and agents and never to a workload."""
         return self.path == f"/{RESERVED_ROOT}" or self.path.startswith(f"/{RESERVED_ROOT}/")
 
+    def __hash__(self) -> int:
+        return hash(self._text)
+
     def __str__(self) -> str:
-        return f"{SCHEME}{self.trust_domain.name}{self.path}"
+        return self._text
 
 
 def server_id(trust_domain: TrustDomain) -> SpiffeId:

@@ -64,10 +64,10 @@ def certificate_builder(
     )
 
 
-def assemble(tbs: bytes, issuer_key: PublicKey, signature: bytes) -> bytes:
-    """Puts the signed part, the algorithm and the signature together."""
+def assemble(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
+    """Puts the signed part, the `signature_algorithm` of the issuer's key and the signature together."""
     bits = der.encode(der.BIT_STRING, b"\x00" + signature)
-    return der.encode(der.SEQUENCE, tbs + signature_algorithm(issuer_key) + bits)
+    return der.encode(der.SEQUENCE, b"".join((tbs, algorithm, bits)))
 
 
 def signature_algorithm(key: PublicKey) -> bytes:

@@ -27,6 +27,7 @@ _EXTENDED_KEY_USAGE: Final = bytes.fromhex(
     "301d0603551d250416301406082b0601050507030106082b06010505070302"  # serverAuth, clientAuth
 )
 _BASIC_CONSTRAINTS: Final = bytes.fromhex("300c0603551d130101ff04023000")  # critical, no CA
+_FIXED_EXTENSIONS: Final = _KEY_USAGE + _EXTENDED_KEY_USAGE + _BASIC_CONSTRAINTS
 _SUBJECT_KEY_ID_HEAD: Final = bytes.fromhex("301d0603551d0e04160414")
 _AUTHORITY_KEY_ID_OID: Final = bytes.fromhex("0603551d23")
 _ALTERNATIVE_NAME_OID: Final = bytes.fromhex("0603551d11")
@@ -59,29 +60,24 @@ class LeafTemplate:
         if not request.spiffe_id.path:
             raise InvalidInput(f"X.509-SVID {request.spiffe_id}: has no path")
         serial = request.serial
-        encoded_serial = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
-        validity = der.encode_time(request.window.not_before) + der.encode_time(request.window.not_after)
+        window = request.window
         extensions = (
-            _KEY_USAGE
-            + _EXTENDED_KEY_USAGE
-            + _BASIC_CONSTRAINTS
-            + _SUBJECT_KEY_ID_HEAD
-            + key_id_of(request.spki)
-            + self._authority_key_id
-            + _alternative_names(request.spiffe_id, request.dns_names)
+            _FIXED_EXTENSIONS,
+            _SUBJECT_KEY_ID_HEAD,
+            key_id_of(request.spki),
+            self._authority_key_id,
+            _alternative_names(request.spiffe_id, request.dns_names),
         )
         body = (
-            _VERSION_3
-            + bytes((der.INTEGER, len(encoded_serial)))
-            + encoded_serial
-            + self._algorithm_and_issuer
-            + bytes((der.SEQUENCE, len(validity)))
-            + validity
-            + self._subject
-            + request.spki
-            + der.encode(_EXTENSIONS, der.encode(der.SEQUENCE, extensions))
+            _VERSION_3,
+            der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big")),
+            self._algorithm_and_issuer,
+            der.encode(der.SEQUENCE, der.encode_time(window.not_before) + der.encode_time(window.not_after)),
+            self._subject,
+            request.spki,
+            der.encode(_EXTENSIONS, der.encode(der.SEQUENCE, b"".join(extensions))),
         )
-        return der.encode(der.SEQUENCE, body)
+        return der.encode(der.SEQUENCE, b"".join(body))
 
     @staticmethod
     def assemble(tbs: bytes, signature: bytes) -> bytes:
