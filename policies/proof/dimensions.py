@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from policies.proof.probes import Dimension, Matches, Probe
+from policies.proof.probes import Dimension, Ends, Matches, Probe, quote
 
 FREE: Final = "(?s:.)*"
 IDENTITY_DOMAIN: Final = "spiffe://[a-z0-9._-]+(?:/[A-Za-z0-9._-]+)+"
@@ -85,3 +85,12 @@ def non_empty(dimension: Dimension) -> Probe:
     """`.+` on a text: presence, where the dimension holds no empty text and no line break anyway."""
     strict = dimension.kind == "text" and dimension.domain not in (FREE, HEADER_DOMAIN)
     return Probe(dimension) if strict else Matches(dimension, ".+")
+
+
+def name_ends(identity: Dimension, tail: str) -> Probe:
+    """What follows `spiffe://` ends with `tail`, which is how Istio and ztunnel read `*tail`.
+
+    A tail that could reach back into the scheme isn't the end of the whole text: `*/a` leaves out `spiffe://a`.
+    """
+    apart = identity.domain != FREE and ":" not in tail and not tail.startswith("/")
+    return Ends(identity, tail) if apart else Matches(identity, f"spiffe://.*{quote(tail)}")

@@ -6,11 +6,11 @@ raises Undecidable.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control_plane.core.errors import InvalidInput, shown
 from policies.proof import space as sp
-from policies.proof.dimensions import FREE, Dimensions, non_empty
+from policies.proof.dimensions import FREE, Dimensions, name_ends, non_empty
 from policies.proof.istio_policy import PATH_LITERAL
 from policies.proof.probes import (
     Dimension,
@@ -133,11 +133,14 @@ class RbacReader:
         return self._string(identity, _mapping(node["principal_name"]))
 
     def _server_name(self, node: Node) -> sp.Literal:
-        """Envoy matches a missing server name as an empty text."""
+        """Envoy gives its matcher an empty text where the client sent no server name.
+
+        A name that is sent but empty counts as none there too.
+        """
         sni = self.dimensions.sni
         matched = self._string(sni, node)
-        empty = self.space.holds(matched, {sni: ""})
-        return self.space.any_of([matched, self.space.test(Probe(sni)) ^ 1]) if empty else matched
+        takes_empty = _string_probe(replace(sni, domain=FREE), node).holds("")
+        return self.space.any_of([matched, self.space.test(Probe(sni)) ^ 1]) if takes_empty else matched
 
     def _header(self, node: Node) -> sp.Literal:
         name = str(node.get("name", "")).lower()
@@ -216,10 +219,12 @@ def _string_probe(dimension: Dimension, node: Node) -> Probe:
             return non_empty(dimension)
         tail = re.fullmatch(r"spiffe://\.\*([A-Za-z0-9/_-]*)", expression)
         if dimension.name == "identity" and dimension.domain != FREE and tail:
-            return Ends(dimension, tail[1])
+            return name_ends(dimension, tail[1])
         return Matches(dimension, expression)
     if not isinstance(value, str):
         raise InvalidInput(f"reading an RBAC rule: {shown(value)} came, a text is expected")
+    if not value and kinds[0] in ("prefix", "suffix", "contains"):
+        raise InvalidInput(f"reading an RBAC rule: Envoy refuses an empty {kinds[0]}")
     text = value.lower() if fold else value
     if kinds[0] == "exact":
         return Within(dimension, frozenset({text}))

@@ -12,7 +12,7 @@ from typing import Final
 
 from control_plane.core.errors import InvalidInput, shown
 from policies.proof import space as sp
-from policies.proof.dimensions import FREE, Dimensions, non_empty
+from policies.proof.dimensions import Dimensions, name_ends, non_empty
 from policies.proof.probes import (
     Dimension,
     Element,
@@ -230,9 +230,7 @@ class Reader:
         if value == "*":
             probe = non_empty(identity)
         elif value.startswith("*"):
-            tail = value[1:]
-            plain = identity.domain != FREE and ":" not in tail
-            probe = Ends(identity, tail) if plain else Matches(identity, f"spiffe://.*{quote(tail)}")
+            probe = name_ends(identity, value[1:])
         elif value.endswith("*"):
             probe = Starts(identity, f"spiffe://{value[:-1]}")
         else:

@@ -14,8 +14,8 @@ from typing import Final
 
 from control_plane.core.errors import InvalidInput, shown
 from policies.proof import space as sp
-from policies.proof.dimensions import Dimensions
-from policies.proof.probes import Ends, Interval, Matches, Probe, Starts, Within, network_span, quote
+from policies.proof.dimensions import Dimensions, name_ends
+from policies.proof.probes import Interval, Matches, Probe, Starts, Within, network_span, quote
 from policies.proof.question import Undecidable
 
 Node = Mapping[str, object]
@@ -146,11 +146,7 @@ class ZtunnelReader:
         if kind == "presence":
             return self.space.test(Probe(identity))
         if kind == "suffix":
-            tail = str(value)
-            # The trust domain starts right after the scheme: a suffix can't reach into `spiffe://`.
-            return self.space.test(
-                Matches(identity, f"spiffe://.*{quote(tail)}") if ":" in tail else Ends(identity, tail)
-            )
+            return self.space.test(name_ends(identity, str(value)))
         text = f"spiffe://{value}"
         return self.space.test(
             Within(identity, frozenset({text})) if kind == "exact" else Starts(identity, text)

@@ -240,12 +240,13 @@ def _text_patterns(atom: Atom) -> Iterable[Pattern]:
 def _possible(attribute: Attribute, pattern: Pattern) -> bool:
     """Whether a value of the input schema can match: hosts are lower case, paths absolute and without query.
 
-    A target that folds case would let `Host == "A.example"` match what Rego doesn't.
+    A target that folds case would let `Host == "A.example"` match what Rego doesn't; one that takes a missing
+    server name for an empty one (Envoy) would find `sni == ""`.
     """
     if pattern.kind not in ("exact", "prefix", "suffix", "contains"):
         return True
     if attribute in (HOST, SNI):
-        return pattern.text == pattern.text.lower()
+        return pattern.text != "" and pattern.text == pattern.text.lower()
     if attribute == PATH:
         absolute = pattern.kind in ("suffix", "contains") or pattern.text.startswith("/")
         return absolute and not set(pattern.text) & set("?# ")

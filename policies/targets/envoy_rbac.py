@@ -101,15 +101,18 @@ def _token_filter(inventory: Inventory) -> Node:
     return {"name": _JWT_FILTER, "typed_config": config}
 
 
-def _filter(http: bool, action: str, policies: Node) -> Node:
-    kind = "http" if http else "network"
-    config: dict[str, object] = {
+def config(http: bool, action: str, policies: Node) -> Node:
+    """The typed config of an RBAC filter."""
+    found: dict[str, object] = {
         "@type": _HTTP if http else _TCP,
         "rules": {"action": action, "policies": policies},
     }
-    if not http:
-        config["stat_prefix"] = f"gatehouse_{action.lower()}"
-    return {"name": f"envoy.filters.{kind}.rbac", "typed_config": config}
+    return found if http else found | {"stat_prefix": f"gatehouse_{action.lower()}"}
+
+
+def _filter(http: bool, action: str, policies: Node) -> Node:
+    kind = "http" if http else "network"
+    return {"name": f"envoy.filters.{kind}.rbac", "typed_config": config(http, action, policies)}
 
 
 def _policies(
@@ -205,11 +208,7 @@ def _pattern(place: Attribute, pattern: Pattern) -> Node:
             }
         }
     if place == SNI:
-        return {
-            "requested_server_name": {"safe_regex": {"regex": ".+"}}
-            if pattern == PRESENT
-            else _string(pattern, True)
-        }
+        return _server_name(pattern)
     if place.name == "jwt.claims":
         return _claim(place, pattern)
     names = {METHOD: ":method", HOST: ":authority"}
@@ -219,12 +218,23 @@ def _pattern(place: Attribute, pattern: Pattern) -> Node:
     return {"header": header | {"string_match": _string(pattern, place == HOST)}}
 
 
+def _server_name(pattern: Pattern) -> Node:
+    """Envoy matches an empty text where there is no server name: what takes one needs presence too."""
+    there: Node = {"requested_server_name": {"safe_regex": {"regex": ".+"}}}
+    if pattern == PRESENT:
+        return there
+    found = {"requested_server_name": _string(pattern, True)}
+    return {"and_rules": {"rules": [there, found]}} if pattern.matches("") else found
+
+
 def _string(pattern: Pattern, lowered: bool) -> Node:
     """A StringMatcher. Lowered attributes fold case in Envoy; constants with capitals are gone by now."""
     if pattern.kind == "glob":
         return {"safe_regex": {"regex": glob_expression(pattern.text, pattern.more)}}
     if pattern.kind == "regex":
         return {"safe_regex": {"regex": pattern.text}}
+    if pattern.kind in ("prefix", "suffix", "contains") and not pattern.text:
+        return {"safe_regex": {"regex": "(?s:.*)"}}  # Envoy refuses an empty one with the whole listener
     fold = {"ignore_case": True} if lowered else {}
     if pattern.kind in ("exact", "prefix", "suffix", "contains"):
         return {pattern.kind: pattern.text, **fold}

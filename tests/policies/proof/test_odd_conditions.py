@@ -51,6 +51,14 @@ def conditions(draw: st.DrawFn) -> f.Formula:
     return f.negate(found) if draw(st.booleans()) else found
 
 
+def compiled(target, name, question, inventory, provider=""):
+    key = f"shop/{name}"
+    policy = (
+        WorkloadPolicy(key, None, question) if target == "network-policy" else WorkloadPolicy(key, question)
+    )
+    return compile_policies(PolicySet.of("x", policy), inventory, target, Options(custom_provider=provider))
+
+
 @pytest.mark.parametrize(("target", "name"), [
     ("istio-sidecar", "side"), ("istio-waypoint", "way"), ("istio-ztunnel", "ambient"),
     ("envoy-rbac", "bare"),
@@ -62,14 +70,41 @@ def test_never_wider_and_never_a_crash(target, name, data, inventory) -> None:
     caller = f.equals(f.SOURCE_ID, "spiffe://example.org/ns/shop/sa/web")
     allow = Decision.of(Disjunct(data.draw(conditions()) & data.draw(conditions())), Disjunct(caller))
     question = Question(allow, Decision.of(Disjunct(data.draw(conditions()))))
-    key = f"shop/{name}"
-    policy = (
-        WorkloadPolicy(key, None, question) if target == "network-policy" else WorkloadPolicy(key, question)
-    )
-    provider = data.draw(st.sampled_from(["", "agent"]))
-    options = Options(custom_provider=provider)
-    compiled = compile_policies(PolicySet.of("x", policy), inventory, target, options)
-    assert all(one.outcome is not Outcome.WIDER for one in compiled.verdicts), [
-        str(one) for one in compiled.verdicts
+    found = compiled(target, name, question, inventory, data.draw(st.sampled_from(["", "agent"])))
+    assert all(one.outcome is not Outcome.WIDER for one in found.verdicts), [
+        str(one) for one in found.verdicts
     ]
-    assert compiled.verdicts or compiled.emission.refused
+    assert found.verdicts or found.emission.refused
+
+
+ANYONE, WEB = f.present(f.SOURCE_ID), "spiffe://example.org/ns/shop/sa/web"
+FOUND_ONCE = {
+    "nobody is refused for a server name that they did not send":
+        ("envoy-rbac", "bare", ANYONE, f.negate(f.present(f.SNI)), Outcome.EXACT),
+    "a server name is never empty, so that everybody is refused":
+        ("envoy-rbac", "bare", ANYONE, f.negate(f.equals(f.SNI, "")), Outcome.EXACT),
+    "Envoy's empty server name is not one that a regular expression may match":
+        ("envoy-rbac", "bare", f.matches(f.SNI, "^a*$"), f.FALSE, Outcome.EXACT),
+    "a suffix that reaches into the scheme, at a sidecar":
+        ("istio-sidecar", "side", ANYONE, f.ends_with(f.SOURCE_ID, WEB), Outcome.EXACT),
+    "a suffix that reaches into the scheme, at a ztunnel":
+        ("istio-ztunnel", "ambient", ANYONE, f.ends_with(f.SOURCE_ID, "/" + WEB), Outcome.EXACT),
+    "a suffix that may be a whole name":
+        ("istio-sidecar", "side", ANYONE, f.ends_with(f.SOURCE_ID, "/ns/shop/sa/web"), Outcome.EXACT),
+    "an empty claim, which no value of Istio's stands for":
+        ("istio-sidecar", "side", ANYONE, f.ends_with(f.claim("role"), ""), Outcome.NARROWER),
+    "an empty prefix, which Envoy refuses":
+        ("envoy-rbac", "bare", f.starts_with(f.claim("role"), ""), f.FALSE, Outcome.EXACT),
+    "a star at the end of a claim's suffix":
+        ("istio-waypoint", "way", ANYONE, f.ends_with(f.claim("role"), "a*"), Outcome.NARROWER),
+    "a connection without an address":
+        ("network-policy", "side", f.negate(f.present(f.SOURCE_IP)), f.FALSE, Outcome.NARROWER),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND_ONCE)
+def test_what_was_found_once(name, inventory) -> None:
+    target, workload, allow, deny, outcome = FOUND_ONCE[name]
+    question = Question(Decision.of(Disjunct(allow)), Decision.of(Disjunct(deny)))
+    verdict = compiled(target, workload, question, inventory).verdicts[0]
+    assert verdict.outcome is outcome, str(verdict)
