@@ -66,6 +66,7 @@ def _field(tag: bytes, content: bytes) -> bytes:
     return tag + _varint(len(content)) + content
 
 
+@lru_cache(maxsize=8192)
 def _varint(number: int) -> bytes:
     """Base 128, least significant group first (protobuf encoding, "Base 128 Varints")."""
     if number < 0x80:

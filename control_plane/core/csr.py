@@ -10,12 +10,13 @@ slices by our own walk, one verification. Everything else is verified by cryptog
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from control_plane.core import der
@@ -33,7 +34,6 @@ ECDSA_SHA256: Final = bytes.fromhex("300a06082a8648ce3d040302")
 _VERSION_1 = bytes.fromhex("020100")
 _SMALL_PRIMES = math.prod(p for p in range(3, 752, 2) if all(p % q for q in range(3, int(p**0.5) + 1, 2)))
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_P256 = ec.SECP256R1()
 _ES256 = ec.ECDSA(hashes.SHA256())
 
 
@@ -102,7 +102,7 @@ def _check_p256(data: bytes) -> bytes | None:
     if signature_end != end or signature == end or data[signature] != 0:
         raise InvalidInput("CSR: the signature isn't a bit string of whole bytes at its end")
     try:
-        key = ec.EllipticCurvePublicKey.from_encoded_point(_P256, spki[len(P256_SPKI_PREFIX) :])
+        key = cast(ec.EllipticCurvePublicKey, load_der_public_key(spki))
         key.verify(data[signature + 1 : end], data[start:body_end], _ES256)
     except ValueError as error:
         raise InvalidInput("CSR: its P-256 key isn't a point on the curve") from error

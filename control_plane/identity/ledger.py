@@ -36,14 +36,14 @@ class X509Intent:
 
     def encode(self) -> bytes:
         """The binary form."""
-        return b"".join(
-            (
-                b"\x01",
-                _SECONDS.pack(self.at),
-                _text(str(self.spiffe_id)),
-                _bytes(_serial_bytes(self.serial)),
-                _bytes(self.digest),
-                _text(self.authority_id),
+        return (
+            b"\x01"
+            + _SECONDS.pack(self.at)
+            + _prefixed(
+                str(self.spiffe_id).encode(),
+                _serial_bytes(self.serial),
+                self.digest,
+                self.authority_id.encode(),
             )
         )
 
@@ -74,14 +74,15 @@ class X509Record:
             (
                 b"\x02",
                 _SECONDS.pack(self.at),
-                _text(str(self.spiffe_id)),
-                _bytes(_serial_bytes(self.serial)),
+                _prefixed(str(self.spiffe_id).encode(), _serial_bytes(self.serial)),
                 _SECONDS.pack(self.not_after),
-                _text(self.authority_id),
-                _text(self.entry_id),
-                _text(self.requested_by),
-                _text(self.mark),
-                _bytes(self.certificate),
+                _prefixed(
+                    self.authority_id.encode(),
+                    self.entry_id.encode(),
+                    self.requested_by.encode(),
+                    self.mark.encode(),
+                    self.certificate,
+                ),
             )
         )
 
@@ -108,16 +109,18 @@ class JwtRecord:
             (
                 b"\x03",
                 _SECONDS.pack(self.at),
-                _text(str(self.spiffe_id)),
+                _prefixed(str(self.spiffe_id).encode()),
                 _LENGTH.pack(len(self.audience)),
-                *(_text(value) for value in self.audience),
+                _prefixed(*(value.encode() for value in self.audience)),
                 _SECONDS.pack(self.expires_at),
-                _text(self.authority_id),
-                _text(self.token_id),
-                _text(self.entry_id),
-                _text(self.requested_by),
-                _text(self.mark),
-                _bytes(self.digest),
+                _prefixed(
+                    self.authority_id.encode(),
+                    self.token_id.encode(),
+                    self.entry_id.encode(),
+                    self.requested_by.encode(),
+                    self.mark.encode(),
+                    self.digest,
+                ),
             )
         )
 
@@ -139,15 +142,15 @@ class AuthorityRecord:
 
     def encode(self) -> bytes:
         """The binary form."""
-        return b"".join(
-            (
-                b"\x04",
-                _SECONDS.pack(self.at),
-                _text(self.authority_kind),
-                _text(self.authority_id),
-                _text(self.event),
-                _text(self.reason),
-                _bytes(self.certificate),
+        return (
+            b"\x04"
+            + _SECONDS.pack(self.at)
+            + _prefixed(
+                self.authority_kind.encode(),
+                self.authority_id.encode(),
+                self.event.encode(),
+                self.reason.encode(),
+                self.certificate,
             )
         )
 
@@ -164,14 +167,10 @@ class AuthorityMark:
 
     def encode(self) -> bytes:
         """The binary form."""
-        return b"".join(
-            (
-                b"\x05",
-                _SECONDS.pack(self.at),
-                _text(self.authority_id),
-                _text(self.mark),
-                _text(self.reason),
-            )
+        return (
+            b"\x05"
+            + _SECONDS.pack(self.at)
+            + _prefixed(self.authority_id.encode(), self.mark.encode(), self.reason.encode())
         )
 
 
@@ -281,11 +280,11 @@ def _serial_bytes(serial: int) -> bytes:
     return serial.to_bytes((serial.bit_length() + 7) // 8, "big")
 
 
-def _text(text: str) -> bytes:
-    return _bytes(text.encode("utf-8"))
-
-
-def _bytes(content: bytes) -> bytes:
-    if len(content) > MAX_FIELD_BYTES:
-        raise Bug(f"ledger record: a field of {len(content)} bytes, {MAX_FIELD_BYTES} fit")
-    return _LENGTH.pack(len(content)) + content
+def _prefixed(*contents: bytes) -> bytes:
+    """Each content after its length in two bytes."""
+    pieces: list[bytes] = []
+    for content in contents:
+        if len(content) > MAX_FIELD_BYTES:
+            raise Bug(f"ledger record: a field of {len(content)} bytes, {MAX_FIELD_BYTES} fit")
+        pieces += (_LENGTH.pack(len(content)), content)
+    return b"".join(pieces)
