@@ -5,67 +5,35 @@ the socket. Everything heavy is imported by the command that needs it: `--help` 
 """
 
 import os
-from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from agent.cli_envoy import envoy
+from agent.cli_shared import (
+    DataDirFlag,
+    Errors,
+    Exit,
+    OutputFlag,
+    SocketFlag,
+    TimeoutFlag,
+    admin_socket,
+    group,
+    workload_socket,
+)
 from control_plane.runtime.output import Form
 
-if TYPE_CHECKING:
-    from control_plane.core.errors import GatehouseError
-
-
-class Exit(IntEnum):
-    """What the shell gets."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    NOTHING = 3
-    UNREACHABLE = 4
-
-
-def _group(text: str) -> typer.Typer:
-    return typer.Typer(
-        help=text,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        add_completion=False,
-    )
-
-
-app = _group("The node agent of Gatehouse: identities for the processes of this machine.")
-api = _group("Ask the Workload API, as a workload would.")
-fetch = _group("Fetch once.")
-validate = _group("Have something checked.")
-check = _group("Check files before they are used.")
+app = group("The node agent of Gatehouse: identities for the processes of this machine.")
+api = group("Ask the Workload API, as a workload would.")
+fetch = group("Fetch once.")
+validate = group("Have something checked.")
+check = group("Check files before they are used.")
 app.add_typer(check, name="check")
 app.add_typer(api, name="api")
+app.add_typer(envoy, name="envoy")
 api.add_typer(fetch, name="fetch")
 api.add_typer(validate, name="validate")
-
-OutputFlag = Annotated[Form, typer.Option("--output", help="How to print the answer.")]
-DataDirFlag = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir",
-        envvar="GATEHOUSE_AGENT_DATA_DIR",
-        help="Folder of the agent's state and sockets.",
-        show_default=".gatehouse here, else the XDG state folder",
-    ),
-]
-SocketFlag = Annotated[
-    Path | None,
-    typer.Option(
-        "--socket-path",
-        help="Workload API socket.",
-        show_default="SPIFFE_ENDPOINT_SOCKET, else in the data folder",
-    ),
-]
-TimeoutFlag = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for an answer.")]
 
 
 @app.command()
@@ -119,7 +87,7 @@ def run(
         "log_level": log_level,
         "log_format": log_format,
     }
-    with _Errors(Form.HUMAN):
+    with Errors(Form.HUMAN):
         run_from_flags(flags, config, os.environ)
 
 
@@ -129,7 +97,7 @@ def check_config(
     output: OutputFlag = Form.HUMAN,
 ) -> None:
     """Check settings of the agent: every problem is told, and nothing is started."""
-    with _Errors(output):
+    with Errors(output):
         from agent import cli_check
 
         cli_check.check_config(file, output)
@@ -146,10 +114,10 @@ def fetch_x509(
     timeout: TimeoutFlag = 15.0,
 ) -> None:
     """Fetch this process's X.509-SVIDs. Keys are only written to files, never printed."""
-    with _Errors(output):
+    with Errors(output):
         from agent import cli_api
 
-        cli_api.fetch_x509(_socket(socket_path, data_dir), write, output, timeout)
+        cli_api.fetch_x509(workload_socket(socket_path, data_dir), write, output, timeout)
 
 
 @fetch.command("jwt")
@@ -162,10 +130,10 @@ def fetch_jwt(
     timeout: TimeoutFlag = 15.0,
 ) -> None:
     """Fetch JWT-SVIDs. Whoever has the printed token is this workload until it expires."""
-    with _Errors(output):
+    with Errors(output):
         from agent import cli_api
 
-        cli_api.fetch_jwt(_socket(socket_path, data_dir), audience, spiffe_id, output, timeout)
+        cli_api.fetch_jwt(workload_socket(socket_path, data_dir), audience, spiffe_id, output, timeout)
 
 
 @fetch.command("bundles")
@@ -176,10 +144,10 @@ def fetch_bundles(
     timeout: TimeoutFlag = 15.0,
 ) -> None:
     """Fetch the trust bundles that this process may know."""
-    with _Errors(output):
+    with Errors(output):
         from agent import cli_api
 
-        cli_api.fetch_bundles(_socket(socket_path, data_dir), output, timeout)
+        cli_api.fetch_bundles(workload_socket(socket_path, data_dir), output, timeout)
 
 
 @api.command("watch")
@@ -187,10 +155,10 @@ def watch(
     socket_path: SocketFlag = None, data_dir: DataDirFlag = None, output: OutputFlag = Form.HUMAN
 ) -> None:
     """Print each update of this process's X.509-SVIDs as it comes."""
-    with _Errors(output):
+    with Errors(output):
         from agent import cli_api
 
-        cli_api.watch(_socket(socket_path, data_dir), output)
+        cli_api.watch(workload_socket(socket_path, data_dir), output)
 
 
 @validate.command("jwt")
@@ -203,10 +171,10 @@ def validate_jwt(
     timeout: TimeoutFlag = 15.0,
 ) -> None:
     """Have a JWT-SVID checked, and print its claims."""
-    with _Errors(output):
+    with Errors(output):
         from agent import cli_api
 
-        cli_api.validate_jwt(_socket(socket_path, data_dir), audience, svid, output, timeout)
+        cli_api.validate_jwt(workload_socket(socket_path, data_dir), audience, svid, output, timeout)
 
 
 @app.command()
@@ -221,11 +189,11 @@ def explain(
     """Why does a process get its identities, or none?"""
     if (pid is None) == (not selector):
         raise typer.BadParameter("give either --pid or --selector")
-    with _Errors(output):
+    with Errors(output):
         from agent import cli_admin
 
         found = cli_admin.explain(
-            _admin_socket(admin_socket_path, data_dir), pid or 0, selector or [], output, timeout
+            admin_socket(admin_socket_path, data_dir), pid or 0, selector or [], output, timeout
         )
         if not found:
             raise typer.Exit(Exit.NOTHING)
@@ -239,10 +207,10 @@ def list_identities(
     timeout: TimeoutFlag = 15.0,
 ) -> None:
     """List the identities that this agent holds for its workloads."""
-    with _Errors(output):
+    with Errors(output):
         from agent import cli_admin
 
-        cli_admin.list_identities(_admin_socket(admin_socket_path, data_dir), output, timeout)
+        cli_admin.list_identities(admin_socket(admin_socket_path, data_dir), output, timeout)
 
 
 @app.command()
@@ -253,73 +221,13 @@ def healthcheck(
     timeout: TimeoutFlag = 5.0,
 ) -> None:
     """Is the agent serving? Exit code 0 if it is."""
-    with _Errors(output):
+    with Errors(output):
         from agent import cli_admin
 
-        if not cli_admin.healthcheck(_socket(socket_path, data_dir, environment=False), output, timeout):
+        if not cli_admin.healthcheck(
+            workload_socket(socket_path, data_dir, environment=False), output, timeout
+        ):
             raise typer.Exit(Exit.FAILED)
-
-
-class _Errors:
-    """Turns our errors into one line on standard error (or a JSON object) and an exit code."""
-
-    def __init__(self, output: Form) -> None:
-        self._output = output
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is None:
-            return
-        from control_plane.core.errors import GatehouseError
-
-        if isinstance(error, GatehouseError):
-            _print_error(error, self._output)
-            raise typer.Exit(_exit_code(error)) from None
-        if isinstance(error, KeyboardInterrupt):
-            raise typer.Exit(130) from None
-
-
-def _print_error(error: "GatehouseError", output: Form) -> None:
-    import json
-
-    from control_plane.runtime.output import escaped
-
-    if output is Form.JSON:
-        text = json.dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
-    else:
-        text = f"gatehouse-agent: {escaped(error.message)}"
-        text += f"\n  {escaped(error.hint)}" if error.hint else ""
-    typer.echo(text, err=True)
-
-
-def _exit_code(error: "GatehouseError") -> Exit:
-    from control_plane.core.errors import DependencyError, NotFound
-
-    if isinstance(error, DependencyError) and error.message.startswith("connecting to "):
-        return Exit.UNREACHABLE
-    return Exit.NOTHING if isinstance(error, NotFound) else Exit.FAILED
-
-
-def _socket(given: Path | None, data_dir: Path | None, *, environment: bool = True) -> Path:
-    if given is not None:
-        return given
-    if environment and data_dir is None and "SPIFFE_ENDPOINT_SOCKET" in os.environ:
-        from agent.endpoint import parse_endpoint
-
-        return parse_endpoint(os.environ["SPIFFE_ENDPOINT_SOCKET"])
-    return _data_dir(data_dir) / "agent.sock"
-
-
-def _admin_socket(given: Path | None, data_dir: Path | None) -> Path:
-    return given if given is not None else _data_dir(data_dir) / "agent-admin.sock"
-
-
-def _data_dir(given: Path | None) -> Path:
-    from agent.settings import default_data_dir
-
-    return given if given is not None else default_data_dir(os.environ)
 
 
 def main() -> None:

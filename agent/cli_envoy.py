@@ -1,0 +1,127 @@
+"""`gatehouse-agent envoy`: puts an Envoy in front of a service.
+
+The configuration holds no secret and no policy: both come from the agent once Envoy runs. Everything heavy is
+imported by the command that needs it.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.cli_shared import DataDirFlag, Errors, SocketFlag, group, workload_socket
+from control_plane.runtime.output import Form
+
+if TYPE_CHECKING:
+    from agent.envoy.description import ServiceDescription
+    from agent.envoy.names import Json
+
+envoy = group("Put an Envoy in front of a service.")
+
+ServiceFlag = Annotated[
+    Path, typer.Option("--service", help="Description of the service, TOML or YAML; - reads standard input.")
+]
+AdminFlag = Annotated[
+    str,
+    typer.Option(
+        "--admin",
+        help="Envoy's admin interface: unix:/path, or a loopback address and port.",
+        show_default="a unix socket beside the configuration",
+    ),
+]
+StateOfTheWorldFlag = Annotated[
+    bool, typer.Option("--sotw", help="Speak the state-of-the-world protocol instead of delta.")
+]
+
+
+@envoy.command()
+def bootstrap(
+    service: ServiceFlag,
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="standard output")] = None,
+    admin: AdminFlag = "",
+    sotw: StateOfTheWorldFlag = False,
+    socket_path: SocketFlag = None,
+    data_dir: DataDirFlag = None,
+) -> None:
+    """Write the configuration that Envoy is started with."""
+    import json
+    import shlex
+
+    from control_plane.runtime.output import escaped
+
+    with Errors(Form.HUMAN):
+        from agent.envoy.bootstrap import FLAGS
+
+        description = _described(service)
+        folder = (out.parent if out is not None else Path()).absolute()
+        socket = workload_socket(socket_path, data_dir)
+        text = json.dumps(_configured(description, socket, admin, folder, sotw), indent=2) + "\n"
+        if out is None:
+            typer.echo(text, nl=False)
+        else:
+            _write(out, text)
+            start = shlex.join(["envoy", "-c", str(out), *FLAGS])
+            typer.echo(f"wrote {escaped(str(out))}; start Envoy with:\n  {escaped(start)}", err=True)
+
+
+@envoy.command()
+def run(
+    service: ServiceFlag,
+    folder: Annotated[
+        Path, typer.Option("--run-dir", help="Folder for the configuration and the admin socket.")
+    ],
+    binary: Annotated[
+        str | None,
+        typer.Option(
+            "--envoy", envvar="GATEHOUSE_ENVOY", help="The program.", show_default="envoy in the PATH"
+        ),
+    ] = None,
+    admin: AdminFlag = "",
+    sotw: StateOfTheWorldFlag = False,
+    concurrency: Annotated[int, typer.Option(min=1, help="Worker threads.")] = 1,
+    log_level: Annotated[str, typer.Option(help="Envoy's own.")] = "warning",
+    socket_path: SocketFlag = None,
+    data_dir: DataDirFlag = None,
+) -> None:
+    """Write the configuration and become Envoy: this process is replaced by it."""
+    import json
+
+    with Errors(Form.HUMAN):
+        from agent.envoy.bootstrap import FLAGS
+        from agent.envoy.program import find_envoy
+
+        description = _described(service)
+        program = find_envoy(binary)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        out = folder.absolute() / f"{description.name}.envoy.json"
+        socket = workload_socket(socket_path, data_dir)
+        configuration = _configured(description, socket, admin, out.parent, sotw)
+        _write(out, json.dumps(configuration, indent=2) + "\n")
+        options = ["--concurrency", str(concurrency), "--log-level", log_level]
+        os.execv(program, [str(program), "-c", str(out), *FLAGS, *options])  # noqa: S606 - no shell
+
+
+def _described(path: Path) -> "ServiceDescription":
+    from agent.envoy.description_file import read_description
+
+    return read_description(path)
+
+
+def _configured(
+    description: "ServiceDescription", socket: Path, admin: str, folder: Path, sotw: bool
+) -> "Json":
+    from agent.envoy.address import Address
+    from agent.envoy.bootstrap import bootstrap
+
+    address = Address.parse_local(admin or f"unix:{folder / description.name}.admin.sock")
+    return bootstrap(description, socket.absolute(), address, delta=not sotw)
+
+
+def _write(path: Path, text: str) -> None:
+    from control_plane.core.errors import FailedPrecondition
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FailedPrecondition(f"writing {path}: {error.strerror}") from error

@@ -1,0 +1,58 @@
+"""Access logs that Envoy writes by itself: one line of tab-separated fields a request or connection.
+
+The fields are those by which a record can be told apart and joined: who (both SVIDs, the caller's serial
+number), what, and which policy decided. What clients control comes last, since it may hold a tab. A listener
+also logs handshakes that it refused. Sending records to the agent isn't done here.
+"""
+
+import dataclasses
+from typing import Final
+
+from agent.envoy.listeners import Extras
+from agent.envoy.names import FILE_LOG, Json
+
+FIELDS: Final = (
+    "START_TIME",
+    "ACCESS_LOG_TYPE",
+    "STREAM_ID",
+    "CONNECTION_ID",
+    "DOWNSTREAM_PEER_URI_SAN",
+    "DOWNSTREAM_PEER_SERIAL",
+    "DOWNSTREAM_LOCAL_URI_SAN",
+    "DOWNSTREAM_LOCAL_ADDRESS",
+    "UPSTREAM_HOST",
+    "RESPONSE_CODE",
+    "RESPONSE_CODE_DETAILS",
+    "RESPONSE_FLAGS",
+    "CONNECTION_TERMINATION_DETAILS",
+    "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
+    "DYNAMIC_METADATA(gatehouse.allow:enforced_effective_policy_id)",
+    "DYNAMIC_METADATA(gatehouse.deny:enforced_effective_policy_id)",
+    "BYTES_RECEIVED",
+    "BYTES_SENT",
+    "DURATION",
+    "REQ(:METHOD)",
+    "REQ(:AUTHORITY)",
+    "REQ(:PATH)",
+)
+
+
+def file_logs(path: str, extras: Extras) -> Extras:
+    """Adds a log file to what is logged elsewhere; an empty path adds none."""
+    if not path:
+        return extras
+    line = "\t".join(f"%{field}%" for field in FIELDS) + "\n"
+    log: Json = {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": FILE_LOG,
+            "path": path,
+            "log_format": {"text_format_source": {"inline_string": line}},
+        },
+    }
+    return dataclasses.replace(
+        extras,
+        http_logs=(*extras.http_logs, log),
+        tcp_logs=(*extras.tcp_logs, log),
+        listener_logs=(*extras.listener_logs, log),
+    )

@@ -1,0 +1,44 @@
+"""Reads a service description from a file: TOML, or YAML by its ending."""
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Final
+
+from agent.envoy.description import ServiceDescription
+from control_plane.core.errors import InvalidInput, NotFound
+
+MAX_BYTES: Final = 256 * 1024
+_YAML: Final = (".yaml", ".yml")
+
+
+def read_description(path: Path) -> ServiceDescription:
+    """Reads and checks; `-` is standard input, in TOML. Raises NotFound, InvalidInput."""
+    try:
+        if str(path) == "-":
+            content = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise NotFound(f"reading the service description {path}: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise InvalidInput(f"reading the service description {path}: more than {MAX_BYTES} bytes")
+    try:
+        text = content.decode("utf-8")
+        document: object = _yaml(text) if path.suffix in _YAML else tomllib.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"reading the service description {path}: {error}") from error
+    try:
+        return ServiceDescription.parse(document)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def _yaml(text: str) -> object:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

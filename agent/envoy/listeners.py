@@ -1,0 +1,160 @@
+"""Envoy's listeners for one service: mutual TLS and policy on the way in, a plain port on the way out.
+
+What HTTP policies see is fixed here, and the models that prove them assume it (`policies/proof/dimensions`):
+a path is normalised, without doubled and without escaped slashes, and has no fragment; a host has no port; a
+header name has no underscore, which servers would take for a hyphen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agent.enforcement.ports import WorkloadPolicy
+from agent.envoy.address import Address
+from agent.envoy.description import Inbound, Outbound, Protocol, ServiceDescription
+from agent.envoy.filters import http_chain, tcp_chain
+from agent.envoy.names import CONNECTION_MANAGER, LISTENER, METADATA_KEY, ROUTER, TCP_PROXY, Json
+from agent.envoy.tls import inbound_socket
+from control_plane.core.spiffe_id import SpiffeId
+
+MAX_HEADER_KIB: Final = 60
+NO_TIMEOUT: Final = "0s"  # streams live as long as both ends want; what must end them is policy
+
+# HTTP/2 as at an edge that others may attack: few streams, small windows (Envoy, "Configuring Envoy as an
+# edge proxy").
+_HTTP2: Final[Json] = {
+    "max_concurrent_streams": 1000,
+    "initial_stream_window_size": 65536,
+    "initial_connection_window_size": 1048576,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What other parts add to listeners: filters that ask the agent, and access logs, by kind of listener."""
+
+    http_filters: tuple[Json, ...] = ()
+    http_logs: tuple[Json, ...] = ()
+    tcp_logs: tuple[Json, ...] = ()
+    listener_logs: tuple[Json, ...] = ()
+    log_interval: str = ""  # also for requests and connections that still run; empty: only at their end
+
+
+def inbound_listener(
+    service: ServiceDescription,
+    inbound: Inbound,
+    policy: WorkloadPolicy | None,
+    quarantined: frozenset[SpiffeId],
+    mark: str,
+    extras: Extras,
+    *,
+    delta: bool,
+) -> Json:
+    """A listener for callers. Another `mark` makes it a new filter chain, so that the old one drains."""
+    chain: dict[str, object] = {
+        "name": inbound.name,
+        "filters": [_inbound_http(inbound, extras)]
+        if inbound.protocol.is_http
+        else [*tcp_chain(policy, service.spiffe_id, quarantined), _tcp_proxy(inbound, extras)],
+        "transport_socket": inbound_socket(service.spiffe_id, http=inbound.protocol.is_http, delta=delta),
+        "transport_socket_connect_timeout": "10s",
+    }
+    if mark:
+        chain["metadata"] = {"filter_metadata": {METADATA_KEY: {"drain": mark}}}
+    return _listener(inbound, chain, "INBOUND", extras)
+
+
+def outbound_listener(outbound: Outbound, extras: Extras) -> Json:
+    """A listener for the service itself, which speaks plainly to it."""
+    filters = [
+        _outbound_http(outbound, extras) if outbound.protocol.is_http else _tcp_proxy(outbound, extras)
+    ]
+    return _listener(outbound, {"name": outbound.name, "filters": filters}, "OUTBOUND", extras)
+
+
+def address(one: Address) -> Json:
+    """As Envoy's Address."""
+    if one.path:
+        return {"pipe": {"path": one.path, "mode": 0o600}}
+    return {"socket_address": {"address": one.host, "port_value": one.port}}
+
+
+def _listener(one: Inbound | Outbound, chain: Json, direction: str, extras: Extras) -> Json:
+    found: dict[str, object] = {
+        "@type": LISTENER,
+        "name": one.name,
+        "address": address(one.listen),
+        "traffic_direction": direction,
+        "per_connection_buffer_limit_bytes": 32768 if one.protocol.is_http else 1048576,
+        "filter_chains": [chain],
+    }
+    if extras.listener_logs and direction == "INBOUND":
+        found["access_log"] = list(extras.listener_logs)
+    return found
+
+
+def _inbound_http(inbound: Inbound, extras: Extras) -> Json:
+    manager = _manager(inbound, extras) | {
+        "http_filters": http_chain(extras.http_filters),
+        "use_remote_address": True,
+        "forward_client_cert_details": "SANITIZE_SET",
+        "set_current_client_cert_details": {"uri": True},
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "strip_any_host_port": True,
+        "route_config": _routes(inbound.name, {"timeout": NO_TIMEOUT}),
+    }
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def _outbound_http(outbound: Outbound, extras: Extras) -> Json:
+    # A request that its server never began to handle may go again: that server's filter chain was draining.
+    retry = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 3}
+    manager = _manager(outbound, extras) | {
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}],
+        "use_remote_address": False,
+        "skip_xff_append": True,
+        "forward_client_cert_details": "SANITIZE",
+        "route_config": _routes(outbound.name, {"timeout": NO_TIMEOUT, "retry_policy": retry}),
+    }
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def _manager(one: Inbound | Outbound, extras: Extras) -> dict[str, object]:
+    """What both directions have in common."""
+    found: dict[str, object] = {
+        "@type": CONNECTION_MANAGER,
+        "stat_prefix": one.name,
+        "codec_type": "AUTO",
+        "server_header_transformation": "PASS_THROUGH",
+        "max_request_headers_kb": MAX_HEADER_KIB,
+        "request_headers_timeout": "10s",
+        "stream_idle_timeout": NO_TIMEOUT if one.protocol is Protocol.GRPC else "300s",
+        "drain_timeout": "0.5s",
+        "delayed_close_timeout": "0.5s",
+        "common_http_protocol_options": {
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "idle_timeout": "3600s",
+        },
+        "http2_protocol_options": _HTTP2,
+    }
+    return found | _logging(extras.http_logs, extras.log_interval)
+
+
+def _routes(cluster: str, action: Mapping[str, object]) -> Json:
+    route = {"match": {"prefix": "/"}, "route": {"cluster": cluster, **action}}
+    return {"name": cluster, "virtual_hosts": [{"name": cluster, "domains": ["*"], "routes": [route]}]}
+
+
+def _tcp_proxy(one: Inbound | Outbound, extras: Extras) -> Json:
+    config: dict[str, object] = {"@type": TCP_PROXY, "stat_prefix": one.name, "cluster": one.name}
+    config |= _logging(extras.tcp_logs, extras.log_interval)
+    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+
+
+def _logging(logs: tuple[Json, ...], interval: str) -> dict[str, object]:
+    if not logs:
+        return {}
+    options = {"access_log_options": {"access_log_flush_interval": interval}} if interval else {}
+    return {"access_log": list(logs), **options}

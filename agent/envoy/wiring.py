@@ -1,0 +1,80 @@
+"""Builds the parts that face Envoy. Nothing of Envoy's messages is loaded before the first Envoy asks."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.attest.sessions import Sessions
+from agent.broadcast import Broadcast
+from agent.enforcement.ports import EnforcementSource, WorkloadPolicy
+from agent.envoy.description import ServiceDescription
+from agent.envoy.fleet import Fleet
+from agent.envoy.listeners import Extras
+from agent.envoy.services import discovery_services
+from agent.identities import Identities
+from agent.refusals import Refusals
+from control_plane.runtime.clock import Clock
+from control_plane.runtime.transport import Service
+
+if TYPE_CHECKING:
+    from agent.envoy.streams import Streams
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyParts:
+    """The services for the agent's socket, and the Envoys that are connected; `fleet` is to be run."""
+
+    services: list[Service]
+    fleet: Fleet
+
+
+def no_extras(service: ServiceDescription, policy: WorkloadPolicy | None) -> Extras:
+    """Nothing besides mutual TLS and policy."""
+    return Extras()
+
+
+def build_envoy_parts(
+    identities: Identities,
+    sessions: Sessions,
+    broadcast: Broadcast,
+    enforcement: EnforcementSource,
+    clock: Clock,
+    refusals: Refusals,
+    ready: Callable[[], str],
+    extras: Callable[[ServiceDescription, WorkloadPolicy | None], Extras] = no_extras,
+) -> EnvoyParts:
+    """`ready` says why no identity can be served yet, and is empty once that is over."""
+    fleet = Fleet(enforcement)
+
+    @functools.cache
+    def streams() -> "Streams":
+        from agent.envoy.streams import Streams
+
+        return Streams(sessions, ready)
+
+    def secrets() -> object:
+        from agent.envoy.sds import SecretDiscovery
+
+        return SecretDiscovery(identities, streams(), broadcast, clock, refusals)
+
+    def aggregated() -> object:
+        from agent.envoy.ads import AggregatedDiscovery
+        from agent.envoy.catalogue import Encoder
+
+        def new_mark() -> str:
+            return format(int(clock.now().timestamp() * 1_000_000), "x")
+
+        return AggregatedDiscovery(
+            identities,
+            streams(),
+            broadcast,
+            enforcement,
+            fleet,
+            refusals,
+            Encoder(),
+            extras,
+            new_mark,
+        )
+
+    return EnvoyParts(discovery_services(secrets, aggregated), fleet)
