@@ -7,20 +7,18 @@ Reading folders is the rim's business (`gatehouse policy`); the library that shi
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.core.errors import InvalidInput, shown
 from policies.documents import read_document, read_json
+from policies.files import DATA_FILES, digest_of, is_test
 from policies.language.builtins.registry import BUILTINS
 from policies.language.checks.check import Checked, check_modules, parse_modules
 from policies.language.compiler.compile import compile_modules
 from policies.language.compiler.compiled import CompiledModules
 from policies.language.syntax.ast import Module
-
-DATA_FILES = ("data.json", "data.yaml", "data.yml")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Project:
             tuple(module for name, module in parsed.items() if not is_test(name)),
             tuple(module for name, module in parsed.items() if is_test(name)),
             data,
-            _digest((name, text) for name, text in sorted(files.items()) if not is_test(name)),
+            digest_of(files),
         )
 
     def checked(self) -> Checked:
@@ -60,20 +58,6 @@ class Project:
     def compiled(self, *, with_tests: bool = False) -> CompiledModules:
         """The policy, with its tests where they are to run. Raises Diagnostics."""
         return compile_modules([*self.modules, *(self.tests if with_tests else ())], BUILTINS)
-
-
-def is_test(name: str) -> bool:
-    """Whether a file holds tests."""
-    return name.endswith("_test.rego")
-
-
-def _digest(files: Iterable[tuple[str, str]]) -> str:
-    # Lengths stand before the texts, so that no two sets of files run together to the same bytes.
-    digest = hashlib.sha256()
-    for name, text in files:
-        for part in (name.encode(), text.encode()):
-            digest.update(len(part).to_bytes(8, "big") + part)
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _mount(data: dict[str, object], name: str, text: str) -> None:

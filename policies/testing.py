@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from policies.files import is_test
 from policies.language.compiler.compiled import CompiledModules, CompiledRule
 from policies.language.concrete.evaluate import UNDEFINED, EvaluationError, Evaluator
 from policies.language.concrete.world import Observer
 from policies.language.source import Span
 from policies.language.syntax import ast
 from policies.language.values import TRUE, Object, Value, from_python
-from policies.project import Project, is_test
+from policies.project import Project
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ class AgentService:
         expected = agent_id(context.trust_domain, type_, "x").path[:-1]
         if node.agent_id.trust_domain != context.trust_domain or not node.agent_id.path.startswith(expected):
             raise Bug(f"attestor {type_}: gave the ID {node.agent_id}, which isn't below {expected}")
+        context.replica.index.quarantine.check(node.agent_id)
         known = context.replica.index.agents.get(node.agent_id)
         if known is not None and known.banned:
             raise PermissionDenied(f"agent {node.agent_id} is banned", reason=DenialReason.AGENT_BANNED)

@@ -126,6 +126,7 @@ class Authorization:
             raise PermissionDenied(f"{call.method}: needs a client certificate")
         if caller.not_after < self._unix():
             raise self._expired(caller)
+        self._replica.index.quarantine.check(caller.spiffe_id)
         if self._is_administrator(caller.spiffe_id, allowed):
             return
         if Who.AGENT in allowed:
@@ -138,6 +139,8 @@ class Authorization:
         spiffe_id = caller.spiffe_id
         if spiffe_id is None or not is_agent_id(spiffe_id):
             raise PermissionDenied(f"{caller} is no agent", reason=DenialReason.AGENT_NOT_ATTESTED)
+        # Without a reason that agents act upon: it tries again, and goes on once it is released.
+        self._replica.index.quarantine.check(spiffe_id)
         verdict = judge_serial(self._replica.index.agents.get(spiffe_id), caller.serial)
         if verdict is Verdict.ACTIVE:
             return

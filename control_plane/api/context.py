@@ -11,6 +11,7 @@ from control_plane.identity.issuance import Issuer
 from control_plane.identity.ports import Store
 from control_plane.identity.replica import Replica
 from control_plane.identity.trust import Trust
+from control_plane.rollout.push import PushedPolicies
 from control_plane.runtime.clock import Clock
 
 
@@ -31,6 +32,7 @@ class ServerContext:
     store: Store
     replica: Replica
     trust: Trust
+    policies: PushedPolicies
     issuer: Issuer
     confirmations: Confirmations
     attestors: Mapping[str, NodeAttestor]

@@ -3,6 +3,9 @@
 First the state relative to what the agent says it knows, then deltas, gathered for at most 50 ms after the
 first piece of news; an empty message every 30 s shows that both sides live. A stream that falls behind holds
 IDs, not values, so a slow reader costs nothing. Deltas are computed against what this stream has sent.
+
+Policies are passed on as they were signed. An agent that says it knows another assignment than the one that
+is meant for it gets this one, older or newer: whether to take it is the agent's to judge.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from control_plane.core.entry import Entry
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.proto.convert import bundle_to_message, entry_to_message
 from control_plane.proto.gatehouse.node.v1 import node_pb2 as wire
+from control_plane.rollout.bundle import PolicyKey
 from control_plane.runtime.transport import Call
 
 COALESCE_SECONDS: Final = 0.02
@@ -35,7 +39,7 @@ class NodeService:
         stream = _Stream(self._context, agent_of(call), request)
         subscription = self._context.replica.subscribe(stream.agent_id)
         try:
-            for response in stream.changes(None, bundles=True, full=True):
+            for response in stream.changes(None, shared=True, full=True):
                 yield response
             stream.confirm()
             while True:
@@ -43,8 +47,8 @@ class NodeService:
                     yield wire.WatchResponse()
                     continue
                 await asyncio.sleep(COALESCE_SECONDS)
-                entries, bundles = subscription.take()
-                for response in stream.changes(entries, bundles=bundles, full=False):
+                entries, shared = subscription.take()
+                for response in stream.changes(entries, shared=shared, full=False):
                     yield response
                 stream.confirm()
         finally:
@@ -62,11 +66,15 @@ class _Stream:
         }
         self._own_sequence = request.known_bundle_sequence
         self._federated: dict[TrustDomain, Bundle] = {}
+        self._policy_sequence = request.known_policy_sequence
+        self._policy_keys: tuple[PolicyKey, ...] = ()
+        self._quarantine_revision = request.known_quarantine_revision
 
     def changes(
-        self, entry_ids: set[str] | None, *, bundles: bool, full: bool
+        self, entry_ids: set[str] | None, *, shared: bool, full: bool
     ) -> Iterable[wire.WatchResponse]:
-        """The messages that bring the agent up to date; none if nothing that it sees has changed."""
+        """The messages that bring the agent up to date; none if nothing that it sees has changed. `shared`:
+        look at what isn't this agent's alone (our bundle, policies, quarantine)."""
         index = self._context.replica.index
         entries = index.authorized_entries(self.agent_id).entries
         ids = self._entries.keys() | entries.keys() if entry_ids is None else entry_ids
@@ -79,9 +87,11 @@ class _Stream:
         response = wire.WatchResponse(
             full=full, removed_entry_ids=sorted(gone), change_sequence=index.sequence
         )
-        if bundles:
+        if shared:
             self._add_own(response)
-        if full or bundles or gone or any(entry.federates_with for entry in new):
+            self._add_policy(response)
+            self._add_quarantine(response)
+        if full or shared or gone or any(entry.federates_with for entry in new):
             # Which foreign bundles an agent needs follows from its entries.
             self._add_federated(response, entries.values())
         if not (full or gone or new or response.ByteSize() > _empty_size(response)):
@@ -93,6 +103,26 @@ class _Stream:
         if own.sequence != self._own_sequence:
             response.bundle.CopyFrom(bundle_to_message(own))
             self._own_sequence = own.sequence
+
+    def _add_policy(self, response: wire.WatchResponse) -> None:
+        pushed = self._context.policies.current
+        if pushed.keys != self._policy_keys:
+            self._policy_keys = pushed.keys
+            for key in pushed.keys:
+                response.policy_keys.add(key_id=key.key_id, public_key=key.public_key)
+        meant = pushed.of_agent(self.agent_id)
+        if meant is not None and meant[0] != self._policy_sequence:
+            self._policy_sequence, bundle = meant
+            response.policy.payload = bundle.payload
+            response.policy.signature = bundle.signature
+            response.policy.key_id = bundle.key_id
+
+    def _add_quarantine(self, response: wire.WatchResponse) -> None:
+        now = self._context.replica.index.quarantine
+        if now.revision != self._quarantine_revision:
+            self._quarantine_revision = now.revision
+            response.quarantine.revision = now.revision
+            response.quarantine.spiffe_ids.extend(sorted(map(str, now.members)))
 
     def confirm(self) -> None:
         """To be called once everything was sent: the agent holds our bundle as it was written there."""

@@ -58,6 +58,7 @@ class SvidService:
             if not params.entry_id or not params.csr:
                 raise InvalidInput("missing entry ID or CSR")
             entry = usable_entry(known, params.entry_id, now)
+            self._context.replica.index.quarantine.check(entry.spiffe_id)
         except GatehouseError as error:
             return error
         return X509Issue(
@@ -77,6 +78,7 @@ class SvidService:
         await catch_up(self._context, agent_id, (request.entry_id,))
         known = self._context.replica.index.authorized_entries(agent_id).entries
         entry = usable_entry(known, request.entry_id, self._context.clock.unix())
+        self._context.replica.index.quarantine.check(entry.spiffe_id)
         item = JwtIssue(
             spiffe_id=entry.spiffe_id,
             audience=tuple(request.audience),
@@ -128,3 +130,4 @@ class SvidService:
             )
         if spiffe_id.is_reserved:
             raise InvalidInput(f"minting {spiffe_id}: the namespace /spire belongs to servers and agents")
+        self._context.replica.index.quarantine.check(spiffe_id)

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from control_plane.core.errors import InvalidInput, NotFound, ResourceExhausted
-from policies.project import DATA_FILES, is_test
+from policies.files import DATA_FILES, is_test
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder with Rego and data, or one file.")]
 InventoryFlag = Annotated[Path, typer.Option("--inventory", help="What exists: workloads, services, labels.")]

@@ -16,6 +16,7 @@ from control_plane.core.spiffe_id import SpiffeId, TrustDomain, server_id
 from control_plane.identity.agent_record import AgentRecord
 from control_plane.identity.authorized import AuthorizedView, EntryGraph, Views
 from control_plane.identity.ports import ChangeSet
+from control_plane.identity.quarantine import Quarantine
 
 
 @dataclass(slots=True)
@@ -23,7 +24,7 @@ class Effects:
     """Who has to learn of applied changes.
 
     `entries`: agent -> IDs of entries that it gained, lost or sees changed. `reset`: agents for whom
-    anything may have changed. `agents`: agents whose own record changed or went.
+    anything may have changed. `agents`: agents whose own record changed or went, or who were cut off.
     """
 
     entries: dict[SpiffeId, set[str]] = field(default_factory=dict)
@@ -31,6 +32,8 @@ class Effects:
     agents: set[SpiffeId] = field(default_factory=set)
     bundles: set[TrustDomain] = field(default_factory=set)
     authorities: bool = False
+    policies: bool = False
+    quarantine: bool = False
 
     def note(self, agents: set[SpiffeId], entry_id: str) -> None:
         """Notes that these agents are affected by a change of one entry."""
@@ -46,6 +49,7 @@ class Index:
         self.sequence = 0
         self.agents: dict[SpiffeId, AgentRecord] = {}
         self.bundles: dict[TrustDomain, Bundle] = {}
+        self.quarantine = Quarantine()
         self._graph = EntryGraph(server_id(trust_domain))
         self._views = Views(self._graph, self._selectors_of)
         self._entry_ids: list[str] = []  # sorted, for pages
@@ -89,7 +93,9 @@ class Index:
 
     def apply(self, changes: ChangeSet) -> Effects:
         """Takes in changes that follow `sequence` (or all, if `full`) and says who is affected."""
-        effects = Effects(authorities=changes.authorities or changes.full)
+        effects = Effects(
+            authorities=changes.authorities or changes.full, policies=changes.policies or changes.full
+        )
         entries, agents, bundles = dict(changes.entries), dict(changes.agents), dict(changes.bundles)
         if changes.full:
             entries |= {id: None for id in self._entry_ids if id not in entries}
@@ -101,6 +107,12 @@ class Index:
             self._apply_entry(entry_id, entry, effects)
         for trust_domain, bundle in bundles.items():
             self._apply_bundle(trust_domain, bundle, effects)
+        if changes.quarantine is not None and changes.quarantine != self.quarantine:
+            effects.quarantine = True
+            effects.agents |= (
+                changes.quarantine.spiffe_ids - self.quarantine.spiffe_ids
+            ) & self.agents.keys()
+            self.quarantine = changes.quarantine
         self.sequence = changes.sequence
         return effects
 

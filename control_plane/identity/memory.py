@@ -28,9 +28,11 @@ from control_plane.identity.ports import (
     EntryUpdate,
     JoinToken,
 )
+from control_plane.identity.quarantine import Quarantine, Quarantined
 from control_plane.identity.storage_rules import (
     appended,
     check_federation,
+    check_quarantine,
     checked_update,
     federated_entries_error,
     new_entry_id,
@@ -49,6 +51,7 @@ class MemoryStore:
         self._tokens: dict[bytes, JoinToken] = {}
         self._bundles: dict[TrustDomain, Bundle] = {}
         self._own = Bundle(trust_domain)
+        self._quarantine = Quarantine()
         self._changes: list[tuple[str, object]] = []
         self._forgotten = 0
         self._callbacks: list[Callable[[], None]] = []
@@ -199,10 +202,36 @@ class MemoryStore:
             )
         return self._own
 
+    async def quarantine(self, member: Quarantined) -> bool:
+        members = self._quarantine.members
+        if member.spiffe_id in members:
+            return False
+        check_quarantine([*members, member.spiffe_id])
+        self._quarantine = Quarantine(self._quarantine.revision + 1, {**members, member.spiffe_id: member})
+        self._changed("quarantine", None)
+        return True
+
+    async def release(self, spiffe_id: SpiffeId) -> bool:
+        members = dict(self._quarantine.members)
+        if members.pop(spiffe_id, None) is None:
+            return False
+        self._quarantine = Quarantine(self._quarantine.revision + 1, members)
+        self._changed("quarantine", None)
+        return True
+
     async def changes_after(self, sequence: int) -> ChangeSet:
         head = self._forgotten + len(self._changes)
         if sequence < self._forgotten or sequence == 0:
-            return ChangeSet(head, True, dict(self._entries), dict(self._agents), dict(self._bundles), True)
+            return ChangeSet(
+                head,
+                True,
+                dict(self._entries),
+                dict(self._agents),
+                dict(self._bundles),
+                True,
+                True,
+                self._quarantine,
+            )
         changed = self._changes[sequence - self._forgotten :]
         return ChangeSet(
             head,
@@ -211,6 +240,7 @@ class MemoryStore:
             {key: self._agents.get(key) for kind, key in changed if kind == "agent"},  # type: ignore[misc, call-overload]
             {key: self._bundles.get(key) for kind, key in changed if kind == "bundle"},  # type: ignore[misc, call-overload]
             any(kind == "authority" for kind, _ in changed),
+            quarantine=self._quarantine if ("quarantine", None) in changed else None,
         )
 
     def on_change(self, callback: Callable[[], None]) -> None:

@@ -23,6 +23,7 @@ from control_plane.core.entry import Entry
 from control_plane.core.errors import GatehouseError
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.identity.agent_record import AgentRecord
+from control_plane.identity.quarantine import Quarantine, Quarantined
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class ChangeSet:
 
     `full` says that this is the whole state: whatever isn't named doesn't exist. `sequence` is the number
     of the last change contained. `authorities` says that the authority state or the additions to our own
-    bundle changed and should be read again.
+    bundle changed and should be read again, `policies` the same of policy keys and assignments. `quarantine`
+    is whole, or None where it didn't change.
     """
 
     sequence: int
@@ -83,11 +85,14 @@ class ChangeSet:
     agents: Mapping[SpiffeId, AgentRecord | None] = field(default_factory=dict)
     bundles: Mapping[TrustDomain, Bundle | None] = field(default_factory=dict)
     authorities: bool = False
+    policies: bool = False
+    quarantine: Quarantine | None = None
 
     @property
     def is_empty(self) -> bool:
         """True if there is nothing to apply."""
-        return not (self.full or self.entries or self.agents or self.bundles or self.authorities)
+        several = self.entries or self.agents or self.bundles or self.quarantine is not None
+        return not (self.full or several or self.authorities or self.policies)
 
 
 class Registry(Protocol):
@@ -184,6 +189,17 @@ class FederatedBundles(Protocol):
         """The additions, with no authorities and sequence 0 if there are none."""
 
 
+class QuarantineStore(Protocol):
+    """Who is cut off. Both methods are idempotent: what is so already changes nothing, revision included."""
+
+    async def quarantine(self, member: Quarantined) -> bool:
+        """Cuts an identity off; False if it was (the first reason stays). Raises ResourceExhausted beyond
+        the bounds of `identity.quarantine`."""
+
+    async def release(self, spiffe_id: SpiffeId) -> bool:
+        """Lets an identity back in; False if it wasn't cut off."""
+
+
 class ChangeLog(Protocol):
     """What all processes follow to know the state."""
 
@@ -199,5 +215,5 @@ class ChangeLog(Protocol):
         """Forgets all but the last `keep` changes; answers how many went."""
 
 
-class Store(Registry, Agents, JoinTokens, FederatedBundles, ChangeLog, Protocol):
+class Store(Registry, Agents, JoinTokens, FederatedBundles, QuarantineStore, ChangeLog, Protocol):
     """All ports in one object, for wiring; functions ask for the one that they need."""

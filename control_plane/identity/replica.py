@@ -116,7 +116,7 @@ class Replica:
                 del self._subscriptions[subscription.agent_id]
 
     def tell_all(self) -> None:
-        """Wakes every subscription: our own bundle changed."""
+        """Wakes every subscription: our own bundle, a policy or the quarantine changed."""
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
                 subscription.note(set(), bundles=True)
@@ -138,7 +138,7 @@ class Replica:
         for agent_id in effects.reset:
             for subscription in self._subscriptions.get(agent_id, ()):
                 subscription.note(None)
-        if effects.bundles:
+        if effects.bundles or effects.quarantine:
             self.tell_all()
         for listener in self._listeners:
             listener(effects)

@@ -1,15 +1,16 @@
 """Rules that every storage of the registry keeps, as pure functions, so that two versions can't differ."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
 from control_plane.core.bundle import Bundle
 from control_plane.core.entry import Entry
-from control_plane.core.errors import Bug, FailedPrecondition, InvalidInput
-from control_plane.core.spiffe_id import TrustDomain
+from control_plane.core.errors import Bug, FailedPrecondition, InvalidInput, ResourceExhausted
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.identity.ports import EntryUpdate
+from control_plane.identity.quarantine import MAX_QUARANTINE_BYTES, MAX_QUARANTINED
 
 _COUNTER_BITS: Final = 42  # of the 74 that the time leaves; the other 32 are random
 
@@ -62,3 +63,14 @@ def appended(own: Bundle, additions: Bundle) -> Bundle:
         keys.setdefault(key.key_id, key)
     grown = replace(own, x509_authorities=tuple(certificates.values()), jwt_authorities=tuple(keys.values()))
     return own if grown == own else replace(grown, sequence=own.sequence + 1)
+
+
+def check_quarantine(spiffe_ids: Collection[SpiffeId]) -> None:
+    """Raises ResourceExhausted if more identities would be cut off than one push can say."""
+    size = sum(len(str(spiffe_id)) for spiffe_id in spiffe_ids)
+    if len(spiffe_ids) > MAX_QUARANTINED or size > MAX_QUARANTINE_BYTES:
+        raise ResourceExhausted(
+            f"quarantine of {len(spiffe_ids)} identities ({size} bytes): at most {MAX_QUARANTINED} "
+            f"({MAX_QUARANTINE_BYTES} bytes) can be cut off",
+            hint="release some, or refuse them by a rule of the policy",
+        )

@@ -15,8 +15,17 @@ from control_plane.core.errors import Corrupt
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.identity.agent_record import AgentRecord
 from control_plane.identity.ports import ChangeSet
-from control_plane.sql.rows import read_agent, read_bundle, read_entry
-from control_plane.sql.tables import agents, bundles, change_head, changes, entries
+from control_plane.identity.quarantine import Quarantine
+from control_plane.sql.rows import read_agent, read_bundle, read_entry, read_quarantined
+from control_plane.sql.tables import (
+    agents,
+    bundles,
+    change_head,
+    changes,
+    entries,
+    quarantine,
+    quarantine_head,
+)
 
 _KEYS_A_QUERY = 500  # SQLite allows 32,766 parameters; shorter statements are compiled faster
 
@@ -70,7 +79,16 @@ def changes_after(connection: Connection, sequence: int, own: TrustDomain) -> Ch
         agents=_agents(connection, list(keys.get("agent", ()))),
         bundles=_bundles(connection, list(keys.get("bundle", ()))),
         authorities="authority" in keys,
+        policies="policy" in keys,
+        quarantine=quarantine_now(connection) if "quarantine" in keys else None,
     )
+
+
+def quarantine_now(connection: Connection) -> Quarantine:
+    """Everybody who is cut off, with the revision."""
+    revision = connection.execute(select(quarantine_head.c.revision)).scalar_one()
+    found = (read_quarantined(row) for row in connection.execute(select(quarantine)).mappings())
+    return Quarantine(revision, {one.spiffe_id: one for one in found})
 
 
 def prune(connection: Connection, keep: int) -> int:
@@ -90,6 +108,8 @@ def _everything(connection: Connection, head: int, own: TrustDomain) -> ChangeSe
         agents={agent.id: agent for agent in every_agent},
         bundles={bundle.trust_domain: bundle for bundle in every_bundle if bundle.trust_domain != own},
         authorities=True,
+        policies=True,
+        quarantine=quarantine_now(connection),
     )
 
 

@@ -14,6 +14,7 @@ from control_plane.core.errors import Corrupt, InvalidInput, shown
 from control_plane.core.selectors import Selector
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.identity.agent_record import AgentRecord
+from control_plane.identity.quarantine import Quarantined
 
 T = TypeVar("T")
 Row = RowMapping
@@ -145,6 +146,15 @@ def read_bundle(row: Row) -> Bundle:
         )
 
     return _read("bundles", row["trust_domain"], read)
+
+
+def read_quarantined(row: Row) -> Quarantined:
+    """A row of `quarantine` as a value."""
+    return _read(
+        "quarantine",
+        row["spiffe_id"],
+        lambda: Quarantined(SpiffeId.parse(row["spiffe_id"]), row["reason"], row["by"], row["at"]),
+    )
 
 
 def _text(data: bytes) -> str:

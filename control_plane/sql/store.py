@@ -16,7 +16,14 @@ from control_plane.identity.ports import (
     EntryUpdate,
     JoinToken,
 )
-from control_plane.sql import agent_queries, bundle_queries, change_queries, entry_queries
+from control_plane.identity.quarantine import Quarantined
+from control_plane.sql import (
+    agent_queries,
+    bundle_queries,
+    change_queries,
+    entry_queries,
+    quarantine_queries,
+)
 from control_plane.sql.database import open_engine
 from control_plane.sql.thread import SqlThread
 
@@ -166,6 +173,17 @@ class SqlStore:
             lambda connection: bundle_queries.find(connection, trust_domain),
         )
         return found or Bundle(trust_domain)
+
+    async def quarantine(self, member: Quarantined) -> bool:
+        return await self.thread.write(
+            f"quarantining {member.spiffe_id}", lambda connection: quarantine_queries.add(connection, member)
+        )
+
+    async def release(self, spiffe_id: SpiffeId) -> bool:
+        return await self.thread.write(
+            f"releasing {spiffe_id} from quarantine",
+            lambda connection: quarantine_queries.remove(connection, spiffe_id),
+        )
 
     async def changes_after(self, sequence: int) -> ChangeSet:
         return await self.thread.read(

@@ -20,7 +20,7 @@ changes = Table(
     "changes",
     metadata,
     Column("sequence", Integer, primary_key=True, autoincrement=False),
-    Column("kind", Text, nullable=False),  # entry, agent, bundle, authority
+    Column("kind", Text, nullable=False),  # entry, agent, bundle, authority, policy, quarantine
     Column("key", Text, nullable=False),
     Index("changes_by_key", "kind", "key"),
 )
@@ -87,4 +87,83 @@ authority_state = Table(
     Column("id", Integer, primary_key=True),
     Column("version", Integer, nullable=False),
     Column("document", Text, nullable=False),
+)
+
+# One row: grows with each change of `quarantine`.
+quarantine_head = Table(
+    "quarantine_head",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("revision", Integer, nullable=False),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("spiffe_id", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+)
+
+policy_keys = Table(
+    "policy_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("retired", Boolean, nullable=False),
+)
+
+# A row is written once and never changed.
+policy_versions = Table(
+    "policy_versions",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("digest", Text, nullable=False),
+    Column("content_digest", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("key_id", Text, nullable=False),
+)
+
+policy_steps = Table(
+    "policy_steps",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("document", Text, nullable=False),
+)
+
+# The payload of what is no longer in force is dropped: it follows from version and assignment.
+policy_assignments = Table(
+    "policy_assignments",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("percent", Integer, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("key_id", Text, nullable=False),
+)
+
+# Answers of changes that were asked for under a key, so that asking again changes nothing.
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_digest", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("at", Integer, nullable=False, index=True),
 )

@@ -2,8 +2,8 @@
 
 The certificate for spiffe://<trust domain>/spire/server is issued by ourselves, in memory, and replaced at
 half of its life, when its authority is tainted or gone, or when another one signs; open connections keep
-theirs. A banned or evicted agent, and whoever came by an authority that is trusted no more, loses its
-connection within a second.
+theirs. A banned, evicted or quarantined agent, and whoever came by an authority that is trusted no more,
+loses its connection within a second.
 """
 
 import asyncio
@@ -135,19 +135,24 @@ class NodeListener:
             self._log.warning("connections_closed", reason="authority revoked", count=closed)
 
     def _on_changes(self, effects: Effects) -> None:
-        agents = self._parts.replica.index.agents
+        index = self._parts.replica.index
         for agent_id in effects.agents:
             self._parts.confirmations.forget(agent_id)
-            record = agents.get(agent_id)
-            if record is None or record.banned:
+            record = index.agents.get(agent_id)
+            if record is None or record.banned or agent_id in index.quarantine:
                 self._cut_off(agent_id)
 
     def _cut_off(self, agent_id: SpiffeId) -> None:
         if self._server is None:
             return
-        verdict = judge_serial(self._parts.replica.index.agents.get(agent_id), 0)
+        index = self._parts.replica.index
+        verdict = judge_serial(index.agents.get(agent_id), 0)
         words = "is banned" if verdict is Verdict.BANNED else "is not attested any more"
         refusal = PermissionDenied(f"agent {agent_id} {words}", reason=verdict.reason)
+        if verdict not in (Verdict.BANNED, Verdict.NOT_ATTESTED):
+            # Without a reason that agents act upon: it tries again until it is released.
+            words = "is quarantined"
+            refusal = PermissionDenied(f"agent {agent_id} {words}")
 
         def its_own(peer: Peer) -> bool:
             caller = is_known(peer)

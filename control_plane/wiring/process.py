@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from control_plane.api.context import ServerContext, Ttls
@@ -22,10 +22,12 @@ from control_plane.identity.issuance import IssuanceSettings, Issuer
 from control_plane.identity.journal import Journal
 from control_plane.identity.replica import Replica
 from control_plane.identity.trust import Trust, merged
+from control_plane.rollout.push import PushedPolicies
 from control_plane.runtime.clock import Clock, SystemClock
 from control_plane.runtime.log import get_logger
 from control_plane.settings import ServerSettings
 from control_plane.sql.authority_store import SqlAuthorityStore
+from control_plane.sql.rollout_store import SqlRolloutStore
 from control_plane.sql.store import SqlStore
 
 MANAGEMENT_JOURNAL: Final = 0  # issuers count from 1
@@ -42,6 +44,8 @@ class Parts:
         trust_domain = settings.trust_domain
         self.store = SqlStore(settings.database, trust_domain, os.urandom)
         self.authority_store = SqlAuthorityStore(self.store.thread, trust_domain)
+        self.rollout_store = SqlRolloutStore(self.store.thread)
+        self.policies = PushedPolicies()
         self.replica = Replica(self.store, Index(trust_domain))
         self.trust = Trust(trust_domain, self.replica.index)
         self.keys = DiskKeyManager(settings.key_dir, settings.key_passphrase, random_bytes=os.urandom)
@@ -61,6 +65,7 @@ class Parts:
         )
         self.confirmations = Confirmations(self.store)
         self._stale = asyncio.Event()
+        self._stale_policies = asyncio.Event()
         self.replica.listen(self._on_changes)
         self.context = self._context()
 
@@ -68,6 +73,7 @@ class Parts:
         """Loads everything. Raises what storage raises."""
         await self.replica.refresh()
         await self.reload()
+        await self.reload_policies()
         await self.journal.start()
 
     async def close(self) -> None:
@@ -93,29 +99,45 @@ class Parts:
             self.replica.tell_all()
         self.authority.reload(state)
 
+    async def reload_policies(self) -> None:
+        """Pushes what is assigned now, by the keys that are published now."""
+        if self.policies.swap(await self.rollout_store.pushed()):
+            self.replica.tell_all()
+
     async def run(self, stop: asyncio.Event) -> None:
         """Reloads whenever the change log says so; a failure is tried again, what was loaded stays."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._follow(stop, self._stale, self.reload, "authority_not_loaded"))
+            both.create_task(
+                self._follow(stop, self._stale_policies, self.reload_policies, "policies_not_loaded")
+            )
+
+    async def _follow(
+        self, stop: asyncio.Event, stale: asyncio.Event, reload: Callable[[], Awaitable[None]], failure: str
+    ) -> None:
         stopping = asyncio.ensure_future(stop.wait())
         try:
             while not stop.is_set():
-                stale = asyncio.ensure_future(self._stale.wait())
-                await asyncio.wait({stale, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                stale.cancel()
-                self._stale.clear()
+                news = asyncio.ensure_future(stale.wait())
+                await asyncio.wait({news, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+                stale.clear()
                 if stop.is_set():
                     return
                 try:
-                    await self.reload()
+                    await reload()
                 except GatehouseError as error:
-                    self.log.error("authority_not_loaded", reason=str(error))
+                    self.log.error(failure, reason=str(error))
                     await asyncio.wait({stopping}, timeout=RETRY_SECONDS)
-                    self._stale.set()
+                    stale.set()
         finally:
             stopping.cancel()
 
     def _on_changes(self, effects: Effects) -> None:
         if effects.authorities:
             self._stale.set()
+        if effects.policies:
+            self._stale_policies.set()
         if effects.bundles:
             self.trust.changed()
 
@@ -138,6 +160,7 @@ class Parts:
             store=self.store,
             replica=self.replica,
             trust=self.trust,
+            policies=self.policies,
             issuer=self.issuer,
             confirmations=self.confirmations,
             attestors=self._attestors(),

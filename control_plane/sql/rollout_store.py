@@ -1,0 +1,73 @@
+"""The life of policies over SQLite: hands each call to the SQL thread as one transaction."""
+
+from control_plane.rollout.assignment import Assignment, InForce, SignedBundle
+from control_plane.rollout.bundle import PolicyKey
+from control_plane.rollout.push import Pushed
+from control_plane.rollout.steps import Life, Step
+from control_plane.rollout.version import PolicySource, SignedVersion
+from control_plane.sql import policy_queries
+from control_plane.sql.thread import SqlThread
+
+
+class SqlRolloutStore:
+    """Implements `rollout.ports.RolloutStore`; what issuers have to know is in the change log too."""
+
+    def __init__(self, thread: SqlThread) -> None:
+        self._thread = thread
+
+    async def add_version(self, version: SignedVersion, source: PolicySource) -> None:
+        await self._thread.write(
+            "storing a policy version",
+            lambda connection: policy_queries.add_version(connection, version, source),
+        )
+
+    async def version(self, number: int) -> tuple[SignedVersion, Life]:
+        return await self._thread.read(
+            "reading a policy version", lambda connection: policy_queries.version(connection, number)
+        )
+
+    async def versions(self, before: int, limit: int) -> list[tuple[SignedVersion, Life]]:
+        return await self._thread.read(
+            "reading policy versions", lambda connection: policy_queries.versions(connection, before, limit)
+        )
+
+    async def source(self, number: int) -> PolicySource:
+        return await self._thread.read(
+            "reading a policy", lambda connection: policy_queries.source(connection, number)
+        )
+
+    async def add_step(self, life: Life, step: Step) -> Life:
+        return await self._thread.write(
+            "storing a step of a policy", lambda connection: policy_queries.add_step(connection, life, step)
+        )
+
+    async def in_force(self) -> InForce:
+        return await self._thread.read("reading what is in force", policy_queries.in_force)
+
+    async def assign(self, life: Life, step: Step, assignment: Assignment, bundle: SignedBundle) -> Life:
+        return await self._thread.write(
+            f"assigning policy version {assignment.version}",
+            lambda connection: policy_queries.assign(connection, life, step, assignment, bundle),
+        )
+
+    async def assignments(self, before: int, limit: int) -> list[Assignment]:
+        return await self._thread.read(
+            "reading assignments", lambda connection: policy_queries.assignments(connection, before, limit)
+        )
+
+    async def add_key(self, key: PolicyKey) -> None:
+        await self._thread.write(
+            "publishing a policy key", lambda connection: policy_queries.add_key(connection, key)
+        )
+
+    async def retire_key(self, key_id: str) -> None:
+        await self._thread.write(
+            "retiring a policy key", lambda connection: policy_queries.retire_key(connection, key_id)
+        )
+
+    async def keys(self) -> list[PolicyKey]:
+        return await self._thread.read("reading policy keys", policy_queries.keys)
+
+    async def pushed(self) -> Pushed:
+        """See `rollout.push.PushStore`."""
+        return await self._thread.read("reading what is pushed", policy_queries.pushed)
