@@ -34,6 +34,9 @@ _AMBIGUOUS: Final = re.compile(
 _CORE_NUMBER: Final = re.compile(
     r"[-+]?(?:0o[0-7]+|0x[0-9a-fA-F]+|(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
 )
+_PRINTABLE: Final = re.compile(r"[ !#-\[\]-~]*")
+"""Texts that stand between double quotes as they are."""
+_AMBIGUOUS_WORD: Final = object()
 _PLAIN: Final = re.compile(r"[A-Za-z_/][A-Za-z0-9_./\-]*")
 
 
@@ -133,6 +136,8 @@ def _spelled(text: str) -> str:
 
 def _quoted(text: str) -> str:
     """Double quotes with JSON's escapes; YAML wants astral characters and DEL escaped its own way."""
+    if _PRINTABLE.fullmatch(text):
+        return f'"{text}"'
     parts = (
         json.dumps(character)[1:-1] if ord(character) <= 0xFFFF else f"\\U{ord(character):08x}"
         for character in text
@@ -148,18 +153,30 @@ def _read_differently(text: str) -> bool:
     return any(pattern.match(text) for _, pattern in resolvers)
 
 
+@functools.lru_cache(maxsize=65536)
+def _plain_value(text: str) -> Node:
+    """What a word without quotes means, or _AMBIGUOUS_WORD."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return _AMBIGUOUS_WORD if _read_differently(text) else text
+
+
 class _Reader:
     """Builds plain values from parser events, so that every refusal knows its place."""
 
     def __init__(self, text: str, what: str) -> None:
-        self._events = yaml.parse(text, Loader=_LOADER)
+        self._next = _LOADER(text).get_event  # the parser itself: `yaml.parse` wraps each event once more
         self._what = what
         self._nodes = 0
 
     def documents(self) -> Iterator[Node]:
-        for event in self._events:
+        while (event := self._next()) is not None:
             if isinstance(event, yaml.DocumentStartEvent):
-                yield self._node(next(self._events), 0)
+                yield self._node(self._next(), 0)
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
         self._nodes += 1
@@ -178,37 +195,32 @@ class _Reader:
             return self._scalar(event)
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
-            while not isinstance(inner := next(self._events), yaml.SequenceEndEvent):
+            while not isinstance(inner := self._next(), yaml.SequenceEndEvent):
                 items.append(self._node(inner, depth + 1))
             return items
         return self._mapping(depth)
 
     def _mapping(self, depth: int) -> Node:
         found: dict[str, Node] = {}
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._node(event, depth + 1)
             if not isinstance(key, str):
                 raise InvalidInput(f"{self._at(event)}: key {shown(key)} is not a text", hint="quote it")
             if key in found:
                 raise InvalidInput(f"{self._at(event)}: key {shown(key)} stands twice in one mapping")
-            found[key] = self._node(next(self._events), depth + 1)
+            found[key] = self._node(self._next(), depth + 1)
         return found
 
     def _scalar(self, event: yaml.ScalarEvent) -> Node:
         text: str = event.value
         if event.style or event.tag == "!":
             return text
-        if text in _WORDS:
-            return _WORDS[text]
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-        if _read_differently(text):
+        value = _plain_value(text)
+        if value is _AMBIGUOUS_WORD:
             raise InvalidInput(
                 f"{self._at(event)}: YAML 1.1 and 1.2 read {shown(text)} differently", hint="quote it"
             )
-        return text
+        return value
 
     def _at(self, event: yaml.Event) -> str:
         mark = event.start_mark
