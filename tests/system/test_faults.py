@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from bench.reconnect import Keys, Member, enrol
+from bench._members import Keys, Member, enrol
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import GatehouseError, PermissionDenied, Unauthenticated
 from control_plane.core.spiffe_id import TrustDomain, server_id
