@@ -13,6 +13,7 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag, group
+from control_plane.cli.policy_envoy import import_envoy
 from control_plane.cli.policy_explain import explain
 from control_plane.cli.policy_files import FolderArgument, read_project, read_text, shipped
 from control_plane.cli.policy_manifests import compile_policy, render
@@ -25,6 +26,7 @@ app = group("Rego policies: check, test, compile, prove, render.")
 app.command(name="compile")(compile_policy)
 app.command()(render)
 app.command()(explain)
+app.command(name="import-envoy")(import_envoy)
 app.command()(diff)
 app.command(name="callers-of")(callers_of)
 app.command(name="reachable-from")(reachable_from)

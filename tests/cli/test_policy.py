@@ -308,3 +308,44 @@ def test_explain_refuses_what_it_cannot_ask(flags: tuple[str, ...], expected: st
     result = run("explain", STARTER, *flags)
     assert result.exit_code != 0
     assert expected in result.stderr.replace("\n", " ")
+
+
+ENVOY = """package envoy.authz
+
+default allow := false
+
+allow if {
+	input.attributes.request.http.path == "/people"
+	input.attributes.source.principal == "spiffe://gatehouse.test/ns/shop/sa/frontend"
+}
+"""
+
+
+def test_import_envoy_writes_a_project_that_checks_and_tells_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "p.rego").write_text(ENVOY)
+    (tmp_path / "old" / "p_test.rego").write_text("package p_test\ntest_x if true\n")
+    (tmp_path / "old" / "data.json").write_text('{"a": 1}')
+    result = run("import-envoy", tmp_path / "old", "--out", tmp_path / "new")
+    assert result.exit_code == 0
+    assert "p.rego:6  input.attributes.request.http.path  →  input.request.path" in result.stdout
+    assert "`/a?b=c` is `/a` here" in result.stdout
+    assert "left out: p_test.rego" in result.stdout
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"p.rego", "data.json"}
+    assert run("check", tmp_path / "new").exit_code == 0
+    assert "isn't empty" in run("import-envoy", tmp_path / "old", "--out", tmp_path / "new").stderr
+
+
+def test_import_envoy_writes_nothing_where_a_line_has_no_counterpart(tmp_path: Path) -> None:
+    (tmp_path / "p.rego").write_text("package my\nallow if input.parsed_body.x == 1\n")
+    assert "which package decides" in run("import-envoy", tmp_path, "--out", tmp_path / "new").stderr
+    result = run("import-envoy", tmp_path, "--out", tmp_path / "new", "--decision", "my/allow")
+    assert result.exit_code == 1
+    assert "p.rego:2  input.parsed_body.x" in result.stdout
+    assert not (tmp_path / "new").exists()
+
+
+def test_check_and_compile_name_the_command_that_rewrites(tmp_path: Path) -> None:
+    (tmp_path / "p.rego").write_text(ENVOY)
+    assert "gatehouse policy import-envoy" in run("check", tmp_path).stdout
+    assert "gatehouse policy import-envoy" in run("compile", tmp_path, "--inventory", INVENTORY).stderr

@@ -14,6 +14,7 @@ from policies.language.compiler.compiled import CompiledModules, CompiledRule, R
 from policies.language.compiler.graph import Path, branches
 from policies.language.compiler.terms import data_path
 from policies.language.diagnostics import Diagnostic, ErrorCode, did_you_mean, nearest
+from policies.language.schema import ENVOY_FIELDS
 from policies.language.syntax import ast
 from policies.language.syntax.ast import Body, Call, Expr, Ref, String, Term, Var
 from policies.language.types import (
@@ -276,6 +277,8 @@ class _Checker:
             hint = did_you_mean(name, known) or ""
             if near is None:
                 hint = f"{name} is no attribute here"
+            if reference.head == Var("input") and index == 0 and name in ENVOY_FIELDS:
+                hint = "that is the input of OPA's Envoy plugin: `gatehouse policy import-envoy` rewrites it"
         self.found.append(Diagnostic(operand.span, ErrorCode.TYPE, message, expected[:300], hint))
 
     def document(self, reference: Ref, environment: Environment) -> Type:

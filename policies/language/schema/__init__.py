@@ -26,6 +26,12 @@ from policies.language.types import (
 MAX_DEPTH: Final = 40
 INPUT_SCHEMA_FILE: Final = "input.schema.json"
 
+ENVOY_FIELDS: Final = frozenset({
+    "attributes", "parsed_path", "parsed_query", "parsed_body", "truncated_body", "source_principal",
+    "version",
+})  # fmt: skip
+"""First fields below `input` that only OPA's Envoy plugin has: `policies.envoy_input` rewrites them."""
+
 _PRIMITIVES: Final[dict[str, Type]] = {
     "null": NULL,
     "boolean": BOOLEAN,
