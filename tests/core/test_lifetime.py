@@ -25,16 +25,16 @@ def test_eighteen_hours_are_always_left(serial: int) -> None:
     window = leaf_window(ID, serial, NOW, DAY, issuer_not_after=FAR)
     renewal = renewal_instant(ID, serial, window.not_before, window.not_after)
     assert window.not_before == NOW - BACKDATE_SECONDS
-    assert NOW + int(0.97 * DAY) <= window.not_after <= NOW + DAY
+    assert NOW + int(0.96 * DAY) <= window.not_after <= NOW + DAY
     life = window.not_after - NOW
     assert NOW + 0.15 * life - 1 <= renewal <= NOW + 0.22 * life
-    assert window.not_after - renewal >= 18 * 3600
+    assert window.not_after - renewal >= 18.7 * 3600
 
 
 @given(st.integers(1, 2**130), st.integers(60, 400 * DAY))
-def test_no_leaf_ends_later_than_its_ttl_or_before_97_percent_of_it(serial: int, ttl: int) -> None:
+def test_no_leaf_ends_later_than_its_ttl_or_before_96_percent_of_it(serial: int, ttl: int) -> None:
     window = leaf_window(ID, serial, NOW, ttl, issuer_not_after=FAR)
-    assert 0.97 * ttl <= window.not_after - NOW <= ttl
+    assert 0.96 * ttl <= window.not_after - NOW <= ttl
 
 
 @given(st.integers(1, 2**130), st.integers(1, 10 * DAY), st.sampled_from([0, 10, 30, 120, 3600]))
@@ -53,13 +53,17 @@ def test_the_draw_is_the_same_for_everybody_and_differs_between_certificates() -
     assert abs(middle - (120 + 0.185 * (DAY - 120))) < 200, "evenly over the band"
 
 
-def test_the_two_draws_of_one_certificate_are_independent() -> None:
-    early = [leaf_window(ID, s, NOW, DAY, issuer_not_after=FAR).not_after for s in range(2000)]
-    renewals = [renewal_instant(ID, s, NOW, NOW + DAY) for s in range(2000)]
-    mean = (sum(early) / 2000, sum(renewals) / 2000)
-    covariance = sum((a - mean[0]) * (b - mean[1]) for a, b in zip(early, renewals, strict=True)) / 2000
-    spread = [sum((x - m) ** 2 for x in xs) / 2000 for xs, m in ((early, mean[0]), (renewals, mean[1]))]
-    assert abs(covariance) / (spread[0] * spread[1]) ** 0.5 < 0.1
+def test_what_was_signed_together_is_renewed_evenly() -> None:
+    instants = []
+    for serial in range(20_000):
+        window = leaf_window(ID, serial, NOW, DAY, issuer_not_after=FAR)
+        instants.append(renewal_instant(ID, serial, window.not_before, window.not_after) - NOW)
+    first, last = 0.15 * 0.96 * DAY, 0.22 * DAY
+    assert first - 1 <= min(instants) and max(instants) <= last
+    tenths = [0] * 10
+    for instant in instants:
+        tenths[min(int((instant - first) / (last - first) * 10), 9)] += 1
+    assert all(abs(count - 2000) < 200 for count in tenths), tenths
 
 
 def test_a_leaf_is_refused_rather_than_cut_short() -> None:
