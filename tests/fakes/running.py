@@ -23,6 +23,7 @@ from typing import Any
 
 TRUST_DOMAIN = "interop.test"
 DEADLINE_SECONDS = 40.0
+START_SECONDS = 100.0  # processes that start beside many others, on few cores
 BIN = Path(sys.executable).parent
 
 
@@ -109,7 +110,7 @@ class Process:
             assert self.is_alive, f"{what} ended instead of serving:\n{tail(self.log)}"
             return serves()
 
-        until(condition, f"{what} to serve", log=self.log)
+        until(condition, f"{what} to serve", seconds=START_SECONDS, log=self.log)
 
     def kill(self) -> None:
         """SIGKILL, as a crash would."""

@@ -208,6 +208,10 @@ def test_nothing_acknowledged_is_lost(running: ModuleType, place: Path) -> None:
                 time.sleep(dice.uniform(0.05, 1.0))
                 victim = _kill(dice, server, agent)
                 _recovered(running, server, agent, load, f"kill {number + 1} ({victim}, seed {SEED})")
+                if number % 50 == 49:
+                    print(
+                        f"{number + 1} kills, {len(load.entries)} entries, {len(load.serials)} certificates"
+                    )
         assert not load.errors
         _verify(server, load)
         server.stop()
