@@ -170,9 +170,9 @@ class _Fields:
 
 
 def _inbound(fields: _Fields) -> Inbound:
-    listen = fields.take("listen", Address.parse_local)
+    listen = fields.take("listen", _port)
     found = Inbound(
-        name=fields.take("name", _name, default=f"in-{listen.port}" if listen.port else ""),
+        name=fields.take("name", _name, default=f"in-{listen.port}"),
         listen=listen,
         upstream=fields.take("upstream", Address.parse),
         protocol=fields.take("protocol", _protocol),
@@ -202,17 +202,16 @@ def _check(service: ServiceDescription) -> None:
         ("listen address", [str(one.listen) for one in both]),
     ):
         for value in values:
-            if not value:
-                raise InvalidInput(f"reading the service {service.name}: an inbound has no {what}")
             if values.count(value) > 1:
                 raise InvalidInput(f"reading the service {service.name}: the {what} {value} is given twice")
-    for one in service.inbound:
-        if not one.listen.port:
-            # Policies speak about ports of the service, and a caller on a unix socket has no address.
-            raise InvalidInput(
-                f"reading the service {service.name}: inbound {one.name} listens on {one.listen},"
-                " an address and a port are expected"
-            )
+
+
+def _port(text: str) -> Address:
+    """Policies speak about ports of the service, and a caller on a unix socket has no address."""
+    found = Address.parse_local(text)
+    if not found.port:
+        raise InvalidInput(f"{shown(text)} is a unix socket, an address and a port are expected")
+    return found
 
 
 def _name(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A real Envoy in front of test services, fed by the agent's own services, with the policy of the test.
+"""Real Envoys between test services, fed by the agent's own services, with the policy of the test.
 
 The agent is the whole agent with the fake server; beside its socket there is a second one whose policy is a
 `FakeEnforcement`. Needs an `envoy`; without one the tests that start it are skipped with one line.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,22 +17,52 @@ from typing import Any
 
 import pytest
 
-from agent.enforcement.ports import Enforcement
+from agent.enforcement.ports import Enforcement, Ruling, WorkloadPolicy
 from agent.envoy.address import Address
 from agent.envoy.bootstrap import FLAGS, bootstrap
 from agent.envoy.description import ServiceDescription
+from agent.envoy.names import ALLOW, HTTP_RBAC, NETWORK_RBAC
 from agent.envoy.program import find_envoy
 from agent.envoy.wiring import EnvoyParts, build_envoy_parts
 from agent.refusals import Refusals
 from control_plane.core.errors import NotFound
+from control_plane.core.spiffe_id import SpiffeId
 from control_plane.runtime.clock import SystemClock
 from control_plane.runtime.transport import Limits, Server
 
+DOMAIN = "spiffe://agents.test"
+
+
+def admitting(destination: str, *callers: str) -> WorkloadPolicy:
+    """A policy that admits these callers to everything, in HTTP and TCP."""
+    principals = [{"authenticated": {"principal_name": {"exact": one}}} for one in callers]
+    policies = {"some": {"permissions": [{"any": True}], "principals": principals}} if callers else {}
+    http, tcp = (
+        {
+            "name": ALLOW,
+            "typed_config": {"@type": kind, **prefix, "rules": {"action": "ALLOW", "policies": policies}},
+        }
+        for kind, prefix in ((HTTP_RBAC, {}), (NETWORK_RBAC, {"stat_prefix": "x"}))
+    )
+    return WorkloadPolicy("n/w", SpiffeId.parse(destination), (http,), (tcp,))
+
+
+def enforcing(*policies: WorkloadPolicy, quarantined: tuple[str, ...] = (), sequence: int = 1) -> Enforcement:
+    """These policies in force."""
+    return Enforcement(
+        sequence=sequence,
+        version=sequence,
+        workloads={one.spiffe_id: one for one in policies},
+        quarantined=frozenset(map(SpiffeId.parse, quarantined)),
+        settled=True,
+    )
+
 
 class FakeEnforcement:
-    """An EnforcementSource that holds what the test puts in force."""
+    """An EnforcementSource that holds what the test puts in force, and decides as `judge` does."""
 
     def __init__(self) -> None:
+        self.judge: Callable[[SpiffeId, Any], Ruling] = lambda destination, request: Ruling(True, "a fake")
         self.current = Enforcement(settled=True)
         self._changed = asyncio.Event()
 
@@ -40,6 +71,10 @@ class FakeEnforcement:
         self.current = enforcement
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+    def decide(self, destination: SpiffeId, request: Any) -> Ruling:
+        """See Decisions."""
+        return self.judge(destination, request)
 
     async def changed(self, seen: Enforcement) -> Enforcement:
         """See EnforcementSource."""
@@ -58,13 +93,8 @@ class Envoy:
         self.admin = folder / f"{name}.adm"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(
-        self, description: dict[str, Any], socket: Path, *, delta: bool = True, level: str = "warning"
-    ) -> None:
-        """Starts it for a service."""
-        document = bootstrap(
-            ServiceDescription.parse(description), socket, Address(path=str(self.admin)), delta=delta
-        )
+    def start(self, document: Any, level: str = "warning") -> None:
+        """Starts it with a bootstrap configuration."""
         config = self.folder / f"{self.name}.json"
         config.write_text(json.dumps(document))
         command = [str(find_envoy()), "-c", str(config), *FLAGS, "--concurrency", "1", "-l", level]
@@ -83,12 +113,10 @@ class Envoy:
             writer.close()
         return text.partition("\r\n\r\n")[2]
 
-    async def stat(self, name: str) -> int:
-        """One counter or gauge; 0 if there is none."""
-        found = 0
-        for line in (await self.ask(f"/stats?filter=^{name}$")).splitlines():
-            found = int(line.rpartition(": ")[2])
-        return found
+    async def stat(self, pattern: str) -> int:
+        """The sum of the counters or gauges whose names match."""
+        found = (await self.ask(f"/stats?filter=^{pattern}$")).splitlines()
+        return sum(int(line.rpartition(": ")[2]) for line in found if ": " in line)
 
     async def live(self, *listeners: str, seconds: float = 20) -> None:
         """Waits until it takes connections on these listeners."""
@@ -121,7 +149,7 @@ class Envoy:
 
 
 class Lab:
-    """An agent, the policy in force, and Envoys."""
+    """An agent, the policy in force, Envoys, and the services behind them."""
 
     def __init__(self, run: Any, folder: Path) -> None:
         self.run = run
@@ -129,7 +157,9 @@ class Lab:
         self.enforcement = FakeEnforcement()
         self.socket = folder / "e.sock"
         self.envoys: list[Envoy] = []
+        self.ports: dict[str, int] = {}
         self.parts: EnvoyParts
+        self._services: list[asyncio.Server] = []
         self._server: Server | None = None
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -142,6 +172,7 @@ class Lab:
             agent.identities,
             agent.sessions,
             agent.broadcast,
+            self.enforcement,
             self.enforcement,
             clock,
             Refusals(clock, lambda: ""),
@@ -160,12 +191,119 @@ class Lab:
         if self._server is not None:
             await self._server.close(0)
 
-    def envoy(self, description: dict[str, Any], **options: Any) -> Envoy:
-        """Starts an Envoy."""
+    async def end(self) -> None:
+        """Ends everything."""
+        for envoy in self.envoys:
+            envoy.stop()
+        await self.close()
+        for each in self._services:
+            each.close()
+
+    def envoy(self, description: dict[str, Any], *, delta: bool = True, level: str = "warning") -> Envoy:
+        """Starts an Envoy for a service."""
         one = Envoy(self.folder, description["name"])
         self.envoys.append(one)
-        one.start(description, self.socket, **options)
+        document = bootstrap(
+            ServiceDescription.parse(description), self.socket, Address(path=str(one.admin)), delta=delta
+        )
+        one.start(document, level)
         return one
+
+    async def pair(self, *, delta: bool = True, server: str = f"{DOMAIN}/pay") -> tuple[Envoy, Envoy]:
+        """Envoys of `web` and `pay`. Web finds pay's HTTP service at the port `http`, its TCP service at
+        `tcp`, each with mutual TLS between the two, and expects `server` there."""
+        http, tcp = await self._listen(mirror), await self._listen(echo)
+        self.ports = {name: free_port() for name in ("http-in", "tcp-in", "http", "tcp")}
+        at = {name: f"127.0.0.1:{port}" for name, port in self.ports.items()}
+        pay = {
+            "name": "pay",
+            "spiffe_id": f"{DOMAIN}/pay",
+            "access_log": str(self.folder / "access.log"),
+            "inbound": [
+                {"name": "http", "listen": at["http-in"], "upstream": http, "protocol": "http"},
+                {"name": "tcp", "listen": at["tcp-in"], "upstream": tcp, "protocol": "tcp"},
+            ],
+        }
+        web = {
+            "name": "web",
+            "spiffe_id": f"{DOMAIN}/web",
+            "outbound": [
+                {
+                    "name": name,
+                    "listen": at[name],
+                    "upstream": at[f"{name}-in"],
+                    "spiffe_id": server,
+                    "protocol": name,
+                }
+                for name in ("http", "tcp")
+            ],
+        }
+        envoys = self.envoy(pay, delta=delta), self.envoy(web, delta=delta)
+        for each in envoys:
+            await each.live("http", "tcp")
+        return envoys
+
+    async def status(self, path: str = "/", headers: str = "") -> int:
+        """The status of a request from web to pay."""
+        return (await self.request(path, headers))[0]
+
+    async def request(self, path: str = "/", headers: str = "") -> tuple[int, str]:
+        """Status and body; the body is the request as pay got it."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.ports["http"])
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n{headers}\r\n".encode("latin-1")
+        )
+        try:
+            answer = (await asyncio.wait_for(reader.read(), 10)).decode()
+        finally:
+            writer.close()
+        return int(answer.split()[1]), answer.partition("\r\n\r\n")[2]
+
+    async def until_status(self, wanted: int, seconds: float = 5) -> float:
+        """Asks until this is the answer; gives the seconds that it took."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        async with asyncio.timeout(seconds):
+            while await self.status() != wanted:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.01)
+        return loop.time() - start
+
+    async def _listen(self, handler: Callable[..., Any]) -> str:
+        server = await asyncio.start_server(handler, "127.0.0.1", 0)
+        self._services.append(server)
+        return f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An HTTP service that answers with the request; `/stream` answers a line each 50 ms, for ever."""
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        while True:
+            request = await reader.readuntil(b"\r\n\r\n")
+            if request.startswith(b"GET /stream"):
+                writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                while True:
+                    writer.write(b"5\r\ntick\n\r\n")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(request) + request)
+            await writer.drain()
+    writer.close()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A TCP service that sends back what it gets."""
+    with contextlib.suppress(OSError):
+        while data := await reader.read(1024):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+def free_port() -> int:
+    """A loopback port that nobody has at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -184,8 +322,16 @@ def lab(agent_in: Callable[..., Any], short_dir: Path) -> Callable[..., Any]:
             try:
                 yield it
             finally:
-                for envoy in it.envoys:
-                    envoy.stop()
-                await it.close()
+                await it.end()
 
     return running
+
+
+@pytest.fixture(name="admitting")
+def _admitting() -> Callable[..., WorkloadPolicy]:
+    return admitting
+
+
+@pytest.fixture(name="enforcing")
+def _enforcing() -> Callable[..., Enforcement]:
+    return enforcing
