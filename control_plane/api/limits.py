@@ -2,8 +2,13 @@
 
 As in SPIRE (reference spire.md b.1): one bucket an address and kind of work, batches cost their size, a call
 beyond the rate waits for its tokens within its deadline, a batch that no full bucket could hold fails at
-once. Local callers are never limited. Each process counts for itself. No waiting is unbounded: the queue
-of a bucket is at most `MAX_WAIT_SECONDS` long.
+once. Local callers are never limited. No waiting is unbounded: the queue of a bucket is at most
+`MAX_WAIT_SECONDS` long.
+
+Each process counts for itself, so an address whose connections reach all N issuers may spend N times the
+rate. That is meant: a limit keeps one address from using up an issuer, and an issuer is one processor. A
+share of 1/N each would be wrong for the common case, an agent with one connection: it would never get the
+rate that was set, and a batch that one full bucket holds would be refused.
 """
 
 import asyncio
