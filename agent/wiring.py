@@ -186,7 +186,7 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
 
     refusals = Refusals(clock, unheard)
     api = WorkloadApi(identities, sessions, broadcast, jwt_svids, clock, ready, refusals)
-    envoy = build_envoy_parts(identities, sessions, broadcast, policies, clock, refusals, ready)
+    envoy = build_envoy_parts(identities, sessions, broadcast, policies, policies, clock, refusals, ready)
     healthy = health(lambda: not ready())
     public = [service(workloadapi_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"], api), healthy]
     private = [

@@ -26,8 +26,8 @@ FIELDS: Final = (
     "RESPONSE_FLAGS",
     "CONNECTION_TERMINATION_DETAILS",
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
-    "DYNAMIC_METADATA(gatehouse.allow:enforced_effective_policy_id)",
-    "DYNAMIC_METADATA(gatehouse.deny:enforced_effective_policy_id)",
+    "DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)",
+    "DYNAMIC_METADATA(envoy.filters.http.ext_authz:lines)",
     "BYTES_RECEIVED",
     "BYTES_SENT",
     "DURATION",
@@ -44,6 +44,8 @@ def file_logs(path: str, extras: Extras) -> Extras:
     line = "\t".join(f"%{field}%" for field in FIELDS) + "\n"
     log: Json = {
         "name": "envoy.access_loggers.file",
+        # What still runs is reported to the agent every half second, and would fill the file.
+        "filter": {"log_type_filter": {"types": ["DownstreamPeriodic"], "exclude": True}},
         "typed_config": {
             "@type": FILE_LOG,
             "path": path,

@@ -1,29 +1,39 @@
 """Who gets through a listener: the filters of a workload's policy, as Envoy's JSON.
 
-An HTTP listener names five filters at all times, and their content comes by extension discovery (ECDS):
-a new policy holds from the next request on and no connection ends. What Envoy runs before it has heard from
-the agent is the default written here, which denies everything. A TCP listener carries its filters itself.
+An HTTP listener names two filters at all times, and their content comes by extension discovery (ECDS): a new
+policy holds from the next request on and no connection ends. What Envoy runs before it has heard from the
+agent is the default written here, which denies everything. A TCP listener carries its filters itself.
 
     gatehouse.quarantine   callers that are cut off; everybody, if the service itself is
-    gatehouse.tokens       checks tokens of end users and fills in their claims
-    gatehouse.deny         the policy's DENY
-    gatehouse.segmentation the ALLOW of segmentation: which connections may be
-    gatehouse.allow        the ALLOW of authorization: which requests may be; what it doesn't name is denied
+    gatehouse.policy       one chain, replaced as a whole, so that no request meets half of two policies:
+        gatehouse.tokens         checks tokens of end users and fills in their claims
+        gatehouse.deny           the policy's DENY
+        gatehouse.segmentation   the ALLOW of segmentation: which connections may be
+        gatehouse.allow          the ALLOW of authorization: which requests may be; the rest is denied
+      or, where Envoy can't say what Rego says, after the tokens
+        gatehouse.external       the agent judges every request
 
 What the policy means isn't decided here: the filters are those of the target `envoy-rbac`, proved.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from agent.enforcement.ports import WorkloadPolicy
 from agent.envoy.names import (
     ADS,
+    AGENT_CLUSTER,
     ALLOW,
+    COMPOSITE,
     DENY,
+    EXECUTE,
+    EXT_AUTHZ,
+    EXTERNAL,
     HTTP_RBAC,
     JWT_AUTHN,
+    MATCHING,
     NETWORK_RBAC,
+    POLICY,
     QUARANTINE,
     ROUTER,
     SEGMENTATION,
@@ -35,20 +45,16 @@ from control_plane.core.spiffe_id import SpiffeId
 
 FIRST_ANSWER: Final = "5s"  # how long a new listener waits for its filters before it opens, denying
 
-_KINDS: Final = {
-    QUARANTINE: HTTP_RBAC,
-    TOKENS: JWT_AUTHN,
-    DENY: HTTP_RBAC,
-    SEGMENTATION: HTTP_RBAC,
-    ALLOW: HTTP_RBAC,
-}
+ANSWER_SECONDS: Final = "2s"  # how long Envoy waits for the agent's judgement before it denies
+
+_KINDS: Final = {TOKENS: JWT_AUTHN, DENY: HTTP_RBAC, SEGMENTATION: HTTP_RBAC, ALLOW: HTTP_RBAC}
 _TCP_KINDS: Final = dict.fromkeys((DENY, SEGMENTATION, ALLOW), NETWORK_RBAC)
 
 
-def http_chain(external: Sequence[Json] = ()) -> list[Json]:
-    """The HTTP filters of a listener in order, the router last; `external` comes between ALLOW and it."""
+def http_chain() -> list[Json]:
+    """The HTTP filters of a listener in order, the router last."""
     router: Json = {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}
-    return [*(_discovered(name) for name in _KINDS), *external, router]
+    return [_discovered(QUARANTINE, HTTP_RBAC), _discovered(POLICY, MATCHING), router]
 
 
 def http_contents(
@@ -56,12 +62,16 @@ def http_contents(
 ) -> dict[str, Json]:
     """What those filters hold now, by name. Without a policy everything is denied."""
     found = _by_name(policy.http_filters if policy is not None else (), _KINDS)
+    if policy is not None and policy.custom:
+        # Tokens are Envoy's to check all the same; everything else is judged by the agent.
+        chain = {TOKENS: found[TOKENS]} if TOKENS in found else {}
+        chain[EXTERNAL] = _ASK_THE_AGENT
+    else:
+        chain = {ALLOW: _everybody_denied(HTTP_RBAC)} | found
+    ordered = [name for name in (*_KINDS, EXTERNAL) if name in chain]
     return {
         QUARANTINE: _quarantine(own, quarantined, HTTP_RBAC),
-        TOKENS: found.get(TOKENS, {"@type": JWT_AUTHN}),
-        DENY: found.get(DENY, _nobody_denied(HTTP_RBAC)),
-        SEGMENTATION: found.get(SEGMENTATION, _nobody_denied(HTTP_RBAC)),
-        ALLOW: found.get(ALLOW, _everybody_denied(HTTP_RBAC)),
+        POLICY: _at_once([{"name": name, "typed_config": chain[name]} for name in ordered]),
     }
 
 
@@ -80,17 +90,38 @@ def tcp_chain(policy: WorkloadPolicy | None, own: SpiffeId, quarantined: frozens
     ]
 
 
-def _discovered(name: str) -> Json:
-    kind = _KINDS[name]
-    denying = _everybody_denied(HTTP_RBAC)
-    kinds = list(dict.fromkeys((kind, HTTP_RBAC)))
+_ASK_THE_AGENT: Final[Json] = {
+    "@type": EXT_AUTHZ,
+    "transport_api_version": "V3",
+    "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_CLUSTER}, "timeout": ANSWER_SECONDS},
+    "failure_mode_allow": False,
+    "status_on_error": {"code": "ServiceUnavailable"},
+    "include_tls_session": True,
+    "metadata_context_namespaces": ["envoy.filters.http.jwt_authn"],
+}
+
+
+def _discovered(name: str, kind: str) -> Json:
     return {
         "name": name,
         "config_discovery": {
             "config_source": {**ADS, "initial_fetch_timeout": FIRST_ANSWER},
-            "default_config": denying,
-            "type_urls": kinds,
+            "default_config": _everybody_denied(HTTP_RBAC),
+            "type_urls": list(dict.fromkeys((kind, HTTP_RBAC))),
         },
+    }
+
+
+def _at_once(chain: list[Json]) -> Json:
+    """Several filters as the content of one, so that Envoy replaces them together."""
+    action = {
+        "name": POLICY,
+        "typed_config": {"@type": EXECUTE, "filter_chain": {"typed_config": chain}},
+    }
+    return {
+        "@type": MATCHING,
+        "extension_config": {"name": "composite", "typed_config": {"@type": COMPOSITE}},
+        "xds_matcher": {"on_no_match": {"action": action}},
     }
 
 

@@ -51,6 +51,17 @@ class Fleet:
                 told += 1
         return told
 
+    def drain_port(self, spiffe_id: SpiffeId, port: int) -> int:
+        """The same for the inbound listeners of a service on a port."""
+        names = {
+            one.name
+            for member in self._members.values()
+            if member.service.spiffe_id == spiffe_id
+            for one in member.service.inbound
+            if one.listen.port == port
+        }
+        return sum(self.drain(spiffe_id, name) for name in names)
+
     def wake_all(self) -> None:
         """Something is new to all."""
         for listener in tuple(self._members):

@@ -13,7 +13,16 @@ from agent.enforcement.ports import WorkloadPolicy
 from agent.envoy.address import Address
 from agent.envoy.description import Inbound, Outbound, Protocol, ServiceDescription
 from agent.envoy.filters import http_chain, tcp_chain
-from agent.envoy.names import CONNECTION_MANAGER, LISTENER, METADATA_KEY, ROUTER, TCP_PROXY, Json
+from agent.envoy.names import (
+    AGENT_CLUSTER,
+    CONNECTION_MANAGER,
+    GRPC_LOG,
+    LISTENER,
+    METADATA_KEY,
+    ROUTER,
+    TCP_PROXY,
+    Json,
+)
 from agent.envoy.tls import inbound_socket
 from control_plane.core.spiffe_id import SpiffeId
 
@@ -28,16 +37,30 @@ _HTTP2: Final[Json] = {
     "initial_connection_window_size": 1048576,
 }
 
+# Tells the agent what has been running for a while, so that what a new policy refuses is ended (`running`).
+_RUNNING: Final[Json] = {
+    "name": "envoy.access_loggers.http_grpc",
+    "filter": {"log_type_filter": {"types": ["DownstreamPeriodic"]}},
+    "typed_config": {
+        "@type": GRPC_LOG,
+        "common_config": {
+            "log_name": "gatehouse.running",
+            "transport_api_version": "V3",
+            "buffer_flush_interval": "0.1s",
+            "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_CLUSTER}},
+        },
+    },
+}
+RUNNING_INTERVAL: Final = "0.5s"
+
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What other parts add to listeners: filters that ask the agent, and access logs, by kind of listener."""
+    """What other parts add to listeners: access logs, by kind of listener."""
 
-    http_filters: tuple[Json, ...] = ()
     http_logs: tuple[Json, ...] = ()
     tcp_logs: tuple[Json, ...] = ()
     listener_logs: tuple[Json, ...] = ()
-    log_interval: str = ""  # also for requests and connections that still run; empty: only at their end
 
 
 def inbound_listener(
@@ -95,7 +118,8 @@ def _listener(one: Inbound | Outbound, chain: Json, direction: str, extras: Extr
 
 def _inbound_http(inbound: Inbound, extras: Extras) -> Json:
     manager = _manager(inbound, extras) | {
-        "http_filters": http_chain(extras.http_filters),
+        **_logging((*extras.http_logs, _RUNNING), RUNNING_INTERVAL),
+        "http_filters": http_chain(),
         "use_remote_address": True,
         "forward_client_cert_details": "SANITIZE_SET",
         "set_current_client_cert_details": {"uri": True},
@@ -139,7 +163,7 @@ def _manager(one: Inbound | Outbound, extras: Extras) -> dict[str, object]:
         },
         "http2_protocol_options": _HTTP2,
     }
-    return found | _logging(extras.http_logs, extras.log_interval)
+    return found | _logging(extras.http_logs)
 
 
 def _routes(cluster: str, action: Mapping[str, object]) -> Json:
@@ -149,11 +173,11 @@ def _routes(cluster: str, action: Mapping[str, object]) -> Json:
 
 def _tcp_proxy(one: Inbound | Outbound, extras: Extras) -> Json:
     config: dict[str, object] = {"@type": TCP_PROXY, "stat_prefix": one.name, "cluster": one.name}
-    config |= _logging(extras.tcp_logs, extras.log_interval)
+    config |= _logging(extras.tcp_logs)
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
 
 
-def _logging(logs: tuple[Json, ...], interval: str) -> dict[str, object]:
+def _logging(logs: tuple[Json, ...], interval: str = "") -> dict[str, object]:
     if not logs:
         return {}
     options = {"access_log_options": {"access_log_flush_interval": interval}} if interval else {}

@@ -14,6 +14,8 @@ from google.protobuf import empty_pb2
 from control_plane.runtime.transport import Call, Method, Reply, Requests, Service, snake_case
 
 SECRETS: Final = "envoy.service.secret.v3.SecretDiscoveryService"
+AUTHORIZATION: Final = "envoy.service.auth.v3.Authorization"
+ACCESS_LOGS: Final = "envoy.service.accesslog.v3.AccessLogService"
 AGGREGATED: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 Load = Callable[[], object]
@@ -38,11 +40,13 @@ def lazy_service(name: str, streams: Iterable[str], unary: Iterable[str], load: 
     return Service(name, {method.path: method for method in methods}, empty_pb2.DESCRIPTOR)
 
 
-def discovery_services(secrets: Load, aggregated: Load) -> list[Service]:
-    """SDS and ADS."""
+def envoy_services(secrets: Load, aggregated: Load, authorization: Load, running: Load) -> list[Service]:
+    """SDS, ADS, external authorization, and the access log service that hears of running requests."""
     return [
         lazy_service(SECRETS, ("StreamSecrets", "DeltaSecrets"), ("FetchSecrets",), secrets),
         lazy_service(AGGREGATED, ("StreamAggregatedResources", "DeltaAggregatedResources"), (), aggregated),
+        lazy_service(AUTHORIZATION, (), ("Check",), authorization),
+        lazy_service(ACCESS_LOGS, ("StreamAccessLogs",), (), running),
     ]
 
 

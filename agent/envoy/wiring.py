@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from agent.attest.sessions import Sessions
 from agent.broadcast import Broadcast
-from agent.enforcement.ports import EnforcementSource, WorkloadPolicy
+from agent.enforcement.ports import Decisions, EnforcementSource, WorkloadPolicy
 from agent.envoy.description import ServiceDescription
 from agent.envoy.fleet import Fleet
 from agent.envoy.listeners import Extras
-from agent.envoy.services import discovery_services
+from agent.envoy.services import envoy_services
 from agent.identities import Identities
 from agent.refusals import Refusals
 from control_plane.runtime.clock import Clock
@@ -39,6 +39,7 @@ def build_envoy_parts(
     sessions: Sessions,
     broadcast: Broadcast,
     enforcement: EnforcementSource,
+    decisions: Decisions,
     clock: Clock,
     refusals: Refusals,
     ready: Callable[[], str],
@@ -77,4 +78,14 @@ def build_envoy_parts(
             new_mark,
         )
 
-    return EnvoyParts(discovery_services(secrets, aggregated), fleet)
+    def authorization() -> object:
+        from agent.envoy.authorization import Authorization
+
+        return Authorization(identities, sessions, decisions, refusals)
+
+    def running() -> object:
+        from agent.envoy.running import RunningRequests
+
+        return RunningRequests(identities, sessions, enforcement, decisions, fleet, clock)
+
+    return EnvoyParts(envoy_services(secrets, aggregated, authorization, running), fleet)
