@@ -19,9 +19,9 @@ class WorkloadPolicy:
     """What the policy says for one workload, proved, ready for its Envoy.
 
     Filters are `{"name": …, "typed_config": {"@type": …, …}}`, named `gatehouse.tokens`, `gatehouse.deny`,
-    `gatehouse.segmentation` and `gatehouse.allow` in this order; the last is always there. `lines` maps the name of an RBAC policy (`http-allow-0000`)
-    to the Rego lines it comes from (`authz.rego:12`). `custom` says that Envoy's rules are narrower than
-    Rego, so that the agent is to be asked for what they don't admit.
+    `gatehouse.segmentation` and `gatehouse.allow` in this order; the last is always there. `lines` maps the
+    name of an RBAC policy (`authz-http-allow-0000`) to the Rego lines it comes from (`authz.rego:12`).
+    `custom` says that Envoy's rules are narrower than Rego, so that the agent judges every request.
     """
 
     workload: str
