@@ -69,6 +69,11 @@ def expect(data: bytes, offset: int, limit: int, tag: int) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=256)
+def encode_validity(not_before: int, not_after: int) -> bytes:
+    """The validity of a certificate, in Unix seconds (RFC 5280 section 4.1.2.5)."""
+    return encode(SEQUENCE, encode_time(not_before) + encode_time(not_after))
+
+
 def encode_time(unix_seconds: int) -> bytes:
     """UTCTime through 2049, GeneralizedTime from 2050 on (RFC 5280 section 4.1.2.5)."""
     day, seconds = divmod(unix_seconds, 86400)

@@ -112,7 +112,7 @@ def _expected_fields(request: SigningRequest, frame: "_Frame") -> tuple[bytes, .
         _VERSION_3,
         der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big")),
         frame.algorithm_and_issuer,
-        der.encode(der.SEQUENCE, der.encode_time(window.not_before) + der.encode_time(window.not_after)),
+        der.encode_validity(window.not_before, window.not_after),
         frame.subject,
         request.spki,
     )

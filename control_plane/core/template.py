@@ -72,7 +72,7 @@ class LeafTemplate:
             _VERSION_3,
             der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big")),
             self._algorithm_and_issuer,
-            der.encode(der.SEQUENCE, der.encode_time(window.not_before) + der.encode_time(window.not_after)),
+            der.encode_validity(window.not_before, window.not_after),
             self._subject,
             request.spki,
             der.encode(_EXTENSIONS, der.encode(der.SEQUENCE, b"".join(extensions))),

@@ -113,7 +113,7 @@ class Issuer:
                 prepared.append(self._leaf(item, spki, signer, now))
             except GatehouseError as error:
                 prepared.append(error)
-            if count % CHECKS_PER_TURN == 0:
+            if count % CHECKS_PER_TURN == 0 and count < len(items):
                 await asyncio.sleep(0)
         return await self._sign(prepared, signer, now)
 

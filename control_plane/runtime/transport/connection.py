@@ -27,6 +27,9 @@ _LARGEST_WRITE = 65_536
 _BYTES_PER_ANSWER = 8_192
 
 
+_ACKNOWLEDGE_WITHIN_SECONDS = 0.02
+
+
 class StreamGone(Exception):
     """The stream was reset or its connection lost; nothing can be sent on it any more."""
 
@@ -178,6 +181,7 @@ class LeanConnection(Connection):
         self._connection = engine
         self._transport = transport
         self.write_ready = Signal(is_set=True)
+        self._write_is_due = False
         self.stream_close_waiter = Signal()
         self.limits = limits
         self.gate = gate
@@ -218,6 +222,20 @@ class LeanConnection(Connection):
             self._transport.write(data)
             if self._transport.get_write_buffer_size() > self.limits.max_unsent_bytes:
                 self._transport.abort()
+
+    def write_with_reply(self) -> None:
+        """Leaves what h2 has prepared, which only acknowledges, to the reply that is being made.
+
+        A write costs two processes a turn in the kernel, and grpc-go sends a PING with most requests. What
+        waits is written after a moment if no reply has taken it along.
+        """
+        if not self._write_is_due:
+            self._write_is_due = True
+            asyncio.get_running_loop().call_later(_ACKNOWLEDGE_WITHIN_SECONDS, self._write_what_waits)
+
+    def _write_what_waits(self) -> None:
+        self._write_is_due = False
+        self.write_out()
 
     def flush(self) -> None:
         self.write_out()

@@ -99,10 +99,14 @@ class LeanProtocol(H2Protocol):
             connection.write_out()
             self._give_up(ErrorCodes.PROTOCOL_ERROR, type(error).__name__)
         else:
-            connection.write_out()
+            whole_request = False
             for event in received:
                 processor.process(event)
-            connection.write_out()
+                whole_request |= event.__class__ is events.StreamEnded and not self.client
+            if whole_request:
+                connection.write_with_reply()
+            else:
+                connection.write_out()
             if connection.gate.last_stream_id is not None:
                 self.peer_leaves(connection.gate.last_stream_id)
 

@@ -375,3 +375,30 @@ def test_random_frames_never_break_the_server(blobs: list[bytes]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
     assert problems == []
+
+
+@pytest.mark.parametrize("id", ["at-once", "slow"])
+def test_a_ping_that_comes_with_a_request_is_answered_with_the_reply_or_soon(
+    run: Run, services: Any, short_dir: Path, id: str
+) -> None:
+    message = entry_pb2.GetEntryRequest(id=id).SerializeToString()
+    request = frame(0, b"\0" + len(message).to_bytes(4, "big") + message, flags=1, stream=1)
+    ping = frame(6, b"bdp-ping")
+
+    async def main() -> None:
+        async with serving(services, short_dir) as (_, path):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            writer.write(HELLO)
+            greeting = await reader.read(65536)
+            while (4, 1) not in [(kind, flags) for kind, flags, _, _ in frames(greeting)]:
+                greeting += await reader.read(65536)
+            writer.write(ping + open_stream() + request)
+            async with asyncio.timeout(5):
+                received = await reader.read(65536)
+            answered = [(kind, flags, payload) for kind, flags, _, payload in frames(received)]
+            assert (6, 1, b"bdp-ping") in answered
+            # One write, so one read: the headers of the reply came along unless it takes its time.
+            assert (1 in [kind for kind, _, _ in answered]) is (id == "at-once")
+            writer.close()
+
+    run(main())
