@@ -265,7 +265,7 @@ class Reader:
             ) from error
 
     def _port(self, value: str) -> sp.Literal:
-        if not value.isdecimal() or not 0 <= int(value) <= 65535:
+        if not (value.isascii() and value.isdecimal() and len(value) <= 5 and int(value) <= 65535):
             raise InvalidInput(f"reading an AuthorizationPolicy: port {shown(value)} is none")
         port = self.target_port(int(value))
         return self.space.test(Interval(self.dimensions.port, ((port, port),)))

@@ -117,9 +117,14 @@ class ZtunnelReader:
             own, slash, account = value.rpartition("/")
             return self._service_account(own if slash else namespace, account)
         if name == "ports":
+            if not (value.isascii() and value.isdecimal() and len(value) <= 5):
+                raise InvalidInput(f"reading a ztunnel policy: port {shown(value)} is none")
             return self._port(int(value))
         dimension = self.dimensions.source_ip if name == "ipBlocks" else self.dimensions.destination_ip
-        return self.space.test(Interval(dimension, (network_span(value),)))
+        try:
+            return self.space.test(Interval(dimension, (network_span(value),)))
+        except ValueError as error:
+            raise InvalidInput(f"reading a ztunnel policy: address block {shown(value)}: {error}") from error
 
     def _list_match(self, match: Node) -> sp.Literal:
         parts = []

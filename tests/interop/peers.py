@@ -1,10 +1,10 @@
 """The real counterparts: where they are, and how they are built.
 
-`peers.py build` (that is `make peers`) compiles each into a cache outside the tree, with Go modules pinned in
-`go/*/go.mod`, through whatever module proxy the machine's `go` is configured for. A finished binary is moved
-into place by rename, so an interrupted build leaves nothing behind that looks finished, and a second run only
-looks. `GATEHOUSE_PEERS` may name a folder with binaries that are used instead. Nothing here is needed by
-`make up`; tests that want a peer skip when it is absent.
+`peers.py build` (that is `make peers`) compiles each into a cache outside the tree, or copies a file of a Go
+module there, with modules pinned in `go/*/go.mod`, through whatever module proxy the machine's `go` is
+configured for. What is finished is moved into place by rename, so an interrupted build leaves nothing behind
+that looks finished, and a second run only looks. `GATEHOUSE_PEERS` may name a folder with binaries that are
+used instead. Nothing here is needed by `make up`; tests that want a peer skip when it is absent.
 
 Stdlib only. It deliberately downloads nothing itself: `go` does, and checks sums.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -28,13 +29,17 @@ MINIMUM_GO = (1, 26)
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One foreign program: its Go module below `go/`, the package to build, the pinned version."""
+    """One foreign program: its Go module below `go/`, the package to build, the pinned version.
+
+    With `file` the peer is no program but that file of the module `package`.
+    """
 
     name: str
     version: str
     module: str
     package: str
     about: str
+    file: str = ""
 
     @property
     def cached(self) -> Path:
@@ -45,10 +50,19 @@ class Peer:
 
 PEERS = (
     Peer("gatehouse-peer-client", "", "client", ".", "workload and load source on go-spiffe 2.8.1"),
+    Peer("etcd", "3.7.0", "kubernetes", "go.etcd.io/etcd/server/v3", "the store of kube-apiserver"),
+    Peer(
+        "istio-crds", "1.31.1", "istio", "istio.io/api", "what Istio's objects look like",
+        file="kubernetes/customresourcedefinitions.gen.yaml",
+    ),
+    Peer(
+        "kube-apiserver", "1.37.0", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver",
+        "Kubernetes' own judgement of objects",
+    ),
     Peer("opa", "1.19.0", "opa", "github.com/open-policy-agent/opa", "Open Policy Agent"),
     Peer("spire-agent", "1.15.3", "spire", "github.com/spiffe/spire/cmd/spire-agent", "SPIRE's agent"),
     Peer("spire-server", "1.15.3", "spire", "github.com/spiffe/spire/cmd/spire-server", "SPIRE's server"),
-)
+)  # fmt: skip
 
 
 class CannotBuild(Exception):
@@ -74,7 +88,7 @@ def find(name: str) -> Path | None:
 
 
 def build(peer: Peer, go: str) -> Path:
-    """Compiles one peer, unless the cache has it. Raises `CannotBuild`."""
+    """Compiles or copies one peer, unless the cache has it. Raises `CannotBuild`."""
     target = peer.cached
     if target.is_file():
         return target
@@ -83,13 +97,22 @@ def build(peer: Peer, go: str) -> Path:
     _say(f"{peer.name}: building {peer.package} {peer.version}".rstrip())
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         output = Path(scratch) / peer.name
-        command = [go, "build", "-mod=readonly", "-trimpath", "-o", str(output), peer.package]
-        finished = subprocess.run(command, cwd=MODULES / peer.module, text=True, capture_output=True)
-        if finished.returncode != 0:
-            raise CannotBuild(f"{peer.name}: `{' '.join(command)}` failed:\n{finished.stderr[-2000:]}")
+        if peer.file:
+            module = json.loads(_go(peer, [go, "mod", "download", "-json", peer.package]))
+            shutil.copyfile(Path(module["Dir"]) / peer.file, output)
+        else:
+            _go(peer, [go, "build", "-mod=readonly", "-trimpath", "-o", str(output), peer.package])
         output.replace(target)
     _say(f"{peer.name}: built in {time.monotonic() - started:.0f} s, {target.stat().st_size >> 20} MiB")
     return target
+
+
+def _go(peer: Peer, command: list[str]) -> str:
+    """What a `go` command in the peer's module prints. Raises `CannotBuild` where it fails."""
+    finished = subprocess.run(command, cwd=MODULES / peer.module, text=True, capture_output=True)
+    if finished.returncode != 0:
+        raise CannotBuild(f"{peer.name}: `{' '.join(command)}` failed:\n{finished.stderr[-2000:]}")
+    return finished.stdout
 
 
 def find_go() -> str:

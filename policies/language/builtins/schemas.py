@@ -6,6 +6,7 @@ evaluation.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +18,7 @@ from referencing.exceptions import Unresolvable
 
 from policies.language.builtins.documents import json_unmarshal
 from policies.language.builtins.errors import BuiltinError, HaltError
+from policies.language.builtins.regular import compile_pattern
 from policies.language.serial import json_text
 from policies.language.values import Boolean, Value, boolean, from_python, to_python
 
@@ -46,13 +48,60 @@ def _whole(document: Any) -> Any:
 
 
 def _validator(schema: Any) -> Any:
-    kind = validators.validator_for(schema, default=jsonschema.Draft7Validator)
+    if not isinstance(schema, dict | bool):
+        raise BuiltinError(f"jsonschema: Invalid type. Expected: valid schema, given: {_kind(schema)}")
+    if isinstance(schema, dict) and not isinstance(schema.get("$schema", ""), str):
+        raise BuiltinError("jsonschema: Invalid type. Expected: string, given: $schema")
+    kind: Any = validators.validator_for(schema, default=jsonschema.Draft7Validator)
     _check_types(schema)
     try:
         kind.check_schema(schema)
     except SchemaError as error:
         raise BuiltinError(f"jsonschema: {error.message}") from error
-    return kind(schema, registry=Registry())
+    except RecursionError as error:
+        raise HaltError("a schema is nested too deep to be checked") from error
+    linear: Any = validators.extend(kind, _LINEAR)  # type: ignore[no-untyped-call]
+    return linear(schema, registry=Registry())
+
+
+def _search(pattern: str, text: str) -> bool:
+    """Unanchored, in time linear in the text: the library's own expressions may take exponential time."""
+    return compile_pattern(pattern).search(text) is not None
+
+
+def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not _search(pattern, instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _pattern_properties(
+    validator: Any, wanted: Any, instance: Any, _schema: Any
+) -> Iterator[ValidationError]:
+    for name, value in instance.items() if isinstance(instance, dict) else ():
+        for pattern, schema in wanted.items():
+            if _search(pattern, name):
+                yield from validator.descend(value, schema, path=name, schema_path=pattern)
+
+
+def _additional_properties(
+    validator: Any, rest: Any, instance: Any, schema: Any
+) -> Iterator[ValidationError]:
+    if not isinstance(instance, dict):
+        return
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    extra = [name for name in instance if name not in known and not any(_search(p, name) for p in patterns)]
+    if isinstance(rest, dict):
+        for name in extra:
+            yield from validator.descend(instance[name], rest, path=name)
+    elif extra and not rest:
+        yield ValidationError(f"additional properties: {', '.join(extra)}")
+
+
+_LINEAR = {
+    "pattern": _pattern,
+    "patternProperties": _pattern_properties,
+    "additionalProperties": _additional_properties,
+}
 
 
 def _check_types(schema: Any) -> None:
@@ -86,7 +135,7 @@ def _check_reference(schema: Any, reference: str) -> None:
     node = schema
     for step in reference[1:].split("/")[1:]:
         step = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list) and step.isdigit() and int(step) < len(node):
+        if isinstance(node, list) and step.isdecimal() and step.isascii() and int(step) < len(node):
             node = node[int(step)]
         elif isinstance(node, dict) and step in node:
             node = node[step]
@@ -117,6 +166,8 @@ def match_schema(document: Value, schema: Value) -> tuple[Value, ...]:
         raise HaltError(
             f"json.match_schema: the schema refers to {error.ref!r}, which is not part of it"
         ) from error
+    except RecursionError as error:
+        raise HaltError("json.match_schema: the schema refers to itself without end") from error
     found = [from_python(entry) for error in errors for entry in _described(error)]
     valid: Boolean = boolean(not errors)
     return valid, tuple(found)

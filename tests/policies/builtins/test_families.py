@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+import json
 import re
 import urllib.parse
 from datetime import UTC, datetime, timedelta
@@ -227,3 +228,33 @@ def test_reachable_is_the_closure(graph: dict[str, tuple[str, ...]], start: str)
             break
         reached = more
     assert CALL["graph.reachable"](Object(graph), (start,)) == reached
+
+
+@pytest.mark.parametrize("schema", ["6869", '"x"', "[1]", "null", '{"$schema": [1]}', '{"pattern": "(a"}'])
+def test_what_is_no_schema_is_refused(schema: str) -> None:
+    valid, why = CALL["json.verify_schema"](schema)
+    if valid is FALSE:
+        assert why.startswith("jsonschema: ")
+    with pytest.raises(BuiltinError):
+        CALL["json.match_schema"]('{"a": "b"}' if schema != '{"pattern": "(a"}' else '"a"', schema)
+
+
+def test_patterns_of_a_schema_are_matched_in_linear_time() -> None:
+    text = json.dumps("a" * 40 + "b")
+    for schema in (
+        {"pattern": "^(a+)+$"},
+        {"propertyNames": {"pattern": "^(a+)+$"}},
+        {"patternProperties": {"^(a+)+$": {"type": "number"}}, "additionalProperties": False},
+    ):
+        document = text if "pattern" in schema else json.dumps({json.loads(text): "x"})
+        valid, errors = CALL["json.match_schema"](document, json.dumps(schema))
+        assert valid is FALSE and len(errors) == 1, schema
+    valid, _ = CALL["json.match_schema"](
+        '{"aa": 1, "b": 2}', '{"patternProperties": {"^a+$": {"type": "number"}}, "properties": {"b": {}}}'
+    )
+    assert valid is TRUE
+
+
+def test_a_schema_that_refers_to_itself_without_end_stops() -> None:
+    with pytest.raises(BuiltinError, match="without end"):
+        CALL["json.match_schema"]("1", '{"$ref": "#"}')

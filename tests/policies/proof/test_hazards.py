@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from control_plane.core.errors import InvalidInput
 from policies import formula as f
 from policies.formula import PolicySet, WorkloadPolicy
 from policies.inventory import Inventory
@@ -317,3 +318,14 @@ def test_a_suffix_of_principals_leaves_the_scheme_out() -> None:
             for identity in ("ns/x", "a/ns/x", "a.org/b/ns/x", "a/ns/xy")
         }
         assert answers == {"ns/x": False, "a/ns/x": True, "a.org/b/ns/x": True, "a/ns/xy": False}
+
+
+@pytest.mark.parametrize("rule", [
+    {"from": [{"source": {"ipBlocks": ["05.0.0.0/8"]}}]}, {"from": [{"source": {"ipBlocks": ["x"]}}]},
+    {"to": [{"operation": {"ports": ["²"]}}]},
+])  # fmt: skip
+def test_values_that_are_none_are_refused_by_name(rule) -> None:
+    space, dimensions = Space(), Dimensions.of(strict=True)
+    for reader in (Reader(space, dimensions, Chain.TCP), ZtunnelReader(space, dimensions)):
+        with pytest.raises(InvalidInput):
+            reader.policy("shop", {"rules": [rule]})
