@@ -9,6 +9,7 @@ from typing import Final
 from agent import messages
 from agent.attest.process import ProcessEnded
 from agent.attest.sessions import Sessions
+from agent.enforcement.policies import Policies
 from agent.explain import near_misses
 from agent.identities import Identities
 from agent.jwt_svids import JwtSvids
@@ -28,11 +29,41 @@ MAX_LISTED: Final = 10_000
 class Admin:
     """Implements gatehouse.agent.v1.Admin."""
 
-    def __init__(self, identities: Identities, sessions: Sessions, node: Node, sync: Synchroniser) -> None:
+    def __init__(
+        self,
+        identities: Identities,
+        sessions: Sessions,
+        node: Node,
+        sync: Synchroniser,
+        policies: Policies,
+    ) -> None:
         self._identities = identities
         self._sessions = sessions
         self._node = node
         self._sync = sync
+        self._policies = policies
+
+    async def show_policy(self, call: Call, request: pb.ShowPolicyRequest) -> pb.ShowPolicyResponse:
+        """What is enforced, for whom, and which rule comes from which line."""
+        current = self._policies.current
+        return pb.ShowPolicyResponse(
+            sequence=current.sequence,
+            version=current.version,
+            digest=current.digest,
+            issued_at=current.issued_at,
+            settled=current.settled,
+            error=self._policies.error,
+            quarantined=sorted(map(str, current.quarantined)),
+            workloads=[
+                pb.EnforcedWorkload(
+                    workload=policy.workload,
+                    spiffe_id=str(policy.spiffe_id),
+                    judged_by_agent=policy.custom,
+                    rules=[pb.RuleLines(rule=rule, lines=lines) for rule, lines in policy.lines.items()],
+                )
+                for policy in current.workloads.values()
+            ],
+        )
 
     async def list_identities(
         self, call: Call, request: pb.ListIdentitiesRequest

@@ -213,6 +213,20 @@ def list_identities(
         cli_admin.list_identities(admin_socket(admin_socket_path, data_dir), output, timeout)
 
 
+@app.command("policy")
+def show_policy(
+    admin_socket_path: Annotated[Path | None, typer.Option(help="Admin socket.")] = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Form.HUMAN,
+    timeout: TimeoutFlag = 15.0,
+) -> None:
+    """Show which policy this node enforces, and the Rego line of each rule."""
+    with Errors(output):
+        from agent import cli_admin
+
+        cli_admin.show_policy(admin_socket(admin_socket_path, data_dir), output, timeout)
+
+
 @app.command()
 def healthcheck(
     socket_path: SocketFlag = None,

@@ -10,7 +10,7 @@ from control_plane.proto.gatehouse.agent.v1 import admin_pb2 as pb
 from control_plane.proto.grpc.health.v1 import health_pb2
 from control_plane.proto.spire.api.types import selector_pb2
 from control_plane.runtime.clock import SystemClock
-from control_plane.runtime.output import Form, Output
+from control_plane.runtime.output import Form, Output, escaped
 from control_plane.runtime.transport import Channel
 
 ADMIN = "/gatehouse.agent.v1.Admin/"
@@ -62,6 +62,53 @@ def list_identities(socket: Path, form: Form, timeout: float) -> None:
         )
     columns = ("spiffe_id", "selectors", "expires", "renews", "streams")
     Output(form).table(columns, rows, empty="this agent holds no identity")
+
+
+def show_policy(socket: Path, form: Form, timeout: float) -> None:
+    """Prints what this node enforces."""
+
+    async def work(channel: Channel) -> pb.ShowPolicyResponse:
+        return await channel.unary(
+            ADMIN + "ShowPolicy", pb.ShowPolicyRequest(), pb.ShowPolicyResponse, timeout=timeout
+        )
+
+    response = call(socket, work)
+    output = Output(form)
+    rows: list[dict[str, Any]] = [
+        {
+            "workload": each.workload,
+            "spiffe_id": each.spiffe_id,
+            "judged_by_agent": each.judged_by_agent,
+            "rules": {rule.rule: list(rule.lines) for rule in each.rules},
+        }
+        for each in response.workloads
+    ]
+    if form is Form.JSON:
+        known = {
+            name: getattr(response, name)
+            for name in ("sequence", "version", "digest", "issued_at", "settled", "error")
+        }
+        output.record({**known, "quarantined": list(response.quarantined), "workloads": rows})
+        return
+    if not response.sequence:
+        output.text("no policy is in force on this node: everything is denied")
+    else:
+        age = moment(response.issued_at, SystemClock().unix())
+        output.text(f"version {response.version} is in force (assignment {response.sequence}, made {age})")
+    if response.error:
+        output.text(escaped(f"what came last isn't enforced: {response.error}"))
+    for spiffe_id in response.quarantined:
+        output.text(f"quarantined: {spiffe_id}")
+    lines = [
+        {
+            "workload": row["workload"],
+            "rule": rule + (" (judged by the agent)" if row["judged_by_agent"] else ""),
+            "lines": ", ".join(found),
+        }
+        for row in rows
+        for rule, found in sorted(row["rules"].items())
+    ]
+    output.table(("workload", "rule", "lines"), lines, empty="no workload of this node is in the inventory")
 
 
 def healthcheck(socket: Path, form: Form, timeout: float) -> bool:

@@ -190,7 +190,9 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
     healthy = health(lambda: not ready())
     public = [service(workloadapi_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"], api), healthy]
     private = [
-        service(admin_pb2.DESCRIPTOR.services_by_name["Admin"], Admin(identities, sessions, node, sync)),
+        service(
+            admin_pb2.DESCRIPTOR.services_by_name["Admin"], Admin(identities, sessions, node, sync, policies)
+        ),
         service(
             logger_pb2.DESCRIPTOR.services_by_name["Logger"],
             Logger(settings.log_level, json=settings.log_json),

@@ -88,3 +88,47 @@ class NearMiss(_message.Message):
     spiffe_id: str
     missing: _containers.RepeatedCompositeFieldContainer[_selector_pb2.Selector]
     def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., missing: _Optional[_Iterable[_Union[_selector_pb2.Selector, _Mapping]]] = ...) -> None: ...
+
+class ShowPolicyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ShowPolicyResponse(_message.Message):
+    __slots__ = ("sequence", "version", "digest", "issued_at", "settled", "error", "quarantined", "workloads")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_AT_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    WORKLOADS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    version: int
+    digest: str
+    issued_at: int
+    settled: bool
+    error: str
+    quarantined: _containers.RepeatedScalarFieldContainer[str]
+    workloads: _containers.RepeatedCompositeFieldContainer[EnforcedWorkload]
+    def __init__(self, sequence: _Optional[int] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., issued_at: _Optional[int] = ..., settled: _Optional[bool] = ..., error: _Optional[str] = ..., quarantined: _Optional[_Iterable[str]] = ..., workloads: _Optional[_Iterable[_Union[EnforcedWorkload, _Mapping]]] = ...) -> None: ...
+
+class EnforcedWorkload(_message.Message):
+    __slots__ = ("workload", "spiffe_id", "judged_by_agent", "rules")
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_BY_AGENT_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    workload: str
+    spiffe_id: str
+    judged_by_agent: bool
+    rules: _containers.RepeatedCompositeFieldContainer[RuleLines]
+    def __init__(self, workload: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., judged_by_agent: _Optional[bool] = ..., rules: _Optional[_Iterable[_Union[RuleLines, _Mapping]]] = ...) -> None: ...
+
+class RuleLines(_message.Message):
+    __slots__ = ("rule", "lines")
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    rule: str
+    lines: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, rule: _Optional[str] = ..., lines: _Optional[_Iterable[str]] = ...) -> None: ...
