@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,13 +23,12 @@ import pytest
 
 from bench._members import Keys, Member, enrol
 from control_plane.core.bundle import Bundle
-from control_plane.core.errors import GatehouseError, PermissionDenied, Unauthenticated
+from control_plane.core.errors import GatehouseError, PermissionDenied
 from control_plane.core.spiffe_id import TrustDomain, server_id
 from control_plane.core.svid import X509Svid
 from control_plane.identity.journal_reader import read_journals
 from control_plane.identity.ledger import X509Record
 from control_plane.proto import workloadapi_pb2 as workload
-from control_plane.proto.gatehouse.node.v1 import node_pb2
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.server.svid.v1 import svid_pb2
 from control_plane.runtime.tls import TlsClient
@@ -38,7 +37,6 @@ from control_plane.runtime.transport import Channel
 pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.timeout(240)]
 UID = f"unix:uid:{os.getuid()}"
 ENTRY, SVID = "/spire.api.server.entry.v1.Entry/", "/spire.api.server.svid.v1.SVID/"
-WATCH = "/gatehouse.node.v1.Node/Watch"
 HEADER = (("workload.spiffe.io", "true"),)
 SOON_SECONDS = 5.0  # "about a second" on a machine that has much else to do
 SILENT = 1000
@@ -60,13 +58,6 @@ def serving(running: ModuleType, folder: Path) -> Iterator[Any]:
     server = running.GatehouseServer(folder, extra=("--issuers", "1"))
     with running.stopping(server):
         yield server.run()
-
-
-@pytest.fixture(scope="module")
-def shared(running: ModuleType) -> Iterator[Any]:
-    """A server for the tests that leave it running and take no entry for themselves."""
-    with running.short_folder() as folder, serving(running, folder) as server:
-        yield server
 
 
 def member(server: Any) -> tuple[Member, Keys, Bundle]:
@@ -338,52 +329,6 @@ def has_identity(agent: Any) -> bool:
             return False
 
     return bool(run(ask()))
-
-
-async def until_cut(
-    server: Any, who: Member, bundle: Bundle, act: Callable[[], Any]
-) -> tuple[GatehouseError, float]:
-    """Opens the push stream, acts, and waits for the stream's end: what it said, and how long that took."""
-    async with (
-        channel_of(server, who, bundle) as channel,
-        channel.server_stream(WATCH, node_pb2.WatchRequest(), node_pb2.WatchResponse) as stream,
-    ):
-        assert await stream.receive() is not None
-        await asyncio.to_thread(act)
-        acted = time.monotonic()
-        try:
-            async with asyncio.timeout(30):
-                while await stream.receive() is not None:
-                    pass
-        except GatehouseError as error:
-            return error, time.monotonic() - acted
-    raise AssertionError("the stream ended well")
-
-
-@pytest.mark.parametrize("how", ["ban", "evict"])
-def test_an_agent_that_is_taken_out_loses_its_stream(shared: Any, how: str) -> None:
-    who, _, bundle = member(shared)
-    error, seconds = run(
-        until_cut(shared, who, bundle, lambda: shared.cli("agent", how, "--spiffe-id", str(who.id)))
-    )
-    assert isinstance(error, PermissionDenied), error
-    assert error.reason.name == ("AGENT_BANNED" if how == "ban" else "AGENT_NOT_ATTESTED")
-    assert seconds < SOON_SECONDS
-
-
-def test_whoever_came_by_a_revoked_authority_loses_the_stream(shared: Any) -> None:
-    who, _, _ = member(shared)
-    authority = ("authority", "x509")
-    listed = shared.cli(*authority, "show")["authorities"]
-    [old] = [each["authority_id"] for each in listed if each["status"].lower() == "active"]
-    for step in (("prepare",), ("activate",), ("taint", "--authority-id", old)):
-        shared.cli(*authority, *step)
-    # The server's own certificate is by the new authority from now on; the agent's is still by the old one.
-    bundle = Bundle.parse_pem(TrustDomain(shared.trust_domain), shared.bundle_file().read_text())
-    revoke = (*authority, "revoke", "--authority-id", old)
-    error, seconds = run(until_cut(shared, who, bundle, lambda: shared.cli(*revoke)))
-    assert isinstance(error, Unauthenticated), error
-    assert seconds < SOON_SECONDS
 
 
 def test_an_agent_serves_from_its_cache_while_the_server_is_away(
