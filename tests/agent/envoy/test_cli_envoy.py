@@ -1,0 +1,182 @@
+"""`gatehouse-agent envoy` as people run it, and Envoy as it comes out of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.envoy.program import find_envoy
+from control_plane.core.errors import NotFound
+
+SERVICE = """
+name = "pay"
+spiffe_id = "spiffe://agents.test/pay"
+
+[[inbound]]
+name = "http"
+listen = "127.0.0.1:{port}"
+upstream = "127.0.0.1:1"
+protocol = "grpc"
+
+[[outbound]]
+name = "db"
+listen = "unix:{folder}/db.sock"
+upstream = "db.test:9432"
+spiffe_id = "spiffe://agents.test/db"
+protocol = "tcp"
+"""
+
+
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "agent", "envoy", *arguments,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+async def command(*arguments: str, text: str = "") -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    process = await start(*arguments)
+    out, err = await asyncio.wait_for(process.communicate(text.encode()), 50)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def described(folder: Path, port: int = 8443) -> str:
+    path = folder / "pay.toml"
+    path.write_text(SERVICE.format(port=port, folder=folder))
+    return str(path)
+
+
+def test_what_is_written_is_complete_and_envoy_takes_it(short_dir: Path, run_async: Any) -> None:
+    out = short_dir / "envoy.json"
+
+    async def work() -> None:
+        for dialect in ((), ("--sotw",)):
+            code, printed, told = await command(
+                "bootstrap",
+                "--service",
+                described(short_dir),
+                "--out",
+                str(out),
+                "--data-dir",
+                str(short_dir),
+                *dialect,
+            )
+            assert (code, printed) == (0, "") and "--drain-time-s 1" in told
+            document = json.loads(out.read_text())
+            assert (
+                document["node"]["metadata"]["gatehouse"]["service"]["spiffe_id"]
+                == "spiffe://agents.test/pay"
+            )
+            assert document["admin"]["address"]["pipe"] == {
+                "path": f"{short_dir}/pay.admin.sock",
+                "mode": 0o600,
+            }
+            assert str(short_dir / "agent.sock") in out.read_text()
+            assert ("DELTA_GRPC" in out.read_text()) != bool(dialect)
+            assert "PRIVATE KEY" not in out.read_text()
+            try:
+                binary = find_envoy()
+            except NotFound as error:
+                pytest.skip(str(error))
+            check = await asyncio.create_subprocess_exec(
+                binary, "--mode", "validate", "-c", str(out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            answer, _ = await asyncio.wait_for(check.communicate(), 50)
+            assert check.returncode == 0 and b"warning" not in answer, answer.decode()
+
+    run_async(work())
+
+
+def test_the_description_may_come_on_standard_input(run_async: Any) -> None:
+    async def work() -> None:
+        text = SERVICE.format(port=8443, folder="/run")
+        code, printed, _ = await command(
+            "bootstrap",
+            "--service",
+            "-",
+            "--admin",
+            "127.0.0.1:9901",
+            "--socket-path",
+            "/run/agent.sock",
+            text=text,
+        )
+        address = json.loads(printed)["admin"]["address"]["socket_address"]
+        assert code == 0 and address == {"address": "127.0.0.1", "port_value": 9901}
+
+    run_async(work())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("listen =", "lisen ="), "reading inbound 1: listen is missing"),
+        (('protocol = "grpc"', 'protocol = "grcp"'), "isn't a protocol: one of http, http2, grpc, tcp"),
+        (('name = "pay"', 'name = "pay"\nport = "1"'), "there is no 'port'"),
+        (("[[inbound]]", "[[inbound]"), "reading the service description"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(
+    short_dir: Path, run_async: Any, change: tuple[str, str], told: str
+) -> None:
+    path = Path(described(short_dir))
+    path.write_text(path.read_text().replace(*change, 1))
+
+    async def work() -> None:
+        code, printed, errors = await command("bootstrap", "--service", str(path))
+        assert (code, printed) == (1, "") and told in errors and "Traceback" not in errors
+        assert errors.startswith(f"gatehouse-agent: {path}: ") or "reading the service description" in errors
+
+    run_async(work())
+
+
+def test_run_becomes_envoy(lab: Any, entry: Any, run_async: Any, short_dir: Path) -> None:
+    async def work() -> None:
+        async with lab(entry("e1", "/pay")) as it:
+            folder = short_dir / "run"
+            process = await start(
+                "run",
+                "--service",
+                described(short_dir, free_port()),
+                "--run-dir",
+                str(folder),
+                "--socket-path",
+                str(it.socket),
+            )
+            try:
+                await it.run.until(lambda: len(it.parts.fleet) == 1, "Envoy asks", 20)
+                assert (Path("/proc") / str(process.pid) / "exe").readlink().name == "envoy"  # noqa: ASYNC240
+                admin = folder / "pay.admin.sock"
+                assert stat.S_IMODE(admin.stat().st_mode) == 0o600
+            finally:
+                process.terminate()
+                await asyncio.wait_for(process.wait(), 20)
+
+    def free_port() -> int:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    run_async(work())
+
+
+def test_a_program_that_is_not_there_is_named(short_dir: Path, run_async: Any) -> None:
+    async def work() -> None:
+        code, _, errors = await command(
+            "run", "--service", described(short_dir), "--run-dir", str(short_dir), "--envoy", "no-such-envoy"
+        )
+        assert code == 3 and "no-such-envoy isn't a program" in errors
+
+    run_async(work())
