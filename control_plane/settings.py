@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from control_plane.core.access import Grant
 from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.lifetime import check_ca_ttl
 from control_plane.core.secret import Secret
@@ -24,7 +25,7 @@ from control_plane.runtime.settings import load
 
 ENVIRONMENT_PREFIX: Final = "GATEHOUSE_"
 OTHERS: Final = (
-    *("GATEHOUSE_AGENT_", "GATEHOUSE_PEERS", "GATEHOUSE_REQUIRE_", "GATEHOUSE_CONFORMANCE"),
+    *("GATEHOUSE_AGENT_", "GATEHOUSE_TOKEN", "GATEHOUSE_PEERS", "GATEHOUSE_REQUIRE_", "GATEHOUSE_CONFORMANCE"),
     *("GATEHOUSE_BENCH_", "GATEHOUSE_CHAOS_", "GATEHOUSE_DEMO_"),
 )
 DEFAULT_BIND: Final = "0.0.0.0:8081"
@@ -32,6 +33,7 @@ MAX_ISSUERS: Final = 64
 HOUR: Final = 3600
 DAY: Final = 24 * HOUR
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _HOST = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
 
 
@@ -72,6 +74,29 @@ class X509PopSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """One issuer of bearer tokens for people. Subjects are `name:` and the claim `subject_claim`."""
+
+    name: str
+    issuer: str
+    jwks_file: Path
+    audience: str
+    subject_claim: str = "sub"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleSettings:
+    """Who may do what by the management API: `SUBJECT ROLE [SCOPE]` each.
+
+    `local_administrators`: root, and the user that the server runs as, have every role, for they own its keys
+    and its database anyway; that nobody approves their own change holds for them too.
+    """
+
+    grants: tuple[str, ...] = ()
+    local_administrators: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenSettings:
     """As written: text and numbers, hardly checked. The names are those of keys and flags."""
 
@@ -91,6 +116,8 @@ class WrittenSettings:
     authority: AuthoritySettings = field(default_factory=AuthoritySettings)
     x509pop: X509PopSettings = field(default_factory=X509PopSettings)
     rate_limits: RateLimits = field(default_factory=RateLimits)
+    roles: RoleSettings = field(default_factory=RoleSettings)
+    oidc: tuple[OidcSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +133,7 @@ class ServerSettings:
     admin_ids: tuple[SpiffeId, ...]
     x509pop_ca_bundle: Path | None
     key_passphrase: Secret[str] | None
+    grants: tuple[Grant, ...]
 
     @classmethod
     def parse(cls, written: WrittenSettings) -> "ServerSettings":
@@ -122,10 +150,17 @@ class ServerSettings:
         _check_lifetimes(written)
         host, port = parse_bind(written.bind)
         passphrase = written.authority.key_passphrase
+        trust_domain = TrustDomain.parse(written.trust_domain)
+        names = [issuer.name for issuer in written.oidc]
+        if len(set(names)) != len(names) or not all(map(_NAME.fullmatch, names)) or "local" in names:
+            raise InvalidInput(
+                f"settings: oidc names {', '.join(map(shown, names))}; expected different ones of a-z, 0-9 "
+                "and -, and not local"
+            )
         return cls(
             written=written,
             data_dir=Path(written.data_dir).expanduser().absolute(),
-            trust_domain=TrustDomain.parse(written.trust_domain),
+            trust_domain=trust_domain,
             host=host,
             port=port,
             issuers=written.issuers or os.cpu_count() or 1,
@@ -134,6 +169,7 @@ class ServerSettings:
             if written.x509pop.ca_bundle
             else None,
             key_passphrase=passphrase if passphrase.reveal() else None,
+            grants=tuple(Grant.parse(text, trust_domain) for text in written.roles.grants),
         )
 
     @property
@@ -172,6 +208,8 @@ class ServerSettings:
         def plain(value: object) -> object:
             if isinstance(value, Secret):
                 return value.reveal()
+            if isinstance(value, Path):
+                return str(value)
             raise TypeError(f"settings: {type(value).__name__} has no JSON form")
 
         # dataclasses.asdict copies deeply, which a Secret refuses.
@@ -188,6 +226,11 @@ class ServerSettings:
                 authority=AuthoritySettings(**authority),
                 x509pop=X509PopSettings(**values.pop("x509pop")),
                 rate_limits=RateLimits(**values.pop("rate_limits")),
+                roles=RoleSettings(**_tuples(values.pop("roles"))),
+                oidc=tuple(
+                    OidcSettings(**(one | {"jwks_file": Path(one["jwks_file"])}))
+                    for one in values.pop("oidc")
+                ),
                 **(values | {"admin_ids": tuple(values["admin_ids"])}),
             )
         )
@@ -238,4 +281,10 @@ def _check_lifetimes(written: WrittenSettings) -> None:
 def _as_dict(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {each.name: _as_dict(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_as_dict(one) for one in value]
     return value
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -157,7 +157,7 @@ def markdown(changes: Iterable[Change]) -> str:
     ]
     for one in rows:
         caller = f"`{one.caller}`" if one.caller else "outside the inventory"
-        shown = _cell(_short(one.request) if one.request is not None else one.reason)
+        shown = _cell(essence(one.request) if one.request is not None else one.reason)
         workload = f"{one.workload} ({one.question})"
         lines.append(
             "| "
@@ -167,8 +167,8 @@ def markdown(changes: Iterable[Change]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _short(request: Request) -> str:
-    """A request without what the table says already."""
+def essence(request: Request) -> str:
+    """A request without what caller and workload say already."""
     said = (
         "destination.",
         "source.spiffe_id",

@@ -19,6 +19,7 @@ from control_plane.cli.policy_files import FolderArgument, read_project, read_te
 from control_plane.cli.policy_manifests import compile_policy, render
 from control_plane.cli.policy_meaning import callers_of, diff, reachable_from
 from control_plane.cli.remote import reported
+from control_plane.cli.rollout import add_rollout
 from control_plane.core.errors import AlreadyExists, InvalidInput
 from control_plane.runtime.output import escaped
 
@@ -30,6 +31,7 @@ app.command(name="import-envoy")(import_envoy)
 app.command()(diff)
 app.command(name="callers-of")(callers_of)
 app.command(name="reachable-from")(reachable_from)
+add_rollout(app)
 
 
 @app.command()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Iterator, Mapping
-from importlib import resources
-from importlib.resources.abc import Traversable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from control_plane.core.errors import InvalidInput, NotFound, ResourceExhausted
+from control_plane.runtime.packaged import shipped
 from policies.files import DATA_FILES, is_test
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder with Rego and data, or one file.")]
@@ -21,6 +19,8 @@ MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 64 << 20
 
 LIBRARY: Final = "lib"
+
+__all__ = ["FolderArgument", "InventoryFlag", "read_project", "read_text", "shipped"]
 
 
 def read_project(folder: Path, *, with_library: bool = True) -> dict[str, str]:
@@ -58,25 +58,5 @@ def read_text(path: Path) -> str:
         raise NotFound(f"reading {path}: {error.strerror}") from error
 
 
-def shipped(part: str) -> dict[str, str]:
-    """Files of the Rego that ships, by name: `lib`, `starter` or `admin`."""
-    root = _root() / part
-    return {posixpath.join("gatehouse", part, name): text for name, text in _walk(root, "")}
-
-
 def _has_library(files: Mapping[str, str]) -> bool:
     return any("package gatehouse.lib" in text for text in files.values())
-
-
-def _root() -> Traversable:
-    packaged = resources.files("control_plane") / "rego"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "rego"  # a checkout
-
-
-def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
-    for entry in sorted(folder.iterdir(), key=lambda one: one.name):
-        name = posixpath.join(prefix, entry.name)
-        if entry.is_dir():
-            yield from _walk(entry, name)
-        elif entry.name.endswith(".rego"):
-            yield name, entry.read_text(encoding="utf-8")

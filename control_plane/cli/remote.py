@@ -11,6 +11,7 @@ import asyncio
 import enum
 import http.client
 import json
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -92,15 +93,19 @@ def rest(
     output: Output,
     query: dict[str, Any] | None = None,
     body: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> Any:
-    """One REST call over `api.sock`; the decoded JSON answer. Ends the program with one line if it fails."""
+    """One REST call over `api.sock`; the decoded JSON answer. Ends the program with one line if it fails.
+
+    Who calls is this process's user, or whoever the token in `GATEHOUSE_TOKEN` names.
+    """
     endpoint = data_dir_of(data_dir) / "api.sock"
     given = {name: value for name, value in (query or {}).items() if value is not None}
     target = f"{path}?{urlencode(given)}" if given else path
     with reported(output):
         _require_socket(endpoint)
-        return _request(endpoint, method, target, body, timeout_seconds)
+        return _request(endpoint, method, target, body, {**_caller(), **(headers or {})}, timeout_seconds)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -116,15 +121,26 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def _caller() -> dict[str, str]:
+    token = os.environ.get("GATEHOUSE_TOKEN", "").strip()
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
 def _request(
-    endpoint: Path, method: str, target: str, body: dict[str, Any] | None, timeout_seconds: float
+    endpoint: Path,
+    method: str,
+    target: str,
+    body: dict[str, Any] | None,
+    headers: dict[str, str],
+    timeout_seconds: float,
 ) -> Any:
     """Sends one request and reads its bounded answer. Raises `GatehouseError`."""
     connection = _UnixConnection(endpoint, timeout_seconds)
     doing = f"{method} {target} at {endpoint}"
     try:
         encoded = None if body is None else json.dumps(body).encode()
-        connection.request(method, target, body=encoded, headers={"content-type": "application/json"})
+        told = {"content-type": "application/json", **headers}
+        connection.request(method, target, body=encoded, headers=told)
         response = connection.getresponse()
         received = response.read(MAX_REST_BYTES + 1)
     except TimeoutError as error:

@@ -24,6 +24,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "svid": ("control_plane.cli.svid", "Mint SVIDs by hand."),
     "ledger": ("control_plane.cli.ledger", "What was ever issued, and to whom."),
     "policy": ("control_plane.cli.policy", "Rego policies: check, compile, prove, render."),
+    "quarantine": ("control_plane.cli.quarantine", "Cut an identity off, and let it back in."),
     "check": ("control_plane.cli.check", "Check files before they are used."),
     "healthcheck": ("control_plane.cli.healthcheck", "Ask the server whether it serves."),
     "explain": (

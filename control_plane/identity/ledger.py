@@ -174,7 +174,31 @@ class AuthorityMark:
         )
 
 
-Record: TypeAlias = X509Intent | X509Record | JwtRecord | AuthorityRecord | AuthorityMark
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """Somebody changes something (`action`) by the management API, or the change took effect.
+
+    `by` is the authenticated subject, `resource` what is changed, `request_id` ties together what one request
+    left in ledger and logs; `detail` is JSON, or empty. Written before the change: what a crash prevented is
+    here too, what isn't here didn't happen.
+    """
+
+    kind: ClassVar[str] = "change"
+    at: int
+    action: str
+    by: str
+    resource: str
+    reason: str
+    request_id: str
+    detail: str
+
+    def encode(self) -> bytes:
+        """The binary form."""
+        fields = (self.action, self.by, self.resource, self.reason, self.request_id, self.detail)
+        return b"\x06" + _SECONDS.pack(self.at) + _prefixed(*(text.encode() for text in fields))
+
+
+Record: TypeAlias = X509Intent | X509Record | JwtRecord | AuthorityRecord | AuthorityMark | ChangeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +297,7 @@ _READERS: Final[dict[int, Callable[[_Reader], Record]]] = {
     ),
     4: lambda r: AuthorityRecord(r.seconds(), r.text(), r.text(), r.text(), r.text(), r.bytes()),
     5: lambda r: AuthorityMark(r.seconds(), r.text(), r.text(), r.text()),
+    6: lambda r: ChangeRecord(r.seconds(), r.text(), r.text(), r.text(), r.text(), r.text(), r.text()),
 }
 
 

@@ -4,7 +4,7 @@ Promises as in `identity.ports`: a call is one transaction and durable on return
 `Unavailable` may pass, `Corrupt` needs an operator. One process writes (management); many read.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from control_plane.rollout.assignment import Assignment, InForce, SignedBundle
@@ -56,7 +56,7 @@ class RolloutStore(PushStore, Protocol):
 class Compiler(Protocol):
     """The heavy work, in a process of its own, bounded in time and memory."""
 
-    def compile(self, source: PolicySource) -> AsyncIterator[Step]:
+    def compile(self, source: PolicySource) -> AsyncGenerator[Step, None]:
         """Evaluates, compiles and proves: Evaluated, Compiled, Proved as they are reached, or Refused and
         nothing after it. The same source gives the same steps, save the times. What takes too long or too
         much memory is Refused. Raises Unavailable if no process can be started."""

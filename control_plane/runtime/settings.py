@@ -1,6 +1,7 @@
 """Settings from a TOML file, the environment and flags, into frozen dataclasses; later ones win.
 
-The dataclass is the schema: field names are the keys, nested dataclasses are tables, defaults are defaults.
+The dataclass is the schema: field names are the keys, nested dataclasses are tables, tuples of dataclasses
+are arrays of tables (in files only), defaults are defaults.
 Every problem is found before anything is raised, each with its source, and an unknown key with the nearest
 right one. What a setting means is not known here.
 
@@ -203,6 +204,8 @@ def _convert(value: object, kind: Any, name: str) -> object:
             return None
         return _convert(value, next(each for each in arguments if each is not type(None)), name)
     if origin is tuple:
+        if _is_table(arguments[0]):
+            return _tables(value, arguments[0], name)
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             raise ValueError(f"is {shown(value)}, expected a list")
@@ -214,6 +217,22 @@ def _convert(value: object, kind: Any, name: str) -> object:
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     return _convert_scalar(value, kind, name)
+
+
+def _tables(value: object, schema: type, name: str) -> tuple[object, ...]:
+    """An array of tables, each as an instance of the schema."""
+    if not isinstance(value, list | tuple) or not all(isinstance(one, dict) for one in value):
+        raise ValueError(f"is {shown(value)}, expected an array of tables ([[{name}]] in a file)")
+    found: list[object] = []
+    for position, table in enumerate(value, 1):
+        problems: list[str] = []
+        given: dict[tuple[str, ...], _Given] = {}
+        _from_table(table, schema, (), f"number {position}", given, problems)
+        built = _build(schema, (), given, problems)
+        if problems:
+            raise ValueError("; ".join(problems))
+        found.append(built)
+    return tuple(found)
 
 
 def _convert_scalar(value: object, kind: Any, name: str) -> object:

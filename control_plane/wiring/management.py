@@ -1,4 +1,4 @@
-"""The management process: admin sockets (gRPC and REST), the life of the authorities, housekeeping.
+"""The management process: admin sockets (gRPC and REST), the life of authorities and policies, housekeeping.
 
 Issuers serve without it. What it writes reaches them by the change log.
 """
@@ -20,9 +20,12 @@ from control_plane.authority.state import AuthorityState
 from control_plane.core.errors import GatehouseError, Unavailable
 from control_plane.identity.authority_ledger import authority_records
 from control_plane.runtime import log, loop
+from control_plane.runtime.answers import KEPT_SECONDS
 from control_plane.runtime.lifecycle import run_services
 from control_plane.runtime.transport import Server
 from control_plane.settings import ServerSettings
+from control_plane.sql.answer_store import SqlAnswers
+from control_plane.wiring.policy import gate_of, rollouts_of
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
 from control_plane.wiring.rest_server import RestServer
 
@@ -52,6 +55,8 @@ async def manage(
         lifecycle = lifecycle_of(parts)
         await lifecycle.tick()  # the first authorities are there before anybody is told that we are ready
         await parts.reload()
+        rollouts = await rollouts_of(parts)
+        gate, route_class = gate_of(parts)
         context = RestContext(
             server=parts.context,
             lifecycle=lifecycle,
@@ -59,11 +64,16 @@ async def manage(
             unconfirmed=lambda sequence: _unconfirmed(parts, sequence),
             ledger_dir=settings.ledger_dir,
             healthy=lambda: _healthy(parts),
+            gate=gate,
+            route_class=route_class,
+            rollouts=rollouts,
+            rollout_store=parts.rollout_store,
         )
         await run_services(
             {
                 "authority": parts,
                 "lifecycle": lifecycle,
+                "rollouts": rollouts,
                 "replica": parts.replica,
                 "confirmations": parts.confirmations,
                 "bundle": published,
@@ -144,6 +154,7 @@ class Housekeeping:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._answers = SqlAnswers(parts.store.thread)
         self._log = log.get_logger("housekeeping")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -169,6 +180,7 @@ class Housekeeping:
             for agent_id in await store.purge(now - patience, BATCH):
                 self._log.info("agent_purged", agent=str(agent_id))
         await store.prune_changes(KEPT_CHANGES)
+        await self._answers.forget(now - KEPT_SECONDS)
 
 
 def lifecycle_of(parts: Parts) -> AuthorityLifecycle:

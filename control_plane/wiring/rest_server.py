@@ -1,4 +1,7 @@
-"""Runs the REST application on a unix socket, by uvicorn, as one of a process's services."""
+"""Runs the REST application on a unix socket, by uvicorn, as one of a process's services.
+
+Who connected is asked of the kernel once a connection and handed on in the state of each request.
+"""
 
 import asyncio
 import contextlib
@@ -9,10 +12,29 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from control_plane.api.rest.subjects import LocalPeer
 from control_plane.core.errors import Unavailable
+from control_plane.runtime.transport.peer import read_unix_peer
 
 GRACE_SECONDS: Final = 5
+
+
+class _LocalProtocol(H11Protocol):
+    """HTTP with the kernel's word on the caller."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        try:
+            peer = read_unix_peer(connection)
+        except OSError:
+            transport.abort()  # it has gone already
+            return
+        if peer.pidfd is not None:
+            os.close(peer.pidfd)
+        self.app_state = {**self.app_state, "peer": LocalPeer(peer.pid, peer.uid)}
 
 
 class _Server(uvicorn.Server):
@@ -33,6 +55,7 @@ class RestServer:
         listener = _bind(self._path)
         config = uvicorn.Config(
             self._app,
+            http=_LocalProtocol,
             log_config=None,
             access_log=False,
             lifespan="off",

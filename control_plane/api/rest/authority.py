@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from control_plane.api.rest.context import RestContext
+from control_plane.api.rest.gate import Passing
 from control_plane.authority.state import Kind, Slot, Status
 from control_plane.core.errors import FailedPrecondition, InvalidInput
 
@@ -18,7 +19,7 @@ class Named(BaseModel):
 
 def router(context: RestContext) -> APIRouter:
     """The routes."""
-    routes = APIRouter(prefix="/v1/authority/{kind}", tags=["authority"])
+    routes = APIRouter(prefix="/v1/authority/{kind}", tags=["authority"], route_class=context.route_class)
 
     @routes.get("")
     async def show(kind: Kind) -> dict[str, Any]:
@@ -26,31 +27,35 @@ def router(context: RestContext) -> APIRouter:
         return await _all(context, kind)
 
     @routes.post("/prepare")
-    async def prepare(kind: Kind, body: Named | None = None) -> dict[str, Any]:
+    async def prepare(kind: Kind, passage: Passing, body: Named | None = None) -> dict[str, Any]:
         """Makes the next authority and publishes it; it doesn't sign yet."""
+        await passage.changing(f"{kind} authority", detail={"step": "prepare"})
         await context.lifecycle.prepare(kind)
         return await _all(context, kind)
 
     @routes.post("/activate")
-    async def activate(kind: Kind, body: Named | None = None) -> dict[str, Any]:
+    async def activate(kind: Kind, passage: Passing, body: Named | None = None) -> dict[str, Any]:
         """Lets the prepared authority sign from now on."""
         _, state = await context.authorities.load()
         prepared = state.with_status(kind, Status.PREPARED)
         authority_id = (body and body.authority_id) or (prepared.authority_id if prepared else None)
         if authority_id is None:
             raise FailedPrecondition(f"{kind} authority: none is prepared", hint="prepare one first")
+        await passage.changing(f"{kind} authority {authority_id}", detail={"step": "activate"})
         await context.lifecycle.activate(kind, authority_id)
         return await _all(context, kind)
 
     @routes.post("/taint")
-    async def taint(kind: Kind, body: Named) -> dict[str, Any]:
+    async def taint(kind: Kind, body: Named, passage: Passing) -> dict[str, Any]:
         """Marks an old authority: agents replace what it signed."""
+        await passage.changing(f"{kind} authority {_given(body)}", detail={"step": "taint"})
         await context.lifecycle.taint(kind, _given(body))
         return await _all(context, kind)
 
     @routes.post("/revoke")
-    async def revoke(kind: Kind, body: Named) -> dict[str, Any]:
+    async def revoke(kind: Kind, body: Named, passage: Passing) -> dict[str, Any]:
         """Takes a tainted authority out of the bundle."""
+        await passage.changing(f"{kind} authority {_given(body)}", detail={"step": "revoke"})
         await context.lifecycle.revoke(kind, _given(body))
         return await _all(context, kind)
 

@@ -4,14 +4,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastapi.routing import APIRoute
+
 from control_plane.api.context import ServerContext
+from control_plane.api.rest.gate import Gate
 from control_plane.authority.lifecycle import AuthorityLifecycle
 from control_plane.authority.ports import AuthorityStore
+from control_plane.rollout.lifecycle import Rollouts
+from control_plane.rollout.ports import RolloutStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestContext:
-    """Parts of the process. `unconfirmed` counts live agents that lack a sequence of our bundle."""
+    """Parts of the process. `unconfirmed` counts live agents that lack a sequence of our bundle. Every route
+    that changes something is of `route_class`."""
 
     server: ServerContext
     lifecycle: AuthorityLifecycle
@@ -19,3 +25,7 @@ class RestContext:
     unconfirmed: Callable[[int], Awaitable[int]]
     ledger_dir: Path
     healthy: Callable[[], bool]
+    gate: Gate
+    route_class: type[APIRoute]
+    rollouts: Rollouts
+    rollout_store: RolloutStore

@@ -21,6 +21,7 @@ from control_plane.identity.journal_reader import find_record, read_newest
 from control_plane.identity.ledger import (
     AuthorityMark,
     AuthorityRecord,
+    ChangeRecord,
     JwtRecord,
     LedgerEntry,
     X509Intent,
@@ -31,7 +32,7 @@ from control_plane.runtime.log import get_logger
 
 MAX_LOOKED_AT: Final = 100_000
 KINDS: Final = tuple(
-    kind.kind for kind in (X509Intent, X509Record, JwtRecord, AuthorityRecord, AuthorityMark)
+    kind.kind for kind in (X509Intent, X509Record, JwtRecord, AuthorityRecord, AuthorityMark, ChangeRecord)
 )
 _log = get_logger("ledger")
 

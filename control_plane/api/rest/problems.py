@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from control_plane.api.rest.conditions import Stale
 from control_plane.core.errors import Code, GatehouseError, InternalError, Unavailable
 from control_plane.runtime.log import get_logger
 
@@ -39,6 +40,10 @@ def install(app: FastAPI) -> None:
         headers = {}
         if isinstance(error, Unavailable) and error.retry_after_seconds is not None:
             headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
+        if isinstance(error, Stale):
+            return problem(412, error.kind, error.message, error.hint)
+        if error.code is Code.UNAUTHENTICATED:
+            headers["www-authenticate"] = "Bearer"
         return problem(STATUS.get(error.code, 500), error.kind, error.message, error.hint, headers)
 
     @app.exception_handler(RequestValidationError)

@@ -1,0 +1,55 @@
+"""Cursors and conditions: pages of lists, `ETag`, `If-Match` and `If-None-Match` (RFC 9110 section 13)."""
+
+import base64
+import binascii
+from typing import Final
+
+from fastapi import Request, Response
+
+from control_plane.core.errors import FailedPrecondition, InvalidInput
+
+MAX_CURSOR_CHARACTERS: Final = 100
+
+
+class Stale(FailedPrecondition):
+    """The resource isn't in the state that the caller saw: 412 instead of 409."""
+
+
+def check_match(request: Request, tag: str) -> None:
+    """Raises Stale if the request asks for another state than the one that `tag` names."""
+    wanted = request.headers.get("if-match")
+    if wanted is not None and wanted.strip() != "*" and tag not in _tags(wanted):
+        raise Stale(
+            f"{request.url.path}: is at {tag}, the change was made to {wanted[:100]}",
+            hint="somebody else changed it meanwhile: look again and repeat",
+        )
+
+
+def is_known(request: Request, response: Response, tag: str) -> bool:
+    """Names the state in the answer; True if the caller has it already (the answer is a bare 304 then)."""
+    response.headers["etag"] = tag
+    return tag in _tags(request.headers.get("if-none-match", ""))
+
+
+def read_cursor(cursor: str | None) -> int:
+    """The number before which a page begins; 0 for the first page. Raises InvalidInput."""
+    if not cursor:
+        return 0
+    try:
+        number = int(base64.urlsafe_b64decode(cursor[:MAX_CURSOR_CHARACTERS]))
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput("cursor: isn't one of ours", hint="begin again without a cursor") from error
+    if number < 1:
+        raise InvalidInput("cursor: isn't one of ours", hint="begin again without a cursor")
+    return number
+
+
+def write_cursor(number: int | None) -> str | None:
+    """The cursor of the page that begins below `number`; None after the last page."""
+    if number is None or number <= 1:
+        return None
+    return base64.urlsafe_b64encode(str(number).encode("ascii")).decode("ascii")
+
+
+def _tags(header: str) -> set[str]:
+    return {one.strip().removeprefix("W/") for one in header.split(",")}

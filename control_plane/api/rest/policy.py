@@ -1,0 +1,209 @@
+"""`/v1/policy`: versions and their lives, what is in force, and the changes that people make to both."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from control_plane.api.rest.conditions import check_match, is_known, read_cursor, write_cursor
+from control_plane.api.rest.context import RestContext
+from control_plane.api.rest.gate import Passing
+from control_plane.api.rest.policy_views import (
+    shown_assignment,
+    shown_in_force,
+    shown_life,
+    shown_version,
+    tag_of,
+)
+from control_plane.core.errors import PermissionDenied
+from control_plane.rollout.version import PolicySource, SignedVersion
+
+MAX_WAIT_SECONDS: Final = 300
+Number = Annotated[int, Path(ge=1, le=2**53, description="Of the version.")]
+
+
+class Push(BaseModel):
+    """A new version: Rego and data by relative name, the inventory as a file. `wait_seconds`: how long to
+    wait for the proof before answering."""
+
+    files: dict[str, str]
+    inventory: str
+    reason: str = Field(max_length=1000)
+    wait_seconds: float = Field(60, ge=0, le=MAX_WAIT_SECONDS)
+
+
+class Because(BaseModel):
+    """Why."""
+
+    reason: str = Field(max_length=1000)
+
+
+class Apply(Because):
+    """To how many of the agents, in percent. Less than 100 is a canary."""
+
+    percent: int = Field(100, ge=1, le=100)
+
+
+class Rollback(Because):
+    """To which version; without one a running canary ends."""
+
+    to: int | None = Field(None, ge=1, le=2**53)
+
+
+def router(context: RestContext) -> APIRouter:
+    """The routes."""
+    rollouts, store = context.rollouts, context.rollout_store
+    routes = APIRouter(prefix="/v1/policy", tags=["policy"], route_class=context.route_class)
+
+    async def answer(request: Request, response: Response, number: int) -> dict[str, Any]:
+        version, life = await store.version(number)
+        response.headers["etag"] = tag_of(life)
+        return {**shown_version(version, life), "steps": shown_life(life)}
+
+    async def unchanged(request: Request, number: int) -> SignedVersion:
+        """The version, if it is as the caller saw it."""
+        version, life = await store.version(number)
+        check_match(request, tag_of(life))
+        return version
+
+    @routes.post("/versions", status_code=201, responses={200: {"description": "It was there already."}})
+    async def push(body: Push, request: Request, response: Response, passage: Passing) -> dict[str, Any]:
+        """Stores a version, compiles and proves it. A version that isn't proved can't be approved."""
+        source = PolicySource.of(body.files, body.inventory)
+        await passage.changing("policy", body.reason, detail={"digest": source.digest})
+        version, _ = await rollouts.push(source, author=passage.subject.id, reason=body.reason)
+        number = version.version.number
+        await rollouts.settled(number, body.wait_seconds)
+        response.headers["location"] = f"/v1/policy/versions/{number}"
+        return await answer(request, response, number)
+
+    @routes.get("/versions")
+    async def versions(
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """The newest first, without their steps."""
+        found = await store.versions(read_cursor(cursor), limit)
+        last = found[-1][0].version.number if len(found) == limit else None
+        return {
+            "versions": [shown_version(version, life) for version, life in found],
+            "next_cursor": write_cursor(last),
+        }
+
+    @routes.get("/versions/{number}", response_model=None)
+    async def version(number: Number, request: Request, response: Response) -> dict[str, Any] | Response:
+        """One version with every step of its life."""
+        _, life = await store.version(number)
+        if is_known(request, response, tag_of(life)):
+            return Response(status_code=304, headers={"etag": tag_of(life)})
+        return await answer(request, response, number)
+
+    @routes.get("/versions/{number}/files")
+    async def files(number: Number) -> dict[str, Any]:
+        """What was pushed."""
+        source = await store.source(number)
+        return {"files": source.files, "inventory": source.inventory}
+
+    @routes.post("/versions/{number}/plan")
+    async def plan(number: Number, request: Request, response: Response, passage: Passing) -> dict[str, Any]:
+        """Who would gain and who would lose access, against what is in force now."""
+        await unchanged(request, number)
+        await passage.changing(f"policy version {number}")
+        await rollouts.plan(number, by=passage.subject.id)
+        return await answer(request, response, number)
+
+    @routes.post("/versions/{number}/approve")
+    async def approve(
+        number: Number, body: Because, request: Request, response: Response, passage: Passing
+    ) -> dict[str, Any]:
+        """Agrees to the latest plan. Never the author."""
+        version = await unchanged(request, number)
+        passage.enter(author=version.version.author)
+        await passage.changing(f"policy version {number}", body.reason)
+        await rollouts.approve(
+            number, by=passage.subject.id, reason=body.reason, break_glass=passage.break_glass
+        )
+        return await answer(request, response, number)
+
+    @routes.post("/versions/{number}/reject")
+    async def reject(
+        number: Number, body: Because, request: Request, response: Response, passage: Passing
+    ) -> dict[str, Any]:
+        """Ends a version that isn't in force."""
+        version = await unchanged(request, number)
+        passage.enter(author=version.version.author)
+        await passage.changing(f"policy version {number}", body.reason)
+        await rollouts.close(number, by=passage.subject.id, reason=body.reason, how="rejected")
+        return await answer(request, response, number)
+
+    @routes.post("/versions/{number}/withdraw")
+    async def withdraw(
+        number: Number, body: Because, request: Request, response: Response, passage: Passing
+    ) -> dict[str, Any]:
+        """Takes one's own version back."""
+        version = await unchanged(request, number)
+        passage.enter()
+        if version.version.author != passage.subject.id:
+            raise PermissionDenied(
+                f"withdrawing policy version {number}: {version.version.author} wrote it",
+                hint="who isn't its author can reject it",
+            )
+        await passage.changing(f"policy version {number}", body.reason)
+        await rollouts.close(number, by=passage.subject.id, reason=body.reason, how="withdrawn")
+        return await answer(request, response, number)
+
+    @routes.post("/versions/{number}/apply")
+    async def apply(
+        number: Number, body: Apply, request: Request, response: Response, passage: Passing
+    ) -> dict[str, Any]:
+        """Brings an approved version into force, for all agents or for a share; agents have it at once."""
+        await unchanged(request, number)
+        await passage.changing(f"policy version {number}", body.reason, detail={"percent": body.percent})
+        await rollouts.apply(number, percent=body.percent, by=passage.subject.id, reason=body.reason)
+        return await answer(request, response, number)
+
+    @routes.post("/rollback")
+    async def rollback(
+        body: Rollback, request: Request, response: Response, passage: Passing
+    ) -> dict[str, Any]:
+        """Brings back a version that was in force before, for all agents, without asking anybody again."""
+        check_match(request, f'"{(await store.in_force()).sequence}"')
+        resource = "the running canary" if body.to is None else f"policy version {body.to}"
+        await passage.changing(resource, body.reason)
+        life = await rollouts.rollback(body.to, by=passage.subject.id, reason=body.reason)
+        return await answer(request, response, life.number)
+
+    @routes.get("/status", response_model=None)
+    async def status(request: Request, response: Response) -> dict[str, Any] | Response:
+        """What is in force, and for how many of the agents."""
+        now = await store.in_force()
+        agents = list(context.server.replica.index.agents)
+        shown = shown_in_force(now, agents, context.server.replica.index.quarantine)
+        if is_known(request, response, f'"{now.sequence}"'):
+            return Response(status_code=304, headers={"etag": f'"{now.sequence}"'})
+        return shown
+
+    @routes.get("/assignments")
+    async def assignments(
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """What was ever in force, the newest first."""
+        found = await store.assignments(read_cursor(cursor), limit)
+        last = found[-1].sequence if len(found) == limit else None
+        return {
+            "assignments": [shown_assignment(one) for one in found],
+            "next_cursor": write_cursor(last),
+        }
+
+    @routes.get("/keys")
+    async def keys() -> dict[str, Any]:
+        """The keys that sign policies, the newest last."""
+        found = await store.keys()
+        return {"keys": [{"key_id": one.key_id, "created_at": one.created_at} for one in found]}
+
+    @routes.post("/keys", status_code=201)
+    async def rotate(passage: Passing) -> dict[str, Any]:
+        """Makes a new key; it signs from the next assignment on."""
+        await passage.changing("policy keys")
+        return {"key_id": await rollouts.rotate_key()}
+
+    return routes

@@ -1,0 +1,74 @@
+"""How versions, lives and assignments look in answers: plain JSON, times in Unix seconds as `…_at`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from control_plane.core.spiffe_id import SpiffeId
+from control_plane.identity.quarantine import Quarantine
+from control_plane.rollout.assignment import Assignment, InForce
+from control_plane.rollout.steps import Life, Planned
+from control_plane.rollout.version import SignedVersion
+
+
+def tag_of(life: Life) -> str:
+    """The entity tag of a version: it changes with every step."""
+    return f'"{life.number}-{len(life.steps)}"'
+
+
+def shown_version(signed: SignedVersion, life: Life) -> dict[str, Any]:
+    """A version without its steps."""
+    version = signed.version
+    return {
+        "version": version.number,
+        "digest": version.digest,
+        "author": version.author,
+        "reason": version.reason,
+        "created_at": version.created_at,
+        "state": life.state,
+        "signed_by": signed.key_id,
+    }
+
+
+def shown_life(life: Life) -> list[dict[str, Any]]:
+    """Every step with its time as `at`; a plan with its digest."""
+    return [
+        {
+            "step": step.kind,
+            **dataclasses.asdict(step),
+            **({"digest": step.digest} if isinstance(step, Planned) else {}),
+        }
+        for step in life.steps
+    ]
+
+
+def shown_assignment(assignment: Assignment) -> dict[str, Any]:
+    """One assignment."""
+    return {
+        "sequence": assignment.sequence,
+        "version": assignment.version,
+        "digest": assignment.digest,
+        "percent": assignment.percent,
+        "cause": str(assignment.cause),
+        "by": assignment.by,
+        "reason": assignment.reason,
+        "assigned_at": assignment.at,
+    }
+
+
+def shown_in_force(now: InForce, agents: Sequence[SpiffeId], quarantine: Quarantine) -> dict[str, Any]:
+    """What is in force; `agents` counts those that each assignment is meant for."""
+    chosen = [now.of_agent(agent) for agent in agents]
+
+    def shown(assignment: Assignment | None) -> dict[str, Any] | None:
+        if assignment is None:
+            return None
+        return {**shown_assignment(assignment), "agents": sum(one is assignment for one in chosen)}
+
+    return {
+        "sequence": now.sequence,
+        "in_force": shown(now.full),
+        "canary": shown(now.canary),
+        "agents": len(agents),
+        "quarantined": len(quarantine.members),
+    }

@@ -1,0 +1,96 @@
+"""`/v1/quarantine`: who is cut off, cutting off and letting back in. Both are idempotent."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from control_plane.api.rest.context import RestContext
+from control_plane.api.rest.gate import Passing
+from control_plane.core.errors import InvalidInput, NotFound
+from control_plane.core.spiffe_id import SpiffeId, is_agent_id
+from control_plane.identity.quarantine import Quarantined
+from control_plane.rollout.version import checked_reason
+
+
+class Cut(BaseModel):
+    """Whom, and why."""
+
+    spiffe_id: str = Field(max_length=2048)
+    reason: str = Field(max_length=1000)
+
+
+def router(context: RestContext) -> APIRouter:
+    """The routes."""
+    server = context.server
+    routes = APIRouter(prefix="/v1/quarantine", tags=["quarantine"], route_class=context.route_class)
+
+    @routes.get("")
+    async def show() -> dict[str, Any]:
+        """Everybody who is cut off, with why, since when and by whom."""
+        now = server.replica.index.quarantine
+        members = sorted(now.members.values(), key=lambda one: str(one.spiffe_id))
+        return {
+            "revision": now.revision,
+            "quarantined": [
+                {
+                    "spiffe_id": str(one.spiffe_id),
+                    "reason": one.reason,
+                    "by": one.by,
+                    "quarantined_at": one.at,
+                }
+                for one in members
+            ],
+        }
+
+    @routes.post("")
+    async def cut_off(body: Cut, passage: Passing) -> dict[str, Any]:
+        """Stops issue and renewal for an identity, and has every agent deny it as caller and as callee."""
+        spiffe_id = _ours(SpiffeId.parse(body.spiffe_id))
+        passage.enter(spiffe_id=spiffe_id)
+        reason = checked_reason(body.reason)
+        if is_agent_id(spiffe_id) and spiffe_id not in server.replica.index.agents:
+            raise NotFound(
+                f"agent {spiffe_id} isn't attested", hint="gatehouse agent list shows those that are"
+            )
+        await passage.changing(str(spiffe_id), reason)
+        member = Quarantined(spiffe_id, reason, passage.subject.id, server.clock.unix())
+        changed = await server.store.quarantine(member)
+        await server.replica.refresh()
+        return _answer(spiffe_id, changed)
+
+    @routes.post("/release")
+    async def release(body: Cut, passage: Passing) -> dict[str, Any]:
+        """Lets an identity back in."""
+        spiffe_id = _ours(SpiffeId.parse(body.spiffe_id))
+        passage.enter(spiffe_id=spiffe_id)
+        await passage.changing(str(spiffe_id), checked_reason(body.reason))
+        changed = await server.store.release(spiffe_id)
+        await server.replica.refresh()
+        return _answer(spiffe_id, changed)
+
+    def _ours(spiffe_id: SpiffeId) -> SpiffeId:
+        if spiffe_id.trust_domain != server.trust_domain or not spiffe_id.has_path:
+            raise InvalidInput(
+                f"quarantine of {spiffe_id}: expected a SPIFFE ID with a path in {server.trust_domain}",
+                hint="a whole foreign trust domain is cut off by gatehouse bundle delete",
+            )
+        if spiffe_id.is_reserved and not is_agent_id(spiffe_id):
+            raise InvalidInput(
+                f"quarantine of {spiffe_id}: the server can't be cut off from itself",
+                hint="an authority is cut off by gatehouse authority x509 taint, then revoke",
+            )
+        return spiffe_id
+
+    def _answer(spiffe_id: SpiffeId, changed: bool) -> dict[str, Any]:
+        now = server.replica.index.quarantine
+        entries = server.replica.index.entries_of(spiffe_id)
+        return {
+            "spiffe_id": str(spiffe_id),
+            "quarantined": spiffe_id in now,
+            "changed": changed,
+            "revision": now.revision,
+            "entries": len(entries),
+        }
+
+    return routes

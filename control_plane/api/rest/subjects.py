@@ -1,0 +1,149 @@
+"""Who calls the management API: the peer of the local socket, or the bearer of an OIDC token.
+
+A token wins over the peer, which then only carries it. Tokens are verified here, against the keys in a file
+that the operator keeps current; nothing is fetched. Who can't be authenticated is refused, never anonymous.
+"""
+
+import base64
+import json
+import pwd
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+from starlette.requests import HTTPConnection
+
+from control_plane.core.access import Subject, SubjectKind
+from control_plane.core.errors import InvalidInput, Unauthenticated, shown
+
+MAX_TOKEN_CHARACTERS: Final = 16_384
+MAX_JWKS_BYTES: Final = 1 << 20
+LEEWAY_SECONDS: Final = 30
+ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_SUBJECT: Final = re.compile(r"[^\s\x00-\x20\x7f]{1,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPeer:
+    """The process at the other end of the unix socket, as the kernel says."""
+
+    pid: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class OidcIssuer:
+    """Whose tokens are accepted, for which audience; subjects are `name:` and the claim `subject_claim`."""
+
+    name: str
+    issuer: str
+    jwks_file: Path
+    audience: str
+    subject_claim: str
+
+
+class Subjects:
+    """Authenticates callers."""
+
+    def __init__(self, issuers: Sequence[OidcIssuer], unix: Callable[[], int]) -> None:
+        self._issuers = {one.issuer: one for one in issuers}
+        self._unix = unix
+        self._keys: dict[Path, tuple[tuple[int, int], KeySet]] = {}
+
+    def of(self, connection: HTTPConnection) -> Subject:
+        """Who calls. Raises Unauthenticated."""
+        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+        if scheme:
+            if scheme.lower() != "bearer" or not token:
+                raise Unauthenticated("authorization: expected `Bearer` and a token")
+            return self._of_token(token.strip())
+        peer = getattr(connection.state, "peer", None)
+        if isinstance(peer, LocalPeer):
+            return Subject(f"local:{user_name(peer.uid)}", SubjectKind.LOCAL, peer.uid)
+        raise Unauthenticated("the caller is unknown", hint="send a bearer token")
+
+    def _of_token(self, token: str) -> Subject:
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            raise Unauthenticated(f"bearer token: {len(token)} characters, at most {MAX_TOKEN_CHARACTERS}")
+        if not self._issuers:
+            raise Unauthenticated(
+                "bearer token: no issuer of tokens is configured", hint="add [[oidc]] to the settings"
+            )
+        issuer = self._issuers.get(_claimed_issuer(token))
+        if issuer is None:
+            raise Unauthenticated("bearer token: its issuer isn't one that is configured")
+        claims = self._claims(token, issuer)
+        subject = claims.get(issuer.subject_claim)
+        if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject):
+            raise Unauthenticated(
+                f"bearer token of {issuer.name}: claim {issuer.subject_claim} is {shown(subject)}, "
+                "expected 1 to 256 characters without spaces"
+            )
+        return Subject(f"{issuer.name}:{subject}", SubjectKind.OIDC)
+
+    def _claims(self, token: str, issuer: OidcIssuer) -> Mapping[str, object]:
+        registry = jwt.JWTClaimsRegistry(
+            now=self._unix,
+            leeway=LEEWAY_SECONDS,
+            iss={"essential": True, "value": issuer.issuer},
+            aud={"essential": True, "value": issuer.audience},
+            exp={"essential": True},
+            sub={"essential": True},
+        )
+        try:
+            decoded = jwt.decode(token, self._key_set(issuer), algorithms=list(ALGORITHMS))
+            registry.validate(decoded.claims)
+        except (JoseError, ValueError) as error:
+            raise Unauthenticated(
+                f"bearer token of {issuer.name}: {type(error).__name__}",
+                hint="get a fresh one; expected are "
+                f"issuer {issuer.issuer}, audience {issuer.audience}, and a signature by its keys",
+            ) from error
+        return decoded.claims
+
+    def _key_set(self, issuer: OidcIssuer) -> KeySet:
+        """The issuer's keys, read anew when the file changes."""
+        path = issuer.jwks_file
+        try:
+            about = path.stat()
+            stamp = (about.st_mtime_ns, about.st_size)
+            known = self._keys.get(path)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            if about.st_size > MAX_JWKS_BYTES:
+                raise InvalidInput(f"keys of {issuer.name}: {path} is larger than {MAX_JWKS_BYTES} bytes")
+            keys = KeySet.import_key_set(json.loads(path.read_bytes()))
+        except (OSError, JoseError, ValueError, KeyError, TypeError, InvalidInput) as error:
+            raise Unauthenticated(
+                f"bearer token of {issuer.name}: the issuer's keys can't be read ({type(error).__name__})",
+                hint=f"have the operator put its JWKS document into {path}",
+            ) from error
+        self._keys[path] = (stamp, keys)
+        return keys
+
+
+def user_name(uid: int) -> str:
+    """The name of a local user, or `#` and the number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def _claimed_issuer(token: str) -> str:
+    """What the token says of its issuer, to find whose keys to verify it with; believed only after that."""
+    parts = token.split(".")
+    try:
+        claims = json.loads(_base64url(parts[1])) if len(parts) == 3 else {}
+    except (ValueError, UnicodeDecodeError) as error:
+        raise Unauthenticated(f"bearer token {shown(token[:12])}…: isn't a JWT") from error
+    return str(claims.get("iss", "")) if isinstance(claims, dict) else ""
+
+
+def _base64url(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

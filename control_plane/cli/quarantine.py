@@ -1,0 +1,124 @@
+"""`gatehouse quarantine add | release | list`: who is cut off, at once and everywhere.
+
+`gatehouse quarantine SPIFFE-ID --reason …` is short for `add`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from control_plane.cli import printing
+from control_plane.cli.caller import BreakGlassFlag, ReasonFlag, TokenFileFlag, caller_headers
+from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
+from control_plane.cli.remote import fail, rest
+from control_plane.core.errors import InvalidInput
+
+
+class _ShortForAdd(TyperGroup):
+    """Takes what is no command as the identity to cut off."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["add", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = group("Cut an identity off, and let it back in.")
+app.info.cls = _ShortForAdd
+
+WhoArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SPIFFE-ID", help="A workload's identity, or an agent's (spiffe://…/spire/agent/…)."
+    ),
+]
+
+
+@app.command()
+def add(
+    who: WhoArgument,
+    reason: ReasonFlag,
+    break_glass: BreakGlassFlag = False,
+    token_file: TokenFileFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Stops issue and renewal for an identity and has it denied as caller and as callee everywhere."""
+    answer = _change("", who, reason, token_file, data_dir, output, break_glass=break_glass)
+
+    def human() -> None:
+        told = "is cut off" if answer["changed"] else "was cut off already"
+        printing.line(f"{answer['spiffe_id']} {told}; {answer['entries']} entries give no SVID any more")
+        printing.note(f"to let it back in: gatehouse quarantine release {answer['spiffe_id']} --reason …")
+
+    printing.emit(output, answer, human)
+
+
+@app.command()
+def release(
+    who: WhoArgument,
+    reason: ReasonFlag,
+    break_glass: BreakGlassFlag = False,
+    token_file: TokenFileFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Lets an identity back in."""
+    answer = _change("/release", who, reason, token_file, data_dir, output, break_glass=break_glass)
+
+    def human() -> None:
+        told = "is let in again" if answer["changed"] else "wasn't cut off"
+        printing.line(f"{answer['spiffe_id']} {told}")
+
+    printing.emit(output, answer, human)
+
+
+@app.command("list")
+def list_members(
+    token_file: TokenFileFlag = None, data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN
+) -> None:
+    """Lists who is cut off, with why, since when and by whom."""
+    headers = caller_headers(token_file, output)
+    answer = rest("GET", "/v1/quarantine", data_dir=data_dir, output=output, headers=headers)
+
+    def human() -> None:
+        rows = [
+            (one["spiffe_id"], printing.moment(one["quarantined_at"]), one["by"], one["reason"])
+            for one in answer["quarantined"]
+        ]
+        printing.table(("identity", "since", "by", "reason"), rows, empty="nobody is cut off")
+
+    printing.emit(output, answer, human)
+
+
+def _change(
+    step: str,
+    who: str,
+    reason: str,
+    token_file: Path | None,
+    data_dir: Path | None,
+    output: Output,
+    *,
+    break_glass: bool,
+) -> Any:
+    if "://" not in who:
+        # An authority's ID, most likely: that is another path, in steps.
+        fail(
+            InvalidInput(
+                f"quarantine of {who!a}: expected a SPIFFE ID",
+                hint="an authority is cut off by gatehouse authority x509 taint, then revoke",
+            ),
+            output,
+        )
+    return rest(
+        "POST",
+        f"/v1/quarantine{step}",
+        data_dir=data_dir,
+        output=output,
+        body={"spiffe_id": who, "reason": reason},
+        headers=caller_headers(token_file, output, break_glass=break_glass),
+    )

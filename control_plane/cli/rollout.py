@@ -1,0 +1,252 @@
+"""`gatehouse policy push | plan | approve | reject | withdraw | apply | status | history | rollback`.
+
+The life of a policy on a running server. Without a version the newest one is meant that waits for the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from control_plane.cli import printing
+from control_plane.cli.caller import BreakGlassFlag, ReasonFlag, TokenFileFlag, caller_headers
+from control_plane.cli.options import DataDirFlag, Output, OutputFlag
+from control_plane.cli.policy_files import FolderArgument, read_project, read_text
+from control_plane.cli.remote import reported, rest
+from control_plane.cli.rollout_printing import (
+    print_history,
+    print_plan,
+    print_status,
+    print_version,
+)
+from control_plane.core.errors import NotFound
+
+PUSH_SECONDS = 330.0
+PLAN_SECONDS = 430.0
+
+VersionArgument = Annotated[
+    int | None, typer.Argument(min=1, help="Number of the version.", show_default="the newest that fits")
+]
+InventoryFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--inventory",
+        help="What exists: workloads, services, labels.",
+        show_default="inventory.yaml in the folder, else that of the last version",
+    ),
+]
+
+
+def push(
+    folder: FolderArgument,
+    inventory: InventoryFlag = None,
+    reason: ReasonFlag = "",
+    token_file: TokenFileFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Sends a policy to the server, which checks, compiles and proves it and keeps it as a new version."""
+    server = _Server(token_file, data_dir, output)
+    with reported(output):
+        files = read_project(folder)
+        known = inventory or next(
+            (one for one in (folder / "inventory.yaml", folder / "inventory.json") if one.is_file()), None
+        )
+        text = read_text(known) if known is not None else None
+    body = {
+        "files": files,
+        "inventory": server.last_inventory() if text is None else text,
+        "reason": reason or f"pushed from {folder}",
+        "wait_seconds": 300,
+    }
+    answer = server.call("POST", "versions", body, timeout_seconds=PUSH_SECONDS)
+    printing.emit(output, answer, lambda: print_version(answer))
+    if answer["state"] == "refused":
+        raise typer.Exit(1)
+
+
+def plan(
+    version: VersionArgument = None,
+    every: Annotated[bool, typer.Option("--all", help="Show every change, not only the first ones.")] = False,
+    token_file: TokenFileFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Tells who would gain and who would lose access, against what is in force now."""
+    server = _Server(token_file, data_dir, output)
+    number = server.meant(version, ("proved", "planned", "approved"), "plan", "push one first")
+    answer = server.call("POST", f"versions/{number}/plan", {}, timeout_seconds=PLAN_SECONDS)
+    printing.emit(output, answer, lambda: print_plan(answer, every=every))
+
+
+def approve(
+    reason: ReasonFlag,
+    version: VersionArgument = None,
+    break_glass: BreakGlassFlag = False,
+    token_file: TokenFileFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Agrees to the latest plan of a version. Nobody approves what they wrote."""
+    server = _Server(token_file, data_dir, output, break_glass=break_glass)
+    number = server.meant(version, ("planned",), "approve", "plan one first: gatehouse policy plan")
+    answer = server.call("POST", f"versions/{number}/approve", {"reason": reason})
+    printing.emit(output, answer, lambda: print_version(answer))
+
+
+def _close(how: str, about: str) -> Callable[..., None]:
+    def close(
+        version: Annotated[int, typer.Argument(min=1, help="Number of the version.")],
+        reason: ReasonFlag,
+        token_file: TokenFileFlag = None,
+        data_dir: DataDirFlag = None,
+        output: OutputFlag = Output.HUMAN,
+    ) -> None:
+        answer = _Server(token_file, data_dir, output).call(
+            "POST", f"versions/{version}/{how}", {"reason": reason}
+        )
+        printing.emit(output, answer, lambda: print_version(answer))
+
+    close.__doc__ = about
+    return close
+
+
+def apply(
+    version: VersionArgument = None,
+    percent: Annotated[
+        int, typer.Option("--percent", min=1, max=100, help="Share of the agents; below 100 it is a canary.")
+    ] = 100,
+    reason: ReasonFlag = "as approved",
+    break_glass: BreakGlassFlag = False,
+    token_file: TokenFileFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Brings an approved version into force, or lets its canary grow. Agents have it within a second."""
+    server = _Server(token_file, data_dir, output, break_glass=break_glass)
+    number = version or server.canary() or server.meant(None, ("approved",), "apply", "have one approved")
+    answer = server.call("POST", f"versions/{number}/apply", {"reason": reason, "percent": percent})
+    printing.emit(output, answer, lambda: print_version(answer))
+
+
+def status(
+    token_file: TokenFileFlag = None, data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN
+) -> None:
+    """Shows what is in force, the canary, and what waits for whom."""
+    server = _Server(token_file, data_dir, output)
+    answer = server.call("GET", "status")
+    waiting = [one for one in server.versions(20) if one["state"] in ("proved", "planned", "approved")]
+    printing.emit(output, {**answer, "waiting": waiting}, lambda: print_status(answer, waiting))
+
+
+def history(
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 20,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, help="Every step of one version.")
+    ] = None,
+    token_file: TokenFileFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Shows what was ever in force, when, why and by whom; or all that became of one version."""
+    server = _Server(token_file, data_dir, output)
+    if version is not None:
+        answer = server.call("GET", f"versions/{version}")
+        printing.emit(output, answer, lambda: print_version(answer))
+        return
+    assignments = server.call("GET", "assignments", query={"limit": limit})["assignments"]
+    versions = server.versions(limit)
+    answer = {"versions": versions, "assignments": assignments}
+    printing.emit(output, answer, lambda: print_history(versions, assignments))
+
+
+def rollback(
+    reason: ReasonFlag,
+    to: Annotated[
+        int | None,
+        typer.Option("--to", min=1, help="A version that was in force before.", show_default="ends a canary"),
+    ] = None,
+    break_glass: BreakGlassFlag = False,
+    token_file: TokenFileFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Brings back a version that was in force before, for all agents, at once."""
+    server = _Server(token_file, data_dir, output, break_glass=break_glass)
+    body = {"reason": reason, **({} if to is None else {"to": to})}
+    answer = server.call("POST", "rollback", body)
+    printing.emit(output, answer, lambda: print_version(answer))
+
+
+def add_rollout(app: typer.Typer) -> None:
+    """Adds the commands to a group."""
+    for command in (push, plan, approve, apply, status, history, rollback):
+        app.command()(command)
+    app.command("reject")(_close("reject", "Ends a version that isn't in force, as an approver."))
+    app.command("withdraw")(_close("withdraw", "Takes your own version back."))
+
+
+class _Server:
+    """The policy routes of the running server, for one command."""
+
+    def __init__(
+        self, token_file: Path | None, data_dir: Path | None, output: Output, *, break_glass: bool = False
+    ) -> None:
+        self._headers = caller_headers(token_file, output, break_glass=break_glass)
+        self._data_dir = data_dir
+        self._output = output
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        query: dict[str, Any] | None = None,
+        timeout_seconds: float = 30.0,
+    ) -> Any:
+        return rest(
+            method,
+            f"/v1/policy/{path}",
+            data_dir=self._data_dir,
+            output=self._output,
+            query=query,
+            body=body,
+            headers=self._headers,
+            timeout_seconds=timeout_seconds,
+        )
+
+    def versions(self, limit: int) -> list[dict[str, Any]]:
+        """The newest versions."""
+        found: list[dict[str, Any]] = self.call("GET", "versions", query={"limit": limit})["versions"]
+        return found
+
+    def meant(self, given: int | None, states: tuple[str, ...], what: str, hint: str) -> int:
+        """The version that a command is for."""
+        if given is not None:
+            return given
+        newest = next((one["version"] for one in self.versions(20) if one["state"] in states), None)
+        with reported(self._output):
+            if newest is None:
+                raise NotFound(f"policy {what}: no version waits for it", hint=hint)
+        return int(newest)
+
+    def canary(self) -> int | None:
+        """The version of the running canary."""
+        canary = self.call("GET", "status")["canary"]
+        return None if canary is None else int(canary["version"])
+
+    def last_inventory(self) -> str:
+        """The inventory of the newest version."""
+        newest = self.versions(1)
+        with reported(self._output):
+            if not newest:
+                raise NotFound(
+                    "policy push: there is no inventory",
+                    hint="name it with --inventory, or put inventory.yaml into the folder",
+                )
+        files = self.call("GET", f"versions/{newest[0]['version']}/files")
+        return str(files["inventory"])

@@ -1,0 +1,330 @@
+"""The life of policies, carried out: push → evaluate → compile → prove, plan, approve, apply → record.
+
+One of these runs, in the management process. Every step is stored before the next is begun; what the machine
+owes (`Life.works_by_itself`) it takes up again at its next start. Whoever asks was authenticated and
+authorised before; that an author doesn't approve their own change is checked here once more.
+
+What a crash leaves, step by step: a stored version is compiled again from its start, with the same outcome;
+an assignment and the step that says so are one transaction, so agents never get what the history doesn't
+show; an assignment whose ledger record isn't noted is recorded again, and the record names its sequence, so
+that two of them are one.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import json
+from typing import Final
+
+from control_plane.core.errors import FailedPrecondition, GatehouseError, PermissionDenied
+from control_plane.rollout.assignment import ALL, Assignment, Cause, InForce
+from control_plane.rollout.bundle import payload_of, signed
+from control_plane.rollout.denials import DenialFeed, DenialRule, DenialVerdict, judge
+from control_plane.rollout.keys import PolicyKeys
+from control_plane.rollout.ports import Compiler, Recorder, RolloutStore
+from control_plane.rollout.steps import Applied, Approved, Closed, Life, Recorded
+from control_plane.rollout.version import PolicySource, PolicyVersion, SignedVersion, checked_reason
+from control_plane.runtime.clock import Clock
+from control_plane.runtime.log import get_logger
+
+RETRY_SECONDS: Final = 5.0
+RECENT: Final = 100  # versions that a push is compared with, and that a start looks at
+OURSELVES: Final = "gatehouse"
+
+_log = get_logger("policy")
+
+
+class Rollouts:
+    """A service: `run` takes up what was left, and carries on until it is stopped."""
+
+    def __init__(
+        self, store: RolloutStore, compiler: Compiler, keys: PolicyKeys, recorder: Recorder, clock: Clock
+    ) -> None:
+        self._store = store
+        self._compiler = compiler
+        self._keys = keys
+        self._recorder = recorder
+        self._clock = clock
+        self._turn = asyncio.Lock()  # one change at a time; compiling is outside of it
+        self._working: dict[int, asyncio.Task[None]] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop`; what isn't finished then is taken up at the next start."""
+        for version, life in await self._store.versions(0, RECENT):
+            if life.works_by_itself:
+                _log.info("policy_resumed", version=version.version.number, state=life.state)
+                self._begin(life.number)
+        try:
+            await stop.wait()
+        finally:
+            working = list(self._working.values())
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+
+    # ------------------------------------------------------------------ what people do
+
+    async def push(self, source: PolicySource, *, author: str, reason: str) -> tuple[SignedVersion, Life]:
+        """Stores a new version and begins to compile it. The same content as a version that is still alive
+        gives that one. Raises ResourceExhausted where it would be too large to push to agents."""
+        reason = checked_reason(reason)
+        async with self._turn:
+            recent = await self._store.versions(0, RECENT)
+            content_digest = await asyncio.to_thread(lambda: source.content_digest)
+            for known, life in recent:
+                alive = life.state not in ("refused", "closed")
+                if alive and known.version.content_digest == content_digest:
+                    self._begin(life.number)
+                    return known, life
+            version = PolicyVersion(
+                number=recent[0][0].version.number + 1 if recent else 1,
+                digest=source.digest,
+                content_digest=content_digest,
+                author=author,
+                reason=reason,
+                created_at=self._clock.unix(),
+            )
+            probe = self._assignment(version, InForce(), ALL, Cause.APPLY, author, reason)
+            await asyncio.to_thread(payload_of, source, probe, self._keys.trust_domain)
+            signed_version = self._keys.sign_version(version)
+            await self._store.add_version(signed_version, source)
+        _log.info("policy_pushed", version=version.number, digest=version.digest, author=author)
+        self._begin(version.number)
+        return signed_version, Life(version.number)
+
+    async def settled(self, number: int, timeout_seconds: float) -> tuple[SignedVersion, Life]:
+        """The version once the machine has done its part, or as it is after the timeout."""
+        task = self._working.get(number)
+        if task is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    await asyncio.shield(task)
+        return await self._store.version(number)
+
+    async def plan(self, number: int, *, by: str) -> Life:
+        """Compares with what is in force now; a plan that says the same as the latest isn't stored again."""
+        version, life = await self._store.version(number)
+        self._keys.check_version(version)
+        if life.state in ("applied", "recorded"):
+            raise FailedPrecondition(f"policy version {number} was applied already, there is nothing to plan")
+        now = await self._store.in_force()
+        before = None if now.full is None else await self._store.source(now.full.version)
+        planned = await self._compiler.plan(before, await self._store.source(number))
+        against = 0 if now.full is None else now.full.version
+        planned = dataclasses.replace(planned, by=by, against=now.sequence, against_version=against)
+        if life.plan is not None and life.plan.digest == planned.digest:
+            return life
+        return await self._store.add_step(life, planned)
+
+    async def approve(self, number: int, *, by: str, reason: str, break_glass: bool = False) -> Life:
+        """Agrees to the latest plan. Raises PermissionDenied for the author, unless the glass was broken."""
+        reason = checked_reason(reason)
+        async with self._turn:
+            version, life = await self._store.version(number)
+            self._keys.check_version(version)
+            if by == version.version.author and not break_glass:
+                raise PermissionDenied(
+                    f"approving policy version {number}: {by} wrote it, and nobody approves their own change",
+                    hint="somebody else with the role approver has to",
+                )
+            self._check_plan(life, await self._store.in_force())
+            plan_digest = life.plan.digest if life.plan is not None else ""
+            step = Approved(at=self._clock.unix(), by=by, reason=reason, plan_digest=plan_digest)
+            if life.state == "approved":
+                return life
+            return await self._store.add_step(life, step)
+
+    async def close(self, number: int, *, by: str, reason: str, how: str) -> Life:
+        """Ends a version that isn't in force, before or after its approval."""
+        reason = checked_reason(reason)
+        async with self._turn:
+            _, life = await self._store.version(number)
+            if life.state == "closed":
+                return life
+            step = Closed(at=self._clock.unix(), by=by, reason=reason, how=how)
+            return await self._store.add_step(life, step)
+
+    async def apply(self, number: int, *, percent: int, by: str, reason: str) -> Life:
+        """Assigns an approved version to a share of the agents, or lets its canary grow. What is so already
+        changes nothing."""
+        reason = checked_reason(reason)
+        async with self._turn:
+            version, life = await self._store.version(number)
+            now = await self._store.in_force()
+            newest = now.canary or now.full
+            if newest is not None and (newest.version, newest.percent) == (number, percent):
+                return await self._recorded(life)
+            cause = now.cause_of_apply(number, percent)
+            if life.was_applied and cause is not Cause.PROMOTE:
+                raise FailedPrecondition(
+                    f"applying policy version {number}: it was in force before",
+                    hint=f"to bring it back: gatehouse policy rollback --to {number}",
+                )
+            if cause is not Cause.PROMOTE:
+                self._check_plan(life, now)
+            return await self._assign(version, life, now, percent, cause, by, reason)
+
+    async def rollback(self, to: int | None, *, by: str, reason: str, cause: Cause = Cause.ROLLBACK) -> Life:
+        """Brings a version back that was in force before, for all agents; without `to`, ends the canary.
+
+        It was approved then, so that nobody has to be asked again when minutes count.
+        """
+        reason = checked_reason(reason)
+        async with self._turn:
+            now = await self._store.in_force()
+            number = now.rollback_target() if to is None else to
+            version, life = await self._store.version(number)
+            if not life.was_applied:
+                raise FailedPrecondition(
+                    f"rolling back to policy version {number}: it never was in force",
+                    hint="gatehouse policy history shows which ones were",
+                )
+            if now.canary is None and now.full is not None and now.full.version == number:
+                return await self._recorded(life)
+            return await self._assign(version, life, now, ALL, cause, by, reason)
+
+    async def rotate_key(self) -> str:
+        """Makes a new policy key; signs with it from the next assignment on. Gives its ID."""
+        async with self._turn:
+            return await self._keys.rotate()
+
+    async def judge_canary(self, feed: DenialFeed, rule: DenialRule) -> DenialVerdict | None:
+        """Rolls a running canary back if the rule says so; None where none runs."""
+        now = await self._store.in_force()
+        if now.canary is None or now.full is None:
+            return None
+        verdict = judge(*await feed.counts(now.canary.sequence), rule)
+        if verdict.rolls_back:
+            _log.error("policy_canary_rolled_back", version=now.canary.version, reason=verdict.reason)
+            await self.rollback(None, by=OURSELVES, reason=verdict.reason, cause=Cause.DENIALS)
+        return verdict
+
+    # ------------------------------------------------------------------ what the machine does
+
+    def _begin(self, number: int) -> None:
+        if number not in self._working:
+            task = asyncio.get_running_loop().create_task(self._work(number))
+            self._working[number] = task
+            task.add_done_callback(lambda _: self._working.pop(number, None))
+
+    async def _work(self, number: int) -> None:
+        while True:
+            try:
+                await self._advance(number)
+                return
+            except GatehouseError as error:
+                _log.error("policy_step_failed", version=number, reason=str(error), kind=error.kind)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _advance(self, number: int) -> None:
+        """Does what the machine owes a version; what is stored already isn't stored again."""
+        version, life = await self._store.version(number)
+        if life.state == "applied":
+            async with self._turn:
+                await self._recorded((await self._store.version(number))[1])
+            return
+        if not life.works_by_itself:
+            return
+        self._keys.check_version(version)
+        source = await self._store.source(number)
+        position = 0
+        async with contextlib.aclosing(self._compiler.compile(source)) as steps:
+            async for step in steps:
+                if position >= len(life.steps):
+                    life = await self._store.add_step(life, step)
+                    _log.info("policy_step", version=number, step=step.kind)
+                position += 1
+
+    async def _assign(
+        self,
+        version: SignedVersion,
+        life: Life,
+        now: InForce,
+        percent: int,
+        cause: Cause,
+        by: str,
+        reason: str,
+    ) -> Life:
+        self._keys.check_version(version)
+        life = await self._recorded(life)
+        assignment = self._assignment(version.version, now, percent, cause, by, reason)
+        source = await self._store.source(version.version.number)
+        key, sign = self._keys.current
+        payload = await asyncio.to_thread(payload_of, source, assignment, self._keys.trust_domain)
+        bundle = await asyncio.to_thread(signed, payload, key, sign)
+        step = Applied(
+            at=assignment.at,
+            by=by,
+            reason=reason,
+            sequence=assignment.sequence,
+            percent=percent,
+            cause=str(cause),
+        )
+        life = await self._store.assign(life, step, assignment, bundle)
+        _log.info(
+            "policy_assigned",
+            version=assignment.version,
+            sequence=assignment.sequence,
+            percent=percent,
+            cause=str(cause),
+            by=by,
+        )
+        # Agents have it from here on; a crash now leaves the record to the next start.
+        life = await self._recorded(life)
+        await self._keys.retire_unused(await self._store.pushed())
+        return life
+
+    async def _recorded(self, life: Life) -> Life:
+        """Writes the ledger's record of an assignment, where it is missing."""
+        last = life.steps[-1] if life.steps else None
+        if not isinstance(last, Applied):
+            return life
+        version, _ = await self._store.version(life.number)
+        pushed = await self._store.pushed()
+        bundle = pushed.bundles.get(last.sequence)
+        detail = {
+            "sequence": last.sequence,
+            "version": life.number,
+            "digest": version.version.digest,
+            "percent": last.percent,
+            "cause": last.cause,
+            "author": version.version.author,
+            "approved_by": next((s.by for s in reversed(life.steps) if isinstance(s, Approved)), ""),
+            "payload_sha256": hashlib.sha256(bundle.payload).hexdigest() if bundle is not None else "",
+            "key_id": bundle.key_id if bundle is not None else "",
+        }
+        ledger_id = await self._recorder.record(
+            action="policy.in-force",
+            by=last.by,
+            resource=f"policy version {life.number}",
+            reason=last.reason,
+            request_id="",
+            detail=json.dumps(detail),
+        )
+        step = Recorded(at=self._clock.unix(), sequence=last.sequence, ledger_id=ledger_id)
+        return await self._store.add_step(life, step)
+
+    def _assignment(
+        self, version: PolicyVersion, now: InForce, percent: int, cause: Cause, by: str, reason: str
+    ) -> Assignment:
+        return Assignment(
+            sequence=now.sequence + 1,
+            version=version.number,
+            digest=version.digest,
+            percent=percent,
+            cause=cause,
+            by=by,
+            reason=reason,
+            at=self._clock.unix(),
+        )
+
+    @staticmethod
+    def _check_plan(life: Life, now: InForce) -> None:
+        plan = life.plan
+        if plan is not None and plan.against != now.sequence:
+            raise FailedPrecondition(
+                f"policy version {life.number}: its plan compares with assignment {plan.against}, "
+                f"in force is {now.sequence}",
+                hint=f"plan it again, and have it approved: gatehouse policy plan {life.number}",
+            )

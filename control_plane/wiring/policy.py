@@ -1,0 +1,57 @@
+"""Builds what the life of policies needs in the management process, and the gate before the REST routes."""
+
+import os
+
+from fastapi.routing import APIRoute
+
+from control_plane.api.rest.gate import Gate
+from control_plane.api.rest.idempotency import route_class
+from control_plane.api.rest.roles import Roles
+from control_plane.api.rest.subjects import OidcIssuer, Subjects, user_name
+from control_plane.identity.ledger import ChangeRecord, LedgerEntry
+from control_plane.rollout.compiler import ChildCompiler
+from control_plane.rollout.keys import PolicyKeys
+from control_plane.rollout.lifecycle import Rollouts
+from control_plane.sql.answer_store import SqlAnswers
+from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
+
+
+class LedgerRecorder:
+    """Implements `rollout.ports.Recorder` by the journal of this process."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def record(
+        self, *, action: str, by: str, resource: str, reason: str, request_id: str, detail: str
+    ) -> str:
+        """See the port."""
+        record = ChangeRecord(self._parts.clock.unix(), action, by, resource, reason, request_id, detail)
+        [sequence] = await self._parts.journal.append([record])
+        return LedgerEntry(MANAGEMENT_JOURNAL, sequence, record).id
+
+
+async def rollouts_of(parts: Parts) -> Rollouts:
+    """The service that carries policies through their lives; its keys are there when this returns."""
+    trust_domain = parts.settings.trust_domain
+    keys = PolicyKeys(parts.keys, parts.rollout_store, trust_domain, parts.clock)
+    await keys.open()
+    compiler = ChildCompiler(trust_domain, parts.clock)
+    return Rollouts(parts.rollout_store, compiler, keys, LedgerRecorder(parts), parts.clock)
+
+
+def gate_of(parts: Parts) -> tuple[Gate, type[APIRoute]]:
+    """The gate, and the class of routes behind it."""
+    settings = parts.settings
+    administrators = {f"local:{user_name(uid)}" for uid in (0, os.geteuid())}
+    roles = Roles(
+        settings.trust_domain,
+        settings.grants,
+        sorted(administrators) if settings.written.roles.local_administrators else [],
+    )
+    issuers = [
+        OidcIssuer(one.name, one.issuer, one.jwks_file, one.audience, one.subject_claim)
+        for one in settings.written.oidc
+    ]
+    gate = Gate(Subjects(issuers, parts.clock.unix), roles, LedgerRecorder(parts))
+    return gate, route_class(gate, SqlAnswers(parts.store.thread), parts.clock.unix)
