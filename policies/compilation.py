@@ -15,6 +15,7 @@ from typing import Final
 from control_plane.core.errors import InvalidInput
 from policies.formula import PolicySet
 from policies.inventory import Inventory, Mode, Waypoint, Workload
+from policies.kept_proofs import KeptProofs
 from policies.language.diagnostics import Diagnostic
 from policies.pipeline import Compilation, compile_policies
 from policies.project import Project
@@ -59,9 +60,13 @@ class Compiled:
 
 
 def compile_project(
-    project: Project, inventory: Inventory, target: str, options: Options | None = None
+    project: Project,
+    inventory: Inventory,
+    target: str,
+    options: Options | None = None,
+    proofs: KeptProofs | None = None,
 ) -> Compiled:
-    """Compiles and proves. Raises Diagnostics for the policy, InvalidInput for an unknown target."""
+    """Compiles and proves, except what `proofs` has. Raises Diagnostics, or InvalidInput for the target."""
     if target not in TARGETS:
         raise InvalidInput(
             f"compiling for target {target!r}: there is no such target", hint=f"known: {', '.join(TARGETS)}"
@@ -71,7 +76,7 @@ def compile_project(
     questions = Questions.of(checked.compiled, placed, project.data)
     policies = questions.all(project.digest)
     breaches = broken_invariants(policies, placed, questions.violations())
-    proved = compile_policies(policies, placed, target, options or Options())
+    proved = compile_policies(policies, placed, target, options or Options(), proofs=proofs)
     return Compiled(policies, proved, tuple(breaches), checked.warnings)
 
 

@@ -2,15 +2,15 @@
 
 A compilation is a value. Given the one before, a workload whose question is the same keeps its objects; it
 keeps its verdicts too if no object near it changed, where near is its own and the mesh's root namespace:
-nothing elsewhere can select it.
+nothing elsewhere can select it. Between runs, `policies.kept_proofs` does the same for verdicts.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from policies.formula import PolicySet, Question
 from policies.inventory import Inventory
+from policies.kept_proofs import KeptProofs, text_digest
 from policies.proof.manifests import Document, collect, read_manifest
 from policies.proof.network_policy import prove_segmentation
 from policies.proof.verdict import Verdict, prove_workload
@@ -60,15 +60,16 @@ def compile_policies(
     target: str,
     options: Options,
     before: Compilation | None = None,
+    proofs: KeptProofs | None = None,
 ) -> Compilation:
-    """Emit and prove a policy set for one target, reusing what `before` shows to be unchanged.
+    """Emit and prove a policy set for one target, reusing what `before` or `proofs` show to be unchanged.
 
     Raises KeyError for an unknown target. Trouble with single workloads is in their verdicts and shortfalls;
     a refused workload has no verdict.
     """
     emitter = EMITTERS[target]
     same = before is not None and (before.target, before.options) == (target, options)
-    known = before.pieces if before is not None and same and before.inventory is inventory else {}
+    known = before.pieces if before is not None and same and before.inventory == inventory else {}
     readings: dict[str, Reading] = {}
     for workload, question in emitter.questions(policies, inventory):
         old = known.get(workload.key)
@@ -76,9 +77,10 @@ def compile_policies(
             readings[workload.key] = old.reading
         else:
             emission = emitter.emit_workload(question, workload, inventory, policies.bundle_digest, options)
-            readings[workload.key] = _read(question, emission)
+            readings[workload.key] = _read(question, emission, policies.bundle_digest)
     manifests = collect(one for reading in readings.values() for one in reading.documents)
     near = _near(readings, inventory)
+    basis = proofs.basis(target, options, inventory) if proofs is not None else ""
     pieces: dict[str, Piece] = {}
     for key, reading in readings.items():
         workload = inventory.by_key[key]
@@ -88,23 +90,30 @@ def compile_policies(
             verdicts: tuple[Verdict, ...] = ()
         elif old is not None and old.reading is reading and old.near == around:
             verdicts = old.verdicts
-        elif emitter.segmentation:
-            verdicts = (prove_segmentation(reading.question, workload, inventory, manifests),)
         else:
-            verdicts = prove_workload(reading.question, workload, inventory, manifests)
+            claim = proofs.claim(basis, key, reading.question, around) if proofs is not None else ""
+            kept = proofs.find(claim, key, reading.question) if proofs is not None else None
+            if kept is not None:
+                verdicts = kept
+            elif emitter.segmentation:
+                verdicts = (prove_segmentation(reading.question, workload, inventory, manifests),)
+            else:
+                verdicts = prove_workload(reading.question, workload, inventory, manifests)
+            if kept is None and proofs is not None:
+                proofs.keep(claim, reading.question, verdicts)
         pieces[key] = Piece(reading, around, verdicts)
     emission = joined(piece.reading.emission for piece in pieces.values())
     every = tuple(verdict for piece in pieces.values() for verdict in piece.verdicts)
     return Compilation(target, options, inventory, emission, every, pieces)
 
 
-def _read(question: Question, emission: Emission) -> Reading:
+def _read(question: Question, emission: Emission, bundle_digest: str) -> Reading:
     documents: list[Document] = []
     digests = set()
     for one in emission.manifests:
         text = one.text()
         documents += read_manifest(text, one.file_name())
-        digests.add(hashlib.sha256(text.encode()).hexdigest())
+        digests.add(text_digest(text, bundle_digest))
     return Reading(question, emission, tuple(documents), frozenset(digests))
 
 

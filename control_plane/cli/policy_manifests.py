@@ -9,6 +9,7 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag
+from control_plane.cli.policy_cache import ProofCache
 from control_plane.cli.policy_files import FolderArgument, InventoryFlag, read_project, read_text
 from control_plane.cli.policy_meaning import what_is_asked
 from control_plane.cli.remote import reported
@@ -16,6 +17,11 @@ from control_plane.core.errors import AlreadyExists
 
 TargetFlag = Annotated[str, typer.Option("--target", help="What the manifests are for.")]
 ExactFlag = Annotated[bool, typer.Option("--exact-only", help="Refuse what the target can't say exactly.")]
+CacheFlag = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Where proofs are kept between runs.", show_default="the XDG cache folder"),
+]
+NoCacheFlag = Annotated[bool, typer.Option("--no-cache", help="Prove everything again, and keep nothing.")]
 CustomFlag = Annotated[
     str,
     typer.Option(
@@ -30,11 +36,14 @@ def compile_policy(
     target: TargetFlag = "istio-sidecar",
     exact_only: ExactFlag = False,
     custom_provider: CustomFlag = "",
+    cache: CacheFlag = None,
+    no_cache: NoCacheFlag = False,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Compiles a policy for a target and proves that the manifests admit nothing that Rego refuses."""
     with reported(output):
-        compiled = _compiled(folder, inventory, target, exact_only, custom_provider)
+        place = None if no_cache else ProofCache.of(cache, folder, target)
+        compiled = _compiled(folder, inventory, target, exact_only, custom_provider, place)
     _print_compilation(output, compiled, [])
     if not compiled.accepted:
         raise typer.Exit(1)
@@ -47,11 +56,14 @@ def render(
     target: TargetFlag = "istio-sidecar",
     exact_only: ExactFlag = False,
     custom_provider: CustomFlag = "",
+    cache: CacheFlag = None,
+    no_cache: NoCacheFlag = False,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Writes the proved manifests for GitOps; files of an earlier render that are no longer meant go."""
     with reported(output):
-        compiled = _compiled(folder, inventory, target, exact_only, custom_provider)
+        place = None if no_cache else ProofCache.of(cache, folder, target)
+        compiled = _compiled(folder, inventory, target, exact_only, custom_provider, place)
         if not compiled.accepted:
             _print_compilation(output, compiled, [])
             raise typer.Exit(1)
@@ -59,7 +71,14 @@ def render(
     _print_compilation(output, compiled, written)
 
 
-def _compiled(folder: Path, inventory: Path, target: str, exact_only: bool, custom_provider: str) -> Any:
+def _compiled(
+    folder: Path,
+    inventory: Path,
+    target: str,
+    exact_only: bool,
+    custom_provider: str,
+    cache: ProofCache | None,
+) -> Any:
     from policies.compilation import compile_project
     from policies.inventory_file import parse_inventory
     from policies.project import Project
@@ -67,7 +86,11 @@ def _compiled(folder: Path, inventory: Path, target: str, exact_only: bool, cust
 
     project = Project.of(read_project(folder))
     options = Options(exact_only=exact_only, custom_provider=custom_provider)
-    return compile_project(project, parse_inventory(read_text(inventory)), target, options)
+    proofs = cache.read() if cache is not None else None
+    compiled = compile_project(project, parse_inventory(read_text(inventory)), target, options, proofs)
+    if cache is not None and proofs is not None:
+        cache.write(proofs)
+    return compiled
 
 
 def _print_compilation(output: Output, compiled: Any, written: list[str]) -> None:
@@ -108,7 +131,8 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
 
     def human() -> None:
         for warning in compiled.warnings:
-            printing.note(warning.render())
+            for text in warning.render().splitlines():
+                printing.note(text)
         rows = [
             (one.workload, one.layer, one.outcome, ", ".join(map(str, one.origins)))
             for one in compiled.proved.verdicts

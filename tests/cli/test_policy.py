@@ -18,6 +18,11 @@ STARTER = ROOT / "rego" / "starter"
 INVENTORY = ROOT / "deploy" / "demo" / "inventory.yaml"
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+
+
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -349,3 +354,33 @@ def test_check_and_compile_name_the_command_that_rewrites(tmp_path: Path) -> Non
     (tmp_path / "p.rego").write_text(ENVOY)
     assert "gatehouse policy import-envoy" in run("check", tmp_path).stdout
     assert "gatehouse policy import-envoy" in run("compile", tmp_path, "--inventory", INVENTORY).stderr
+
+
+def test_proofs_are_kept_in_a_folder_of_one_s_own(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    compiled = ("compile", STARTER, "--inventory", INVENTORY, "--cache", cache)
+    first = run(*compiled)
+    (file,) = cache.iterdir()
+    assert (cache.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
+    assert run(*compiled).stdout == first.stdout
+    file.write_text("{")
+    assert run(*compiled).stdout == first.stdout
+    assert json.loads(file.read_text())["proofs"]
+    file.unlink()
+    file.symlink_to(tmp_path / "elsewhere")
+    assert run(*compiled).stdout == first.stdout
+
+
+def test_a_cache_that_others_may_write_is_not_used(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    result = run("compile", STARTER, "--inventory", INVENTORY, "--cache", cache)
+    assert result.exit_code == 0
+    assert "others may write" in result.stderr
+    assert not list(cache.iterdir())
+
+
+def test_without_a_cache_nothing_is_kept(tmp_path: Path) -> None:
+    assert run("compile", STARTER, "--inventory", INVENTORY, "--no-cache").exit_code == 0
+    assert not list((tmp_path / "xdg").rglob("*.json"))
