@@ -155,7 +155,7 @@ def test_run_becomes_envoy(lab: Any, entry: Any, run_async: Any, short_dir: Path
             )
             try:
                 await it.run.until(lambda: len(it.parts.fleet) == 1, "Envoy asks", 20)
-                assert (Path("/proc") / str(process.pid) / "exe").readlink().name == "envoy"  # noqa: ASYNC240
+                assert (Path("/proc") / str(process.pid) / "exe").readlink().name == "envoy"
                 admin = folder / "pay.admin.sock"
                 assert stat.S_IMODE(admin.stat().st_mode) == 0o600
             finally:
