@@ -10,7 +10,7 @@ boolean or a set of reasons; any reason denies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,28 +32,44 @@ from policies.language.compiler.compiled import CompiledModules, RuleGroup, Shap
 from policies.language.diagnostics import Diagnostic, Diagnostics, ErrorCode
 from policies.language.source import Span
 from policies.language.symbolic import Limits, Memory, PartialInput, SymbolicEvaluator
+from policies.language.symbolic.machine import RuleKey
+from policies.language.symbolic.memory import KNOWN, Kept, Read
 from policies.language.symbolic.relations import equal
 from policies.language.symbolic.values import text_of
+from policies.language.symbolic.versions import adopted, rules_of
 from policies.language.syntax.ast import Boolean as BooleanTerm
 from policies.language.values import TRUE as REGO_TRUE
-from policies.language.values import Object, from_python
+from policies.language.values import Object, from_python, identical
 from policies.proof.satisfiable import request_for
 
 AUTHZ: Final = ("gatehouse", "authz")
 SEGMENTATION: Final = ("gatehouse", "segmentation")
 INVARIANTS: Final = ("gatehouse", "invariants", "never")
 _LABELS: Final = ("destination", "labels")
+_SERVICE: Final = ("destination", "service")
 _ALWAYS_THERE: Final = frozenset({("source",), ("connection",)})
 """Every connection has an address and is mTLS or not; `input.request` and `input.jwt` may be missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What evaluation came to for one known input, rule by rule."""
+
+    known: PartialInput
+    rules: Mapping[object, Kept[object]]
+
+
 @dataclass(slots=True)
 class Questions:
-    """Evaluates one policy version for the workloads of one inventory."""
+    """Evaluates one policy version for the workloads of one inventory.
+
+    What it works out is kept for a later version, whose `before` this may be.
+    """
 
     memory: Memory
     inventory: Inventory
     limits: Limits = field(default_factory=Limits)
+    _answers: dict[tuple[str, int], Answers] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(
@@ -62,14 +78,40 @@ class Questions:
         data: Mapping[str, object] | None = None,
         *,
         limits: Limits | None = None,
+        before: Questions | None = None,
     ) -> Questions:
-        """A policy with `data` beside the inventory. Raises Diagnostics for a bad default."""
+        """A policy with `data` beside the inventory. Raises Diagnostics for a bad default.
+
+        With `before`, what it worked out is taken over where neither the rule, nor what the rule read of
+        data, nor what is known of the destination has changed.
+        """
         for package in (AUTHZ, SEGMENTATION):
             for name in ("allow", "deny"):
                 _check_default(modules, (*package, name))
         document = from_python({**(data or {}), "inventory": inventory_document(inventory)})
         assert isinstance(document, Object)
-        return Questions(Memory.of(modules, document), inventory, limits or Limits())
+        limits = limits or Limits()
+        if before is None or before.limits != limits:
+            return Questions(Memory.of(modules, document), inventory, limits)
+        memory = Memory.of(adopted(modules, before.memory.modules), document)
+        memory.conditions.update(before.memory.conditions)
+        return Questions(memory, inventory, limits, before.valid_in(memory))
+
+    def valid_in(self, later: Memory) -> dict[tuple[str, int], Answers]:
+        """The answers that hold in a later version as well."""
+        rules = {id(rule) for rule in rules_of(later.modules)}
+        unchanged: dict[Read, bool] = {KNOWN: True}
+
+        def holds(key: object, kept: Kept[object]) -> bool:
+            for read in kept.reads:
+                if read not in unchanged:
+                    unchanged[read] = identical(self.memory.answer(read), later.answer(read))
+            return isinstance(key, RuleKey) and key.rule in rules and all(map(unchanged.get, kept.reads))
+
+        return {
+            place: Answers(one.known, {key: kept for key, kept in one.rules.items() if holds(key, kept)})
+            for place, one in self._answers.items()
+        }
 
     def all(self, bundle_digest: str) -> PolicySet:
         """The policy of every workload."""
@@ -77,17 +119,22 @@ class Questions:
 
     def workload(self, workload: Workload) -> WorkloadPolicy:
         """Both questions of one workload. Raises Diagnostics where a rule can't be compiled."""
-        return WorkloadPolicy(
-            workload.key, self._question(AUTHZ, workload), self._question(SEGMENTATION, workload)
+        asked = list(self._evaluators(workload))
+        policy = WorkloadPolicy(
+            workload.key, self._question(AUTHZ, asked), self._question(SEGMENTATION, asked)
         )
+        for index, (evaluator, _) in enumerate(asked):
+            self._answers[workload.key, index] = Answers(evaluator.input, evaluator.carried())
+        return policy
 
-    def _question(self, package: tuple[str, ...], workload: Workload) -> Question | None:
+    def _question(
+        self, package: tuple[str, ...], asked: Iterable[tuple[SymbolicEvaluator, Formula]]
+    ) -> Question | None:
         if _group(self.memory.modules, (*package, "allow")) is None:
             return None
         allow: list[Disjunct] = []
         deny: list[Disjunct] = []
-        for known, guard in _destinations(workload):
-            evaluator = self._evaluator(known, workload)
+        for evaluator, guard in asked:
             allow.extend(_disjuncts(evaluator, (*package, "allow"), guard))
             deny.extend(_disjuncts(evaluator, (*package, "deny"), guard))
         return Question(Decision.of(*allow), Decision.of(*deny))
@@ -103,20 +150,27 @@ class Questions:
 
     def _violations(self, workload: Workload) -> Decision:
         found = []
-        for known, guard in _destinations(workload):
-            for condition, name, span in self._evaluator(known, workload).set_members(INVARIANTS):
+        for evaluator, guard in self._evaluators(workload):
+            for condition, name, span in evaluator.set_members(INVARIANTS):
                 origin = Origin(span.source.file, span.row, name if isinstance(name, str) else text_of(name))
                 found.append(Disjunct(condition & guard, (origin,)))
         return Decision.of(*found)
 
-    def _evaluator(self, known: PartialInput, workload: Workload) -> SymbolicEvaluator:
+    def _evaluators(self, workload: Workload) -> Iterator[tuple[SymbolicEvaluator, Formula]]:
+        """One for each service of the workload, with the ports that lead to it."""
+
         def conflict(both: Formula) -> object | None:
             try:
                 return request_for(both, workload, self.inventory)
             except (Unimplemented, ResourceExhausted):
                 return "a request that the proof can't rule out"
 
-        return SymbolicEvaluator(self.memory, known, self.limits, conflict)
+        for index, (known, guard) in enumerate(_destinations(workload)):
+            evaluator = SymbolicEvaluator(self.memory, known, self.limits, conflict)
+            answers = self._answers.get((workload.key, index))
+            if answers is not None and _same_input(answers.known, known):
+                evaluator.own.update(answers.rules)
+            yield evaluator, guard
 
 
 def inventory_document(inventory: Inventory) -> dict[str, object]:
@@ -168,7 +222,13 @@ def _destinations(workload: Workload) -> Iterator[tuple[PartialInput, Formula]]:
 def _partial(workload: Workload, service: str | None) -> PartialInput:
     known = from_python({"destination": destination_document(workload, service)})
     assert isinstance(known, Object)
-    return PartialInput(known, frozenset({_LABELS}), _ALWAYS_THERE)
+    elsewhere = frozenset({_SERVICE} if service is None else ())
+    return PartialInput(known, frozenset({_LABELS}), _ALWAYS_THERE, elsewhere)
+
+
+def _same_input(one: PartialInput, other: PartialInput) -> bool:
+    parts = [(each.closed, each.there, each.elsewhere) for each in (one, other)]
+    return parts[0] == parts[1] and identical(one.known, other.known)
 
 
 def _disjuncts(evaluator: SymbolicEvaluator, path: tuple[str, ...], guard: Formula) -> Iterator[Disjunct]:

@@ -175,19 +175,25 @@ def compare(left: Value, right: Value) -> int:
 
 def identical(left: object, right: object) -> bool:
     """Whether two values are equal and written the same: 1 and 1.0 are equal and print differently."""
-    if left is right:
-        return True
-    if type(left) is not type(right) or left != right:
+    return left is right or (left == right and _same_spelling(left, right))
+
+
+def _same_spelling(left: object, right: object) -> bool:
+    """Of two equal values; texts among them need no second look."""
+    if type(left) is not type(right):
         return False
     if isinstance(left, Real) and isinstance(right, Real):
         return left.text == right.text
-    if isinstance(left, tuple) and isinstance(right, tuple):
-        return all(map(identical, left, right))
     if isinstance(left, Object) and isinstance(right, Object):
-        pairs = zip(left.ordered_items(), right.ordered_items(), strict=True)
-        return all(identical(one, other) for one, other in pairs)
+        if any(type(key) is not str for key in left):
+            left, right = left.ordered_items(), right.ordered_items()
+        else:
+            return all(type(one) is str or _same_spelling(one, right[key]) for key, one in left.items())
     if isinstance(left, Set) and isinstance(right, Set):
-        return all(map(identical, left.ordered_members(), right.ordered_members()))
+        left, right = left.ordered_members(), right.ordered_members()
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        pairs = zip(left, right, strict=True)
+        return all(one is other or type(one) is str or _same_spelling(one, other) for one, other in pairs)
     return True
 
 
@@ -219,7 +225,12 @@ def from_python(source: object, *, nesting: int = MAX_NESTING) -> Value:
     if isinstance(source, Mapping):
         below = nesting - 1
         return Object(
-            {from_python(k, nesting=below): from_python(v, nesting=below) for k, v in source.items()}
+            {
+                k if type(k) is str else from_python(k, nesting=below): (
+                    v if type(v) is str else from_python(v, nesting=below)
+                )
+                for k, v in source.items()
+            }
         )
     if isinstance(source, set | frozenset):
         return Set([from_python(item, nesting=nesting - 1) for item in source])

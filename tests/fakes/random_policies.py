@@ -34,7 +34,13 @@ DATA = {
     "names": ["shop", "lab"],
     "label": "tier",
     "routes": [
-        {"from": f"s{n}" if n % 9 else "frontend", "to": "payments" if n % 6 else "ledger"} for n in range(40)
+        {
+            "from": f"s{n}" if n % 9 else "frontend",
+            "to": "payments" if n % 6 else "ledger",
+            "also": ["payments", f"s{n}"] if n % 5 else [],
+            "at": {"namespace": "shop" if n % 4 else "lab", "method": "GET" if n % 8 else "POST"},
+        }
+        for n in range(40)
     ],
 }
 PATH = Attribute("request.path")
@@ -298,6 +304,12 @@ TESTS = (
     'some i2, r2 in data.routes; r2.to == "payments"; i2 > 30; r2.from == input.source.namespace',
     "not routed",
     "every r3 in data.routes { r3.from != input.source.service_account }",
+    "some r4 in data.routes; into(r4); r4.from == input.source.service_account",
+    "some r5 in data.routes; input.destination.service in r5.also; by(r5)",
+    "some r6 in data.routes; r6.at.namespace == input.destination.namespace; r6.to == payee; by(r6)",
+    'some i7, r7 in data.routes; r7.to in {input.destination.service, "x"}; i7 > 30; by(r7)',
+    'some r8 in data.routes; into(r8); input.request.method == object.get(r8.at, "method", "POST"); by(r8)',
+    "count([r | some r in data.routes; into(r); by(r)]) == 2",
     # comprehensions
     '{k: v | some k, v in data.owners; k == input.source.namespace} == {"shop": "ada"}',
     "not count({k: v | some k, v in data.owners; k == input.source.namespace}) == 0",
@@ -388,6 +400,7 @@ TESTS = (
 
 # Only under `import future.keywords.not`.
 BLOCKS = (
+    "not { some r9 in data.routes; r9.at.namespace == payee }",
     'not { input.request.method == "GET"; input.source.namespace == "shop" }',
     "not { some n in data.names; n == input.source.namespace }",
     'not { x20 := input.request.headers["x-team"]; x20 != "evil" }',
@@ -438,6 +451,11 @@ inner if { input.source.namespace == "shop"; not other with input.request.method
 writers contains w if { some w, roles in data.roles; "write" in roles }
 
 routed if { some r in data.routes; r.to == input.destination.service; r.from == input.source.service_account }
+
+into(r) if r.to == input.destination.service
+by(r) if r.from == input.source.service_account
+by(r) if { r.at.method == "POST"; input.request.method == r.at.method }
+payee := input.destination.service
 
 same(x) := x
 ignores(_) := 1

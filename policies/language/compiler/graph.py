@@ -164,17 +164,22 @@ def nodes_of(rule: CompiledRule) -> Iterator[object]:
 
 def uses(group: RuleGroup, tree: RuleTree) -> set[Path]:
     """The paths of the groups that the rules of a group may read."""
+    rules = (*group.rules, *((group.default,) if group.default else ()))
+    return set().union(*(rule_uses(rule, tree) for rule in rules))
+
+
+def rule_uses(rule: CompiledRule, tree: RuleTree) -> set[Path]:
+    """The paths of the groups that a rule may read."""
     found: set[Path] = set()
     heads: set[int] = set()
-    for rule in (*group.rules, *((group.default,) if group.default else ())):
-        for node in nodes_of(rule):
-            if isinstance(node, Ref):
-                heads.add(id(node.head))
-                found.update(_targets(node, tree))
-            elif isinstance(node, Call):
-                found.update(_targets(node.operator, tree))
-            elif isinstance(node, Var) and node.name == "data" and id(node) not in heads:
-                found.update(_targets(Ref(node), tree))  # bare `data` reads everything
+    for node in nodes_of(rule):
+        if isinstance(node, Ref):
+            heads.add(id(node.head))
+            found.update(_targets(node, tree))
+        elif isinstance(node, Call):
+            found.update(_targets(node.operator, tree))
+        elif isinstance(node, Var) and node.name == "data" and id(node) not in heads:
+            found.update(_targets(Ref(node), tree))  # bare `data` reads everything
     return found
 
 

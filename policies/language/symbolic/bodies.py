@@ -165,7 +165,7 @@ class Bodies(Terms):
         if found is None:
             return None
         if path is not None:
-            self.reads.add(RowsRead(path, *found))
+            self.reads.add(RowsRead(path, *found, keyed=not joins.is_wildcard(rows.key)))
         return [
             ({**environment, rows.key: key, rows.variable: row}, guard)
             for key, row in self.memory.rows(collection, *found)

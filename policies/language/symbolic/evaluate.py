@@ -23,7 +23,7 @@ from policies.language.source import Span
 from policies.language.symbolic import rule_index
 from policies.language.symbolic.bodies import Bodies
 from policies.language.symbolic.input import PartialInput
-from policies.language.symbolic.machine import OUTSIDE, Environment, Scope, Solution, merge
+from policies.language.symbolic.machine import OUTSIDE, Environment, RuleKey, Scope, Solution, merge
 from policies.language.symbolic.memory import KNOWN, Kept, Memory
 from policies.language.symbolic.rule_index import RuleIndex
 from policies.language.symbolic.values import Outcome, Symbolic, choices, text_of
@@ -139,13 +139,15 @@ class SymbolicEvaluator(Bodies):
 
     def _chain(self, rule: CompiledRule, scope: Scope) -> list[Row]:
         """Outcomes of a rule without arguments."""
-        return self.remembered(("rule", id(rule), scope), lambda: self._rule(rule, _EMPTY, TRUE, scope))
+        return self.remembered(
+            RuleKey(id(rule), "outcomes", scope), lambda: self._rule(rule, _EMPTY, TRUE, scope)
+        )
 
     def _contributions(
         self, rule: CompiledRule, scope: Scope
     ) -> list[tuple[Formula, tuple[Symbolic, ...], Symbolic]]:
         """Guard, keys and value of each row that a rule adds to a set or an object."""
-        return self.remembered(("rows", id(rule), scope), lambda: [*self._added(rule, scope)])
+        return self.remembered(RuleKey(id(rule), "members", scope), lambda: [*self._added(rule, scope)])
 
     def _added(
         self, rule: CompiledRule, scope: Scope

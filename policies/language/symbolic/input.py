@@ -29,11 +29,13 @@ class PartialInput:
     inner paths that every input has, empty where nothing is known of them; any other inner part of the input
     may be missing as a whole. That shows where a policy takes the part as a value (`not input.request`,
     `object.get(input.request, …)`); a path to an attribute needs no more than the attribute.
+    `elsewhere` are paths that aren't known here, and are known of other inputs that share a memory with it.
     """
 
     known: Object = EMPTY_OBJECT
     closed: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
     there: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
+    elsewhere: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
 
     def has(self, node: Node) -> bool:
         """Whether every input has this inner part."""

@@ -180,6 +180,11 @@ def _is_closed(term: ast.Term) -> bool:
             return False
 
 
+def is_wildcard(variable: str) -> bool:
+    """Whether nobody can ask for a variable's value: `_`, as the compile stage names it."""
+    return variable.startswith("_~")
+
+
 def place(reference: ast.Ref) -> Field | None:
     """`data.a.b` as ("a", "b"); None for any other reference."""
     if isinstance(reference.head, ast.Var) and reference.head.name == "data":

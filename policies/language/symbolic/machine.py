@@ -45,6 +45,15 @@ class Scope:
 OUTSIDE = Scope()
 
 
+@dataclass(frozen=True, slots=True)
+class RuleKey:
+    """What is kept about a rule, which is found by its identity."""
+
+    rule: int
+    what: str
+    scope: Scope
+
+
 @dataclass(slots=True)
 class Machine:
     """The state of one evaluation: it serves one input.
@@ -82,6 +91,10 @@ class Machine:
         if kept.reads:
             self.reads |= kept.reads  # who uses the result has read what it read
         return cast("Result", kept.result)
+
+    def carried(self) -> dict[object, Kept[object]]:
+        """What was worked out for this input about whole rules, for an evaluation of a later version."""
+        return {key: kept for key, kept in self.own.items() if isinstance(key, RuleKey)}
 
     def read_data(self, path: tuple[str, ...]) -> Value | None:
         """The value at a place of `data` that no rule makes, None where there is none."""

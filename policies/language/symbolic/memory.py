@@ -1,8 +1,9 @@
 """What was worked out already, and what each result read.
 
 A result that read nothing of the known input holds for every input; it is kept in the `Memory` that
-evaluators over the same modules and data share. The others are kept by the evaluator that made them. What a
-result read of `data` is kept with it, so that it can be told whether it still holds when `data` is another.
+evaluators over the same modules and data share. (Where one input lacks what is known of another, its
+`elsewhere` says so.) The others are kept by the evaluator that made them. What a result read of `data` is
+kept with it, so that it can be told whether it still holds when `data` changes.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ class DataRead:
 
 @dataclass(frozen=True, slots=True)
 class RowsRead:
-    """The rows of the collection at a place of `data` that a lookup finds."""
+    """The rows of the collection at a place of `data` that a lookup finds, with their keys if these count."""
 
     path: tuple[str, ...]
     lookup: Lookup
     wanted: tuple[Value, ...]
+    keyed: bool
 
 
 Read = KnownInput | DataRead | RowsRead
@@ -111,7 +113,8 @@ class Memory:
             return lookup_path(self.data, read.path)
         if isinstance(read, RowsRead):
             base = lookup_path(self.data, read.path)
-            return self.rows(base[0], read.lookup, read.wanted) if base else ()
+            rows = self.rows(base[0], read.lookup, read.wanted) if base else ()
+            return rows if read.keyed else tuple(row for _, row in rows)
         raise TypeError("what is known of the input is compared as a whole")
 
 

@@ -175,6 +175,8 @@ class References(Machine):
         if replaced:
             return replaced
         found = self.input.step(node, key)
+        if (*node.path, key) in self.input.elsewhere:
+            self.reads.add(KNOWN)
         for value in found:
             if not isinstance(value, UNKNOWN):
                 self.reads.add(KNOWN)
