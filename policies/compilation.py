@@ -17,6 +17,7 @@ from policies.formula import PolicySet
 from policies.inventory import Inventory, Mode, Waypoint, Workload
 from policies.kept_proofs import KeptProofs
 from policies.language.diagnostics import Diagnostic
+from policies.layers import Blocked, blocked_pairs
 from policies.pipeline import Compilation, compile_policies
 from policies.project import Project
 from policies.proof.verdict import Outcome
@@ -43,6 +44,10 @@ class Compiled:
     proved: Compilation
     breaches: tuple[Breach, ...]
     warnings: tuple[Diagnostic, ...]
+
+    def blocked(self) -> tuple[list[Blocked], bool]:
+        """Pairs that authz allows and segmentation blocks, and whether there may be more of them."""
+        return blocked_pairs(self.policies, self.proved.inventory)
 
     @property
     def accepted(self) -> bool:

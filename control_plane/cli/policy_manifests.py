@@ -94,6 +94,9 @@ def _compiled(
 
 
 def _print_compilation(output: Output, compiled: Any, written: list[str]) -> None:
+    # The library comes along whether a policy uses all of it or not.
+    warnings = [one for one in compiled.warnings if not one.span.source.file.startswith("gatehouse/lib/")]
+    blocked, more = compiled.blocked() if not written else ([], False)
     answer = {
         "target": compiled.proved.target,
         "bundle_digest": compiled.policies.bundle_digest,
@@ -125,12 +128,23 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
             }
             for one in compiled.breaches
         ],
-        "warnings": [warning.to_json() for warning in compiled.warnings],
+        "blocked": [
+            {
+                "caller": one.caller, "workload": one.workload, "entirely": one.entirely,
+                "reason": one.reason,
+                "request": one.request.document() if one.request else None,
+                "allowed_by": [str(origin) for origin in one.allowed_by],
+                "denied_by": [str(origin) for origin in one.denied_by],
+            }
+            for one in blocked
+        ],
+        "more_blocked": more,
+        "warnings": [warning.to_json() for warning in warnings],
         "written": written,
     }  # fmt: skip
 
     def human() -> None:
-        for warning in compiled.warnings:
+        for warning in warnings:
             for text in warning.render().splitlines():
                 printing.note(text)
         rows = [
@@ -155,6 +169,7 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
             printing.line(f"{one.workload}: broken invariant: {rule.rule} ({rule})")
             shown = what_is_asked(one.request) if one.request else one.reason
             printing.line(f"    {shown}  admitted by {', '.join(map(str, one.admitted_by))}")
+        _print_blocked(blocked, more)
         said = (
             "refused"
             if not compiled.accepted
@@ -167,6 +182,21 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
             printing.line(f"wrote {len(written)} files")
 
     printing.emit(output, answer, human)
+
+
+def _print_blocked(blocked: list[Any], more: bool) -> None:
+    if blocked:
+        printing.line("authz allows what segmentation blocks:")
+    for one in blocked:
+        printing.line(f"  {one.caller or 'callers outside the inventory'} → {one.workload}")
+        if one.request is None:
+            printing.line(f"    can't be decided: {one.reason}")
+            continue
+        lines = ", ".join(map(str, one.allowed_by))
+        extent = "; nothing else gets through" if one.entirely else ""
+        printing.line(f"    {what_is_asked(one.request)}  authz allows at {lines}, {one.why}{extent}")
+    if more:
+        printing.line("  … and more")
 
 
 def _write(folder: Path, files: Any) -> list[str]:

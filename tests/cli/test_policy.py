@@ -384,3 +384,16 @@ def test_a_cache_that_others_may_write_is_not_used(tmp_path: Path) -> None:
 def test_without_a_cache_nothing_is_kept(tmp_path: Path) -> None:
     assert run("compile", STARTER, "--inventory", INVENTORY, "--no-cache").exit_code == 0
     assert not list((tmp_path / "xdg").rglob("*.json"))
+
+
+def test_compile_tells_what_authz_allows_and_segmentation_blocks() -> None:
+    told = run("compile", STARTER, "--inventory", INVENTORY).stdout
+    assert "authz allows what segmentation blocks:" in told
+    assert (
+        "authz allows at authz/authz.rego:22, segmentation denies at segmentation/segmentation.rego:34"
+        in told
+    )
+    blocked = answer("compile", STARTER, "--inventory", INVENTORY)["blocked"]
+    assert isinstance(blocked, list)
+    assert {one["workload"] for one in blocked} == {"shop/frontend"}
+    assert all(one["entirely"] and one["request"] for one in blocked)
