@@ -243,6 +243,18 @@ class Lab:
             await each.live("http", "tcp")
         return envoys
 
+    async def service(self, spiffe_id: str) -> tuple[Envoy, int, int]:
+        """One Envoy before a service with this identity; gives the ports of its HTTP and its TCP listener."""
+        http, tcp = await self._listen(mirror), await self._listen(echo)
+        ports = free_port(), free_port()
+        inbound = [
+            {"name": name, "listen": f"127.0.0.1:{port}", "upstream": upstream, "protocol": name}
+            for name, port, upstream in zip(("http", "tcp"), ports, (http, tcp), strict=True)
+        ]
+        envoy = self.envoy({"name": "one", "spiffe_id": spiffe_id, "inbound": inbound})
+        await envoy.live("http", "tcp")
+        return envoy, *ports
+
     async def status(self, path: str = "/", headers: str = "") -> int:
         """The status of a request from web to pay."""
         return (await self.request(path, headers))[0]
