@@ -43,6 +43,9 @@ class ServerProtocol(LeanProtocol):
             self.gave_up("ALPN h2 wasn't negotiated" if not tls.session_reused else "TLS session resumed")
             cast(asyncio.Transport, transport).abort()
             return
+        decoded: dict[str, object] | None = transport.get_extra_info("peercert")
+        if decoded:
+            decoded.clear()  # nobody here reads it, and it would live as long as the connection
         peer = Peer(
             "unix" if self._unix is not None else "tls",
             self._address,

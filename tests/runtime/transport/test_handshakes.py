@@ -17,7 +17,8 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 GET = entry_pb2.DESCRIPTOR.services_by_name["Entry"].methods_by_name["GetEntry"]
 AGENT = "spiffe://example.org/spire/agent/join_token/a"
 CROWD = 240
-QUIET = Limits(handshake_timeout_seconds=20.0)  # so that nobody is freed of the stalled ones by their limit
+# So that no limit of time ends what is looked at, however busy the machine is.
+QUIET = Limits(handshake_timeout_seconds=50.0, handshake_wait_seconds=50.0)
 
 
 class Visitor:
@@ -79,7 +80,7 @@ def test_a_crowd_is_let_in_one_after_the_other_and_not_all_halfway(
     tls = authority.client(AGENT)
 
     async def main() -> None:
-        server = Server(services)
+        server = Server(services, limits=QUIET)
         port = await server.listen_tcp("127.0.0.1", 0, authority.server_source())
         crowd = [Visitor(port, tls) for _ in range(CROWD)]
         for visitor in crowd:
@@ -110,7 +111,7 @@ def test_who_is_silent_or_stalls_keeps_nobody_waiting(run: Run, services: Any, a
         for number, visitor in enumerate(stalling):
             # A third says nothing, a third a single byte, a third all of its hello and nothing after it.
             visitor.socket.sendall(visitor.hello[: (0, 1, None)[number % 3]])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for _ in range(5):
                 await reached(port, tls)
         assert server.connections >= CROWD
