@@ -45,6 +45,9 @@ def _print(answer: dict[str, Any]) -> None:
         for each in matches
     ]
     printing.table(("would get", "by entry", "hint", "default"), rows, empty="no entry matches")
+    for each in matches:
+        if each.get("quarantined"):
+            printing.line(f"quarantined: {each.get('spiffe_id')} gets no SVID: {each['quarantined']}")
     for each in answer.get("near", []):
         missing = ", ".join(each.get("missing", []))
         printing.line(f"near: {each.get('spiffe_id')} (entry {each.get('entry_id')}) misses {missing}")

@@ -33,7 +33,7 @@ def list_records(
             (
                 each.get("id"),
                 each.get("kind"),
-                each.get("spiffe_id") or f"authority {each.get('authority_id')}: {each.get('event')}",
+                _what(each),
                 printing.moment(int(each.get("issued_at") or each.get("at") or 0)),
                 printing.moment(int(each.get("not_after") or each.get("expires_at") or 0), never=""),
             )
@@ -44,6 +44,14 @@ def list_records(
             printing.note(f"more: gatehouse ledger list --cursor {answer['next_cursor']}")
 
     printing.emit(output, answer, human)
+
+
+def _what(record: dict[str, Any]) -> str:
+    if record.get("kind") == "change":
+        return f"{record.get('action')} of {record.get('resource')} by {record.get('by')}"
+    return str(
+        record.get("spiffe_id") or f"authority {record.get('authority_id')}: {record.get('event')}"
+    )
 
 
 @app.command()

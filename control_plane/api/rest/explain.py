@@ -40,6 +40,7 @@ def router(context: ServerContext) -> APIRouter:
             "matches": [
                 _entry(match.entry)
                 | {
+                    "quarantined": _quarantined(context, match.entry),
                     "is_default": match.is_default,
                     "x509_svid_ttl_seconds": match.x509_svid_ttl_seconds,
                     "jwt_svid_ttl_seconds": match.jwt_svid_ttl_seconds,
@@ -65,6 +66,12 @@ def _scope(context: ServerContext, question: Question) -> list[Entry]:
     if question.parent_id:
         return index.children_of(SpiffeId.parse(question.parent_id))
     return list(index.entries_after(""))
+
+
+def _quarantined(context: ServerContext, entry: Entry) -> str:
+    """Why this identity gets no SVID although the entry matches; empty if it does."""
+    found = context.replica.index.quarantine.members.get(entry.spiffe_id)
+    return "" if found is None else found.reason
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
