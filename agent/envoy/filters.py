@@ -156,7 +156,8 @@ def _by_name(filters: Iterable[Json], kinds: Mapping[str, str]) -> dict[str, Jso
             not isinstance(name, str)
             or not isinstance(config, Mapping)
             or name in found
-            or kinds.get(name) != config.get("@type")
+            or name not in kinds
+            or kinds[name] != config.get("@type")
         ):
             raise Bug(f"delivering a policy: a filter came that has no place: {shown(dict(one))}")
         found[name] = config
