@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.core.errors import InvalidInput
-from policies.formula import PolicySet
+from policies.formula import Decision, PolicySet
 from policies.inventory import Inventory, Mode, Waypoint, Workload
 from policies.kept_proofs import KeptProofs
 from policies.language.diagnostics import Diagnostic
@@ -44,6 +44,8 @@ class Compiled:
     proved: Compilation
     breaches: tuple[Breach, ...]
     warnings: tuple[Diagnostic, ...]
+    questions: Questions
+    violations: Mapping[str, Decision]
 
     def blocked(self) -> tuple[list[Blocked], bool]:
         """Pairs that authz allows and segmentation blocks, and whether there may be more of them."""
@@ -70,19 +72,46 @@ def compile_project(
     target: str,
     options: Options | None = None,
     proofs: KeptProofs | None = None,
+    before: Compiled | None = None,
 ) -> Compiled:
-    """Compiles and proves, except what `proofs` has. Raises Diagnostics, or InvalidInput for the target."""
+    """Compiles and proves, except what `proofs` has, or `before`, an earlier version's compilation.
+
+    Raises Diagnostics, or InvalidInput for the target.
+    """
     if target not in TARGETS:
         raise InvalidInput(
             f"compiling for target {target!r}: there is no such target", hint=f"known: {', '.join(TARGETS)}"
         )
     checked = project.checked()
     placed = _guarded_by(inventory, MODES.get(target))
-    questions = Questions.of(checked.compiled, placed, project.data)
+    questions = Questions.of(
+        checked.compiled, placed, project.data, before=before.questions if before else None
+    )
     policies = questions.all(project.digest)
-    breaches = broken_invariants(policies, placed, questions.violations())
-    proved = compile_policies(policies, placed, target, options or Options(), proofs=proofs)
-    return Compiled(policies, proved, tuple(breaches), checked.warnings)
+    violations = questions.violations()
+    breaches = _breaches(policies, placed, violations, before)
+    earlier = before.proved if before else None
+    proved = compile_policies(policies, placed, target, options or Options(), earlier, proofs)
+    return Compiled(policies, proved, breaches, checked.warnings, questions, violations)
+
+
+def _breaches(
+    policies: PolicySet, inventory: Inventory, violations: Mapping[str, Decision], before: Compiled | None
+) -> tuple[Breach, ...]:
+    """The broken invariants; those of a workload that asks and forbids the same as before are known."""
+    if before is None or before.proved.inventory != inventory:
+        return tuple(broken_invariants(policies, inventory, violations))
+    asked = {one.workload: one for one in before.policies.policies}
+    same = {
+        one.workload
+        for one in policies.policies
+        if asked.get(one.workload) == one
+        and before.violations.get(one.workload) == violations.get(one.workload)
+    }
+    others = {key: decision for key, decision in violations.items() if key not in same}
+    found = [one for one in before.breaches if one.workload in same]
+    found += broken_invariants(policies, inventory, others)
+    return tuple(sorted(found, key=lambda one: one.workload))
 
 
 def _guarded_by(inventory: Inventory, mode: Mode | None) -> Inventory:

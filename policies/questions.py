@@ -123,8 +123,7 @@ class Questions:
         policy = WorkloadPolicy(
             workload.key, self._question(AUTHZ, asked), self._question(SEGMENTATION, asked)
         )
-        for index, (evaluator, _) in enumerate(asked):
-            self._answers[workload.key, index] = Answers(evaluator.input, evaluator.carried())
+        self._carry(workload, asked)
         return policy
 
     def _question(
@@ -150,11 +149,18 @@ class Questions:
 
     def _violations(self, workload: Workload) -> Decision:
         found = []
-        for evaluator, guard in self._evaluators(workload):
+        asked = list(self._evaluators(workload))
+        for evaluator, guard in asked:
             for condition, name, span in evaluator.set_members(INVARIANTS):
                 origin = Origin(span.source.file, span.row, name if isinstance(name, str) else text_of(name))
                 found.append(Disjunct(condition & guard, (origin,)))
+        self._carry(workload, asked)
         return Decision.of(*found)
+
+    def _carry(self, workload: Workload, asked: Iterable[tuple[SymbolicEvaluator, Formula]]) -> None:
+        """Keeps what was worked out: the evaluators began with what was known before."""
+        for index, (evaluator, _) in enumerate(asked):
+            self._answers[workload.key, index] = Answers(evaluator.input, evaluator.carried())
 
     def _evaluators(self, workload: Workload) -> Iterator[tuple[SymbolicEvaluator, Formula]]:
         """One for each service of the workload, with the ports that lead to it."""
