@@ -36,7 +36,7 @@ from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
 from policies.proof.guards import Guards
 from policies.proof.manifests import Manifests, requires_mtls
-from policies.proof.probes import ABSENT, Interval, Other, Within
+from policies.proof.probes import ABSENT, Interval, Other, Probe, Within
 from policies.proof.question import QuestionMeaning, destination_facts
 
 
@@ -84,7 +84,11 @@ class Layer:
 def prove_workload(
     question: Question, workload: Workload, inventory: Inventory, manifests: Manifests
 ) -> tuple[Verdict, ...]:
-    """One verdict for each layer that the workload's mode calls for."""
+    """One verdict for each layer that the workload's mode calls for.
+
+    A governed workload refuses plain text, whatever its policy says: where the manifests don't see to that, a
+    request without an identity that gets in is one too many.
+    """
     space = sp.Space()
     shapes = claim_shapes(inventory)
     name = f"istio-{workload.mode}" if workload.mode is not Mode.ENVOY else "envoy-rbac"
@@ -92,6 +96,8 @@ def prove_workload(
         strict = workload.mode is Mode.ENVOY or requires_mtls(manifests, workload, inventory)
         dimensions = Dimensions.of(strict=True, claim_shapes=shapes, authenticated=strict)
         meaning = QuestionMeaning(space, dimensions, inventory, workload).of(question.formula)
+        if not strict:
+            meaning = space.all_of([meaning, space.test(Probe(dimensions.identity))])
         guards = Guards(space, dimensions, inventory, manifests, meaning)
         layers = _layers(workload, guards, space, dimensions, meaning)
         return tuple(_compare(layer, space, question, workload, inventory, strict) for layer in layers)
@@ -147,7 +153,8 @@ def _compare(
         request, opaque = concrete(witness, workload, inventory)
         own = layer.name != "istio-ztunnel" or workload.mode is Mode.AMBIENT
         listed = request.get(PORT) in workload.ports
-        answer = listed and _holds(question.formula, request, opaque)
+        known = strict or request.get(SOURCE_ID) is not None
+        answer = listed and known and _holds(question.formula, request, opaque)
         if own and answer != (outcome is Outcome.NARROWER):
             raise Bug(f"proving {workload.key}: the witness {request} isn't one for {outcome}")
         decision = question.allow if outcome is Outcome.NARROWER else question.deny

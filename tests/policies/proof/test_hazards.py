@@ -6,21 +6,17 @@ the mutation that the proof rejects.
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from control_plane.core.errors import InvalidInput
 from policies import formula as f
 from policies.formula import PolicySet, WorkloadPolicy
 from policies.inventory import Inventory
 from policies.inventory_file import inventory_from_document
-from policies.proof.dimensions import Dimensions
-from policies.proof.istio_policy import Chain, Reader
 from policies.proof.manifests import read_manifests
 from policies.proof.network_policy import prove_segmentation
-from policies.proof.space import Space
 from policies.proof.verdict import Outcome, Verdict, prove_workload
-from policies.proof.ztunnel_policy import ZtunnelReader
 from policies.targets.emission import Options
 from policies.targets.manifest import files
 from policies.targets.registry import TARGETS
@@ -99,7 +95,7 @@ HAZARDS = {
     ),
     "a DENY with an HTTP field and no ports, which refuses a TCP port too": (
         question(CALLER, f.equals(f.METHOD, "POST")), "istio-sidecar", "shop/side",
-        lambda text: text.replace(PORTS, "") if "action: DENY" in text else text, None,
+        lambda text: text.replace(PORTS, "") if "action: DENY" in text else text, {"destination.port": 5432},
     ),
     "no ALLOW where nobody may call": (
         question(f.FALSE), "istio-sidecar", "shop/side", dropping("action: ALLOW"), {},
@@ -117,6 +113,37 @@ HAZARDS = {
         lambda text: text.replace("app: side", "app: web") if "action: DENY" in text else text,
         {"request.path": "/admin"},
     ),
+    "a DENY that only tries itself out": (
+        question(CALLER, f.starts_with(f.PATH, "/admin")), "istio-sidecar", "shop/side",
+        lambda text: text.replace("  annotations:\n", '  annotations:\n    istio.io/dry-run: "true"\n')
+        if "action: DENY" in text else text, {"request.path": "/admin"},
+    ),
+    "a DENY that only writes down": (
+        question(CALLER, f.starts_with(f.PATH, "/admin")), "istio-sidecar", "shop/side",
+        replacing(("action: DENY", "action: AUDIT")), {"request.path": "/admin"},
+    ),
+    "the query of a path left out": (
+        question(CALLER & f.one_of(f.PATH, ["/a?b=1", "/c"])), "istio-sidecar", "shop/side",
+        replacing(("- /c\n", "- /c\n        - /a\n")), {"request.path": "/a"},
+    ),
+    "a literal star at the end": (
+        question(CALLER & f.one_of(f.PATH, ["/a*", "/c"])), "istio-sidecar", "shop/side",
+        replacing(("- /c\n", '- /c\n        - "/a*"\n')), {"request.path": "/a"},
+    ),
+    "a header that is there but empty": (
+        question(CALLER & f.present(TEAM) & f.differs(TEAM, "")), "envoy-rbac", "shop/bare",
+        lambda text: text.replace("exact: \"\"", "exact: never"), {"request.headers[\"x-team\"]": ""},
+    ),
+    "addresses that a header may claim": (
+        question(f.in_network(f.SOURCE_IP, "10.0.0.0/8")), "istio-sidecar", "shop/side",
+        replacing(("ipBlocks:", "remoteIpBlocks:")), {},
+    ),
+    "STRICT mTLS with a port left out": (
+        question(f.negate(CALLER)), "istio-sidecar", "shop/side",
+        replacing(("    mode: STRICT\n",
+                   '    mode: STRICT\n  portLevelMtls:\n    "8080":\n      mode: DISABLE\n')),
+        {"source.spiffe_id": None},
+    ),
     "a port that isn't listed": (
         question(CALLER), "istio-sidecar", "shop/side",
         replacing(('        - "8080"\n', '        - "8080"\n        - "8081"\n')), {"destination.port": 8081},
@@ -127,7 +154,17 @@ HAZARDS = {
         {},
     ),
     "no STRICT mTLS under a negative condition on callers": (
-        question(f.negate(CALLER)), "istio-sidecar", "shop/side", dropping("PeerAuthentication"), None,
+        question(f.negate(CALLER)), "istio-sidecar", "shop/side", dropping("PeerAuthentication"),
+        {"source.spiffe_id": None},
+    ),
+    "no STRICT mTLS where everybody may call": (
+        question(f.TRUE), "istio-ztunnel", "shop/ambient", replacing(("mode: STRICT", "mode: PERMISSIVE")),
+        {"source.spiffe_id": None},
+    ),
+    "STRICT mTLS of another workload": (
+        question(f.negate(CALLER)), "istio-sidecar", "shop/side",
+        lambda text: text.replace("app: side", "app: web") if "PeerAuthentication" in text else text,
+        {"source.spiffe_id": None},
     ),
     "two claims for one that must be a text": (
         question(CALLER & f.equals(f.claim("role"), "admin")), "istio-sidecar", "shop/side",
@@ -194,6 +231,8 @@ HAZARDS = {
         lambda text: text[: text.index("tcp:")] + "tcp: []\n" if "tcp:" in text else text, {},
     ),
 }  # fmt: skip
+REFUSED_TOO_MUCH = {"a DENY with an HTTP field and no ports, which refuses a TCP port too"}
+"""These refuse more than Rego does: the proof calls them narrower, and names a request that is lost."""
 
 
 @pytest.mark.parametrize("name", HAZARDS)
@@ -203,16 +242,10 @@ def test_a_spoilt_manifest_is_rejected_with_a_request(name, inventory) -> None:
     assert all(one.accepted for one in before), [str(one) for one in before]
     after = prove(asked, target, key, inventory, change)
     assert getattr(change, "hits", None) == getattr(change, "wanted", None)
-    assert [one.outcome for one in after] != [one.outcome for one in before] or expected is None, (
-        "not noticed"
-    )
-    refused = [one for one in after if not one.accepted]
-    if expected is None:
-        return
-    assert refused, [str(one) for one in after]
-    assert refused[0].outcome is Outcome.WIDER
-    document = {str(place)[6:]: value for place, value in refused[0].witness.values.items()}
-    assert expected.items() <= document.items(), refused[0]
+    (found,) = [one for one in after if one.outcome is not Outcome.EXACT][:1]
+    assert found.outcome is (Outcome.NARROWER if name in REFUSED_TOO_MUCH else Outcome.WIDER), str(found)
+    document = {str(place)[6:]: value for place, value in found.witness.values.items()}
+    assert {place: document.get(place) for place in expected} == expected, str(found)
 
 
 def test_an_envoy_without_its_token_filter_is_rejected(inventory) -> None:
@@ -307,25 +340,15 @@ def test_spoilt_network_policies(change, outcome, inventory) -> None:
     assert verdict.outcome is outcome, str(verdict)
 
 
-def test_a_suffix_of_principals_leaves_the_scheme_out() -> None:
-    """`*/ns/x` asks for something in front of `/ns/x` behind the scheme; `spiffe://ns/x` has none."""
-    spec = {"action": "DENY", "rules": [{"from": [{"source": {"principals": ["*/ns/x"]}}]}]}
-    space, dimensions = Space(), Dimensions.of(strict=True)
-    for reader in (Reader(space, dimensions, Chain.TCP), ZtunnelReader(space, dimensions)):
-        matched = reader.policy("shop", spec)
-        answers = {
-            identity: space.holds(matched, {dimensions.identity: f"spiffe://{identity}"})
-            for identity in ("ns/x", "a/ns/x", "a.org/b/ns/x", "a/ns/xy")
-        }
-        assert answers == {"ns/x": False, "a/ns/x": True, "a.org/b/ns/x": True, "a/ns/xy": False}
-
-
-@pytest.mark.parametrize("rule", [
-    {"from": [{"source": {"ipBlocks": ["05.0.0.0/8"]}}]}, {"from": [{"source": {"ipBlocks": ["x"]}}]},
-    {"to": [{"operation": {"ports": ["²"]}}]},
-])  # fmt: skip
-def test_values_that_are_none_are_refused_by_name(rule) -> None:
-    space, dimensions = Space(), Dimensions.of(strict=True)
-    for reader in (Reader(space, dimensions, Chain.TCP), ZtunnelReader(space, dimensions)):
-        with pytest.raises(InvalidInput):
-            reader.policy("shop", {"rules": [rule]})
+def test_every_hazard_of_the_documentation_has_its_test_and_the_other_way_round() -> None:
+    here = Path(__file__).parent
+    rows = (here.parents[2] / "docs" / "policy-hazards.md").read_text().splitlines()[8:]
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row.rsplit("| ", 1)[1])}
+    functions = {
+        name
+        for path in here.glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    assert all(row.count("`") >= 2 for row in rows), "a row without a test"
+    assert named <= functions | HAZARDS.keys()
+    assert named >= HAZARDS.keys()
