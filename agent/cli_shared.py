@@ -81,7 +81,8 @@ def _print_error(error: "GatehouseError", output: Form) -> None:
     from control_plane.runtime.output import escaped
 
     if output is Form.JSON:
-        text = json.dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
+        told = {"error": error.kind, "code": error.code.name, "message": error.message, "hint": error.hint}
+        text = json.dumps(told, ensure_ascii=False)
     else:
         text = f"gatehouse-agent: {escaped(error.message)}"
         text += f"\n  {escaped(error.hint)}" if error.hint else ""

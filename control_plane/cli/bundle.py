@@ -172,7 +172,7 @@ def _finish(result: Any, trust_domain: str, done: str, output: Output) -> None:
     answer = {
         "trust_domain": trust_domain,
         "done": done if succeeded else "refused",
-        "error": result.status.message,
+        "error": "" if succeeded else result.status.message,
     }
     if succeeded:
         printing.emit(output, answer, lambda: printing.line(f"{done} the bundle of {trust_domain}"))

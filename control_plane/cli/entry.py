@@ -201,7 +201,11 @@ def delete(
 
     results = with_server(work, data_dir=data_dir, output=output)
     answer = [
-        {"id": each.id, "deleted": each.status.code == wire.OK, "error": each.status.message}
+        {
+            "id": each.id,
+            "deleted": each.status.code == wire.OK,
+            "error": "" if each.status.code == wire.OK else each.status.message,
+        }
         for each in results
     ]
 

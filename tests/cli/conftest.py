@@ -87,7 +87,9 @@ class FakeRegistry:
         for name in request.ids:
             gone = self.entries.pop(name, None)
             status = (
-                status_pb2.Status() if gone else status_pb2.Status(code=NOT_FOUND, message="no such entry")
+                status_pb2.Status(message="OK")
+                if gone
+                else status_pb2.Status(code=NOT_FOUND, message="no such entry")
             )
             results.append(entry_pb2.BatchDeleteEntryResponse.Result(status=status, id=name))
         return entry_pb2.BatchDeleteEntryResponse(results=results)

@@ -147,6 +147,9 @@ def test_delete_and_what_is_not_there(gatehouse: Gatehouse, registry: Any) -> No
     missing = gatehouse("entry", "delete", "--entry-id", "entry-0", "--output", "json")
     assert missing.exit_code == 3
     assert json.loads(missing.stdout)["results"][0]["deleted"] is False
+    create(gatehouse)
+    deleted = gatehouse("entry", "delete", "--entry-id", "entry-0", "--output", "json")
+    assert json.loads(deleted.stdout)["results"] == [{"id": "entry-0", "deleted": True, "error": ""}]
     absent = gatehouse("entry", "show", "--entry-id", "entry-0")
     assert absent.exit_code == 3
     assert absent.stderr.count("\n") == 1
