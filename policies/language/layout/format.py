@@ -4,8 +4,9 @@
 rules that stood on adjoining lines stay together, collections spread over rows stay spread, empty lines
 between statements are kept (one at most).
 
-Known differences, on purpose: parentheses that change the meaning are kept (OPA writes `a == (b == c)` as
-`a == b == c`), and comments inside brackets are moved rather than the whole rule left as it was.
+Known differences, on purpose: what `opa fmt` loses is kept. It drops parentheses that matter (`a == (b == c)`
+becomes `a == b == c`), a brace of the text `\\{{` and, beside `rego.v1`, `future.keywords.not`; it writes out
+constants in template strings. Comments inside brackets are moved rather than the whole rule left as it was.
 """
 
 from policies.language.layout.terms import TermFormatter
@@ -61,10 +62,11 @@ class _ModuleFormatter(TermFormatter):
         return self.out.text()
 
     def imports(self) -> None:
-        """Imports in the author's groups, each sorted; imports that v1 made needless are dropped."""
-        kept = [
-            i for i in self.module.imports if i.path[0] != "future" or i.path == ("future", "keywords", "not")
-        ]
+        """Imports in the author's groups, each sorted; keywords that `rego.v1` brings along are dropped."""
+        imports = self.module.imports
+        v1 = any(entry.path == ("rego", "v1") for entry in imports)
+        needless = [i for i in imports if v1 and i.path[0] == "future" and i.path[2:] != ("not",)]
+        kept = [entry for entry in imports if entry not in needless]
         groups: list[list[Import]] = []
         for entry in kept:
             if groups and entry.span.row - groups[-1][-1].span.row == 1:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from policies.language.compiler.terms import walk
 from policies.language.layout.writer import LineWriter
 from policies.language.syntax import ast
 from policies.language.syntax.ast import Call, Expr, Ref, String, Term, Var
@@ -20,6 +21,7 @@ _SYMBOLS: Final = {
     "plus": "+", "minus": "-", "mul": "*", "div": "/", "rem": "%", "assign": ":=", "eq": "=",
 }  # fmt: skip
 _COMPARISONS: Final = frozenset(("equal", "neq", "lt", "lte", "gt", "gte"))
+_MADE: Final = "__local"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -37,6 +39,7 @@ class TermFormatter:
 
     def __init__(self, writer: LineWriter) -> None:
         self.out = writer
+        self._any_made: bool | None = None
 
     # --- statements
 
@@ -250,10 +253,16 @@ class TermFormatter:
             self.term(term, nested=name in _SYMBOLS)
 
     def sequence(self, opening: str, items: Sequence[Term], closing: str, whole: Term) -> None:
-        """Items between brackets: on one line, or by rows when the author used several."""
+        """Items between brackets: on one line, or by rows when the author used several.
+
+        Among items with a variable that OPA's compiler made rows don't count: such a text isn't an author's.
+        """
+        if self._any_made is None:
+            self._any_made = _MADE in whole.span.source.text  # walking the terms costs more than this once
+        made = self._any_made and any(_is_made(item) for item in items)
         parts = [
             _Part(
-                item.span.row,
+                items[0].span.row if made else item.span.row,
                 partial(self.element, item, first=not index and opening != "("),
                 item.span.end_row,
             )
@@ -371,6 +380,11 @@ def _scalar(term: ast.Scalar) -> str:
     if isinstance(term, ast.Boolean):
         return "true" if term.value else "false"
     return "null"
+
+
+def _is_made(term: Term) -> bool:
+    """Whether a variable of the compiler's (`__local0__`) is in the term."""
+    return any(isinstance(part, Var) and part.name.startswith(_MADE) for part in walk(term))
 
 
 def _dotted(operand: String) -> bool:
