@@ -50,9 +50,9 @@ soak: setup-dev  ## the long runs: 1,000 kills, hours of churn
 	GATEHOUSE_CHAOS_KILLS=1000 $(PYTEST) tests/system/test_chaos.py -s
 	$(PYTEST) -m soak --timeout 14400 || [ $$? -eq 5 ]
 
-fuzz: setup-dev  ## generated input at length (FUZZ=brief: five times the usual)
+fuzz: setup-dev  ## generated input at length, 10^6 for each parser (FUZZ=brief: minutes)
 	HYPOTHESIS_PROFILE=$(FUZZ) $(PYTEST) -n $(JOBS) --maxprocesses 8 --timeout 3600 -m "hypothesis and not soak and not peers"
-	$(VENV)/python tests/fuzz/targets.py --seconds $(if $(filter brief,$(FUZZ)),5,120)
+	$(VENV)/python tests/fuzz/targets.py $(if $(filter brief,$(FUZZ)),--seconds 5,--runs 1000000 --seconds 7200)
 
 peers: setup-dev  ## build the real counterparts into the cache: spire-agent, spire-server, opa, go-spiffe
 	@$(VENV)/python tests/interop/peers.py build
