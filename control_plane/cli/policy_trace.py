@@ -141,11 +141,13 @@ def _behind(read: Read, indent: int, depth: int) -> Iterator[Line]:
 
 def _values(condition: Condition) -> list[str]:
     """What was read. What the outcome or the rules below say already is left out."""
-    return [
-        f"{read.text} = {_shown_value(read.value)}" + (f"  ({read.missing})" if read.missing else "")
-        for read in condition.reads
-        if read.text != condition.text or (read.missing and read.document is None)
-    ]
+    said: dict[str, str] = {}
+    for read in condition.reads:
+        value = _shown_value(read.value)
+        repeats = condition.held and value in said.values()  # both sides of an equality that holds
+        if not repeats and (read.text != condition.text or (read.missing and read.document is None)):
+            said[f"{read.text} = {value}" + (f"  ({read.missing})" if read.missing else "")] = value
+    return list(said)
 
 
 def _shown_value(value: object) -> str:
