@@ -29,8 +29,11 @@ FLAGS: Final = (
     "--drain-strategy",
     "immediate",
     "--disable-hot-restart",
+    "--file-flush-interval-msec",
+    "500",
 )
-"""How Envoy has to be started: a filter chain that lost a right to be is gone within a second."""
+"""How Envoy has to be started: a filter chain that lost a right to be is gone within a second, and what was
+logged can be read soon."""
 
 
 def bootstrap(service: ServiceDescription, agent_socket: Path, admin: Address, *, delta: bool = True) -> Json:

@@ -17,7 +17,7 @@ DATA = Path(os.environ.get("GATEHOUSE_DEMO_DIR") or ROOT / ".gatehouse").absolut
 """Data folder of server and agent, also the default of every `gatehouse` command that runs in the clone."""
 DEMO = DATA / "demo"
 STATE = DEMO / "processes.json"
-TRUST_DOMAIN = "demo.gatehouse"
+TRUST_DOMAIN = "gatehouse.test"
 NODE = f"spiffe://{TRUST_DOMAIN}/node/this-machine"
 LONGEST_SOCKET = 107
 
@@ -25,6 +25,11 @@ LONGEST_SOCKET = 107
 def gatehouse(*arguments: str) -> list[str]:
     """A `gatehouse` command line."""
     return [str(ROOT / ".venv" / "bin" / "gatehouse"), *arguments]
+
+
+def python() -> Path:
+    """The interpreter of the virtual environment."""
+    return ROOT / ".venv" / "bin" / "python"
 
 
 def gatehouse_agent(*arguments: str) -> list[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.demo import place
+from deploy.demo.mesh import Shop, spiffe_id
+from deploy.demo.trial import Trial
 
 STARTED = time.monotonic()
 
@@ -19,39 +21,58 @@ def step(what: str, detail: str) -> None:
 
 
 def picture(
-    ports: dict[str, int], exchange: dict[str, Any], refusal: str, identities: dict[str, dict[str, Any]]
+    ports: dict[str, int],
+    shop: Shop,
+    trials: list[Trial],
+    exchange: dict[str, Any],
+    refusal: str,
+    identities: dict[str, dict[str, Any]],
 ) -> None:
     """The whole demo on one screen."""
     data = _short(place.data_dir())
     rows = "\n".join(_identity(name, told) for name, told in identities.items())
+    tried = "\n".join(_trial(one) for one in trials)
     print(
         f"""
-   gatehouse server   127.0.0.1:{ports["server"]}      registry, authority, ledger
-         │  mutual TLS
+   gatehouse server   127.0.0.1:{ports["server"]}      registry, authority, ledger, policy versions
+         │  mutual TLS: identities and signed policy are pushed
    gatehouse-agent    {data}/agent.sock
-         │  who are you? the kernel tells: pid, user, program
-   ┌─────┴──────┐                 ┌────────────┐
-   │ storefront │ ── mutual TLS ─▶│  payments  │  127.0.0.1:{ports["payments"]}
-   └────────────┘                 └────────────┘
+         │  who asks? the kernel tells: pid, user, program
+         ├─ SVIDs to programs    storefront ── mutual TLS ──▶ warehouse 127.0.0.1:{ports["warehouse"]}
+         └─ SVIDs and policy to Envoys
+              ┌──────────┐             ┌──────────┐             ┌─────────┐
+   customer ─▶│ frontend │── HTTP ────▶│ payments │── TCP ─────▶│ card-db │
+              │          │── gRPC ────▶│          │             │         │
+              └──────────┘             └──────────┘             └─────────┘
+              {shop.host("frontend"):<24} {shop.host("payments"):<24} {shop.host("card-db")}
+
+   What the policy in rego/starter lets through, tried just now:
+{tried}
 
 {rows}
-
-   storefront asked payments: {exchange.get("said")!r} → {exchange.get("answer")!r}
-      {exchange.get("tls")}, {exchange.get("milliseconds")} ms; payments saw {exchange.get("caller")},
+   storefront asked warehouse: {exchange.get("said")!r} → {exchange.get("answer")!r}
+      {exchange.get("tls")}, {exchange.get("milliseconds")} ms; warehouse saw {exchange.get("caller")},
       storefront saw {exchange.get("callee")}
    a process that nobody registered asked for an identity:
       {refusal.strip()}
 
    Next:
-      .venv/bin/gatehouse entry show
+      curl -i {shop.payments}/v1/charges                  # as the front end; then /v1/charges/refund
+      .venv/bin/gatehouse policy status
+      .venv/bin/gatehouse-agent policy                           # what is enforced here, by Rego line
+      .venv/bin/gatehouse quarantine {spiffe_id("frontend")} --reason "try it"
+      tail -f {_short(place.log_of("shop-customer"))}           # … while the customer pays
       .venv/bin/gatehouse ledger list
       {_short(place.interpreter("storefront"))} -m agent api fetch x509 --output json
-      {_short(place.interpreter("stranger"))} -m agent api fetch x509 --output json
-      tail -f {_short(place.log_of("storefront"))}
       make down
 """,
         flush=True,
     )
+
+
+def _trial(one: Trial) -> str:
+    mark = "✓" if one.allowed else "✗"
+    return f"     {mark} {one.what:<44} {one.outcome:<18} {one.why}".rstrip()
 
 
 def newest(log: Path, event: str) -> dict[str, Any] | None:

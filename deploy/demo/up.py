@@ -1,4 +1,4 @@
-"""`make up`: starts a server, an agent and two workloads, and shows that they work.
+"""`make up`: starts a server, an agent, two workloads that hold SVIDs themselves, and a shop behind Envoys.
 
 Every step is looked at before it is done, so a second run starts only what is missing. Each step that waits
 has a deadline and, when it passes, says what it waited for and shows the end of the log that will tell why.
@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from deploy.demo import place, processes, shown
+from deploy.demo import mesh, people, place, policy, processes, shown, trial
+from deploy.demo.mesh import SERVICES, Shop, free_network
 from deploy.demo.processes import Started
+from deploy.demo.trial import Trial
 
-WORKLOADS = ("payments", "storefront")
+WORKLOADS = ("warehouse", "storefront")
 STRANGER = "stranger"
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 
 
 class DemoFailed(Exception):
@@ -32,12 +34,17 @@ def up() -> None:
     """Starts what does not run yet, then shows what runs."""
     place.DEMO.mkdir(parents=True, exist_ok=True)
     running = {each.name: each for each in processes.load(place.STATE) if each.is_alive}
-    if {"server", "agent", *WORKLOADS} <= running.keys():
+    places = _places(bool(running))
+    ports, shop = {"server": places["server"], "warehouse": places["warehouse"]}, Shop(places["network"])
+    envoys = {f"envoy-{service}": service for service in SERVICES}
+    applications = {f"shop-{name}": command for name, command in shop.applications().items()}
+    if {"server", "agent", *WORKLOADS, *envoys, *applications} <= running.keys():
         shown.step("everything runs already", "`make down` stops it")
-    ports = _ports(bool(running))
     fresh_server, fresh_agent = "server" not in running, "agent" not in running
     _start(running, "server", _server_command(ports))
-    _interpreters()  # while the server starts
+    _programs()  # while the server starts
+    for name, arguments in applications.items():
+        _start(running, name, [str(place.python()), "-m", "deploy.demo.shop", *arguments])
     if fresh_server:
         _until_serving("server", place.data_dir() / "server.sock", place.gatehouse("healthcheck"))
         shown.step("server", f"trust domain {place.TRUST_DOMAIN}, 127.0.0.1:{ports['server']}")
@@ -49,25 +56,40 @@ def up() -> None:
         _await_agent(running, ports, knows_itself)
     for name, command in _workload_commands(ports).items():
         _start(running, name, command)
+    for name, service in envoys.items():
+        _start(running, name, shop.envoy_command(service))
+    policy.bring_into_force(answer)
+    trials = _trials(shop)
     _await_event("storefront", "answered", "the first answer over mutual TLS")
-    shown.picture(ports, _exchange(), _refusal(), _identities())
+    shown.picture(ports, shop, trials, _exchange(), _refusal(), _identities())
 
 
-def _ports(keep: bool) -> dict[str, int]:
-    """The ports of this run: kept while something runs, chosen anew otherwise."""
+def _places(keep: bool) -> dict[str, int]:
+    """The ports and the loopback network of this run: kept while something runs, chosen anew otherwise."""
     path = place.DEMO / "ports.json"
     if keep and path.exists():
         kept: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
         return kept
-    ports = {"server": place.free_port(), "payments": place.free_port()}
-    path.write_text(json.dumps(ports), encoding="utf-8")
-    return ports
+    places = {"server": place.free_port(), "warehouse": place.free_port(), "network": free_network()}
+    path.write_text(json.dumps(places), encoding="utf-8")
+    return places
+
+
+def _trials(shop: Shop) -> list[Trial]:
+    """What the policy lets through and what not, tried on the running Envoys."""
+    _until(lambda: trial.serves(shop), "envoy-payments", "an allowed request from Envoy to Envoy")
+    found = trial.all_of(shop)
+    if wrong := [one for one in found if one.allowed is not one.expected]:
+        raise DemoFailed(f"the Envoys don't do what the policy says: {wrong}")
+    return found
 
 
 def _server_command(ports: dict[str, int]) -> list[str]:
     """What starts the server."""
-    flags = ("--data-dir", str(place.data_dir()), "--trust-domain", place.TRUST_DOMAIN)
-    return place.gatehouse("server", "run", *flags, "--bind", f"127.0.0.1:{ports['server']}")
+    return place.gatehouse(
+        "server", "run", "--config", str(people.settings()), "--data-dir", str(place.data_dir()),
+        "--trust-domain", place.TRUST_DOMAIN, "--bind", f"127.0.0.1:{ports['server']}",
+    )  # fmt: skip
 
 
 def _agent_command(ports: dict[str, int], *, with_token: bool) -> list[str]:
@@ -98,8 +120,10 @@ def _await_agent(running: dict[str, Started], ports: dict[str, int], knows_itsel
     shown.step("agent", "came back as it was" if knows_itself else "attested with a join token")
 
 
-def _interpreters() -> None:
-    """A copy of the interpreter for each workload: one user runs all, so the path must tell them apart."""
+def _programs() -> None:
+    """A program of its own for each workload: one user runs all, so the path must tell them apart."""
+    for service in SERVICES:
+        mesh.program(service)
     for name in (*WORKLOADS, STRANGER):
         python = place.interpreter(name)
         if python.exists():
@@ -115,14 +139,12 @@ def _interpreters() -> None:
 def _entries() -> None:
     """One registration entry a workload: the path of its interpreter gives it its identity."""
     known = {entry["spiffe_id"] for entry in answer("entry", "show")["entries"]}
+    programs = {place.spiffe_id(name): place.interpreter(name).resolve() for name in WORKLOADS}
+    programs |= {mesh.spiffe_id(service): mesh.program(service) for service in SERVICES}
     missing = [
-        {
-            "spiffe_id": place.spiffe_id(name),
-            "parent_id": place.NODE,
-            "selectors": [f"unix:path:{place.interpreter(name).resolve()}"],
-        }
-        for name in WORKLOADS
-        if place.spiffe_id(name) not in known
+        {"spiffe_id": spiffe_id, "parent_id": place.NODE, "selectors": [f"unix:path:{program}"]}
+        for spiffe_id, program in programs.items()
+        if spiffe_id not in known
     ]
     if not missing:
         return
@@ -130,20 +152,20 @@ def _entries() -> None:
     path.write_text(json.dumps(missing, indent=1), encoding="utf-8")
     answer("entry", "create", "--data", str(path))
     for entry in missing:
-        selector = entry["selectors"][0].replace(f"{place.ROOT}/", "")
-        shown.step("entry", f"{entry['spiffe_id']} is who runs {selector.removeprefix('unix:path:')}")
+        program = shown.short_text(entry["selectors"][0].removeprefix("unix:path:"))
+        shown.step("entry", f"{entry['spiffe_id']} is who runs {program}")
 
 
 def _workload_commands(ports: dict[str, int]) -> dict[str, list[str]]:
     """What each workload runs."""
     api = str(place.data_dir() / "agent.sock")
-    port = str(ports["payments"])
+    port = str(ports["warehouse"])
     return {
-        "payments": _workload(
-            "payments", "serve", api, "--port", port, "--allow", place.spiffe_id("storefront")
+        "warehouse": _workload(
+            "warehouse", "serve", api, "--port", port, "--allow", place.spiffe_id("storefront")
         ),
         "storefront": _workload(
-            "storefront", "call", api, "--port", port, "--expect", place.spiffe_id("payments")
+            "storefront", "call", api, "--port", port, "--expect", place.spiffe_id("warehouse")
         ),
     }
 
@@ -156,7 +178,7 @@ def _workload(name: str, role: str, api: str, *flags: str) -> list[str]:
 def _exchange() -> dict[str, Any]:
     """The newest exchange that both sides told of."""
     answered = shown.newest(place.log_of("storefront"), "answered") or {}
-    served = shown.newest(place.log_of("payments"), "served") or {}
+    served = shown.newest(place.log_of("warehouse"), "served") or {}
     return {**served, **answered}
 
 
