@@ -1,5 +1,6 @@
 """The authorities' state machine: each step, and any order of steps at any time."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -227,7 +228,7 @@ def test_spoiled_states_are_refused(spoil: Any) -> None:
         state_json.parse(spoil(state_json.dump(started(Kind.X509))))
 
 
-async def in_turn() -> None:
+async def stored_after_changes_in_turn() -> AuthorityState:
     store = MemoryAuthorityStore(DOMAIN)
     version, state = await store.load()
     assert (version, state) == (0, AuthorityState(DOMAIN))
@@ -236,13 +237,11 @@ async def in_turn() -> None:
         await store.save(0, started(Kind.JWT))
     with pytest.raises(FailedPrecondition, match="go back"):
         await store.save(version, AuthorityState(DOMAIN))
-    assert (await store.load())[1] == started(Kind.X509)
+    return (await store.load())[1]
 
 
 def test_the_store_takes_changes_in_turn() -> None:
-    import asyncio
-
-    asyncio.run(in_turn())
+    assert asyncio.run(stored_after_changes_in_turn()) == started(Kind.X509)
 
 
 @pytest.mark.parametrize(

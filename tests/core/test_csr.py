@@ -38,7 +38,7 @@ def spki(key: Any) -> bytes:
     return public
 
 
-def refused(data: bytes, **options: Any) -> str:
+def refusal_of(data: bytes, **options: Any) -> str:
     with pytest.raises(InvalidInput) as caught:
         check_csr(data, **options)
     return str(caught.value)
@@ -70,7 +70,7 @@ def test_good_keys_and_hashes(key: Any, algorithm: Any) -> None:
     ids=["P-224", "P-521", "secp256k1", "RSA-1024", "RSA exponent 3"],
 )
 def test_weak_and_foreign_keys(key: Any) -> None:
-    assert "expected" in refused(csr(key)) or "weak" in refused(csr(key))
+    assert "expected" in refusal_of(csr(key)) or "weak" in refusal_of(csr(key))
 
 
 def test_an_rsa_key_with_a_small_factor() -> None:
@@ -80,25 +80,25 @@ def test_an_rsa_key_with_a_small_factor() -> None:
 
 
 def test_a_weak_hash() -> None:
-    assert "weak hash" in refused(csr(RSA_2048, algorithm=hashes.SHA224()))
-    assert "weak hash" in refused(csr(algorithm=hashes.SHA224()))
+    assert "weak hash" in refusal_of(csr(RSA_2048, algorithm=hashes.SHA224()))
+    assert "weak hash" in refusal_of(csr(algorithm=hashes.SHA224()))
 
 
 @pytest.mark.parametrize("key", [P256, RSA_2048, ec.generate_private_key(ec.SECP384R1())])
 def test_a_wrong_signature(key: Any) -> None:
     good = csr(key)
-    refused(good[:-20] + bytes(byte ^ 1 for byte in good[-20:]))
+    assert "doesn't fit its public key" in refusal_of(good[:-20] + bytes(byte ^ 1 for byte in good[-20:]))
 
 
 def test_a_request_for_another_key_than_the_one_that_signed() -> None:
     stranger = ec.generate_private_key(ec.SECP256R1())
     forged = csr().replace(spki(P256), spki(stranger))
-    assert "doesn't fit its public key" in refused(forged)
+    assert "doesn't fit its public key" in refusal_of(forged)
 
 
 def test_a_point_off_the_curve() -> None:
     good = spki(P256)
-    assert "point on the curve" in refused(csr().replace(good, good[:-1] + bytes((good[-1] ^ 1,))))
+    assert "point on the curve" in refusal_of(csr().replace(good, good[:-1] + bytes((good[-1] ^ 1,))))
 
 
 @pytest.mark.parametrize(
@@ -116,17 +116,17 @@ def test_a_point_off_the_curve() -> None:
     ids=["trailing", "truncated", "empty", "long length", "indefinite", "version", "PEM", "huge"],
 )
 def test_forms_that_are_not_der(spoil: Any) -> None:
-    refused(spoil(csr(RSA_2048)))
+    assert "CSR" in refusal_of(spoil(csr(RSA_2048)))
     data = csr(names=uris(URI * 3))
     assert data[:2] == b"\x30\x82"
-    refused(spoil(data))
+    assert "CSR" in refusal_of(spoil(data))
 
 
 def test_unused_bits_in_the_signature() -> None:
     data = csr()
     for index in range(len(data) - 75, len(data) - 60):
         if data[index] == 0 and data[index + 1] == 0x30:
-            refused(data[:index] + b"\x01" + data[index + 1 :])
+            assert "CSR" in refusal_of(data[:index] + b"\x01" + data[index + 1 :])
             return
     pytest.fail("the signature's first byte wasn't found")
 
@@ -142,18 +142,18 @@ def test_names_are_read_where_the_caller_is_trusted() -> None:
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("names", "why"),
     [
-        None,
-        uris(URI, "spiffe://example.org/b"),
-        uris("spiffe://example.org"),
-        uris("https://example.org/a"),
-        uris("spiffe://example.org/../a"),
-        [*uris(URI), x509.DNSName("not a name")],
+        (None, "0 URI names"),
+        (uris(URI, "spiffe://example.org/b"), "2 URI names"),
+        (uris("spiffe://example.org"), "has no path"),
+        (uris("https://example.org/a"), "SPIFFE ID"),
+        (uris("spiffe://example.org/../a"), "SPIFFE ID"),
+        ([*uris(URI), x509.DNSName("not a name")], "DNS name"),
     ],
 )
-def test_bad_names_are_refused_where_they_count(names: Any) -> None:
-    refused(csr(names=names), require_uri=True)
+def test_bad_names_are_refused_where_they_count(names: Any, why: str) -> None:
+    assert why in refusal_of(csr(names=names), require_uri=True)
 
 
 @settings(max_examples=150)
@@ -171,10 +171,10 @@ def test_a_changed_byte_never_yields_another_key(position: int, change: int) -> 
 @settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused_calmly(data: bytes) -> None:
-    refused(data)
-    refused(b"\x30\x82" + len(data).to_bytes(2, "big") + data)
+    assert "CSR" in refusal_of(data)
+    assert "CSR" in refusal_of(b"\x30\x82" + len(data).to_bytes(2, "big") + data)
 
 
 def test_random_bytes_of_any_size() -> None:
     for size in (1, 100, 1000, MAX_CSR_BYTES):
-        refused(os.urandom(size))
+        assert "CSR" in refusal_of(os.urandom(size))

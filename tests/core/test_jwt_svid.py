@@ -84,7 +84,7 @@ def accepted(text: str, now: int = NOW, audience: str = AUDIENCE) -> Any:
     return parse_and_verify(text, audience, BUNDLES, now)
 
 
-def refused(text: str, now: int = NOW, audience: str = AUDIENCE, bundles: Any = None) -> str:
+def refusal_of(text: str, now: int = NOW, audience: str = AUDIENCE, bundles: Any = None) -> str:
     with pytest.raises(Unauthenticated) as caught:
         parse_and_verify(text, audience, BUNDLES if bundles is None else bundles, now)
     assert len(text) < 40 or text not in caught.value.message
@@ -114,8 +114,8 @@ def test_j_01_compact_serialisation() -> None:
         lambda text: text.rpartition(".")[0] + ".",
     ],
 )
-def test_j_01_other_serialisations_are_refused(spoil: Any) -> None:
-    refused(spoil(token()))
+def test_j_01_other_serialisations_are_refusal_of(spoil: Any) -> None:
+    assert "JWT-SVID" in refusal_of(spoil(token()))
 
 
 @pytest.mark.parametrize("key_id", ["ec", "ec384", "ec521", "rsa"])
@@ -138,35 +138,37 @@ def test_j_02_the_header_holds_alg_kid_and_typ_only(key_id: str) -> None:
         {"cty": "JWT"},
     ],
 )
-def test_j_02_other_headers_are_refused(extra: dict[str, Any]) -> None:
-    assert "header" in refused(forged(HEADER | extra))
+def test_j_02_other_headers_are_refusal_of(extra: dict[str, Any]) -> None:
+    assert "header" in refusal_of(forged(HEADER | extra))
 
 
 @pytest.mark.parametrize(
     "algorithm", ["none", "None", "HS256", "EdDSA", "ES256K", "RS1", "", None, 7, ["ES256"], "es256"]
 )
 def test_j_03_only_the_nine_algorithms(algorithm: Any) -> None:
-    assert "not allowed" in refused(forged(HEADER | {"alg": algorithm}))
+    assert "not allowed" in refusal_of(forged(HEADER | {"alg": algorithm}))
     assert len(ALGORITHMS) == 9
 
 
 def test_j_03_no_signature_with_alg_none() -> None:
-    refused(f"{part({'alg': 'none'})}.{part(CLAIMS)}.")
+    assert "JWT-SVID" in refusal_of(f"{part({'alg': 'none'})}.{part(CLAIMS)}.")
 
 
 def test_j_03_a_public_key_is_no_shared_secret() -> None:
     pem = EC.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     signed = f"{part(HEADER | {'alg': 'HS256'})}.{part(CLAIMS)}"
-    refused(f"{signed}.{part(hmac.new(pem, signed.encode(), hashlib.sha256).digest())}")
+    assert "JWT-SVID" in refusal_of(
+        f"{signed}.{part(hmac.new(pem, signed.encode(), hashlib.sha256).digest())}"
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES384", "ES512"])
 def test_j_03_the_algorithm_must_fit_the_key(algorithm: str) -> None:
-    assert "doesn't fit" in refused(forged(HEADER | {"alg": algorithm}))
+    assert "doesn't fit" in refusal_of(forged(HEADER | {"alg": algorithm}))
 
 
 def test_j_03_an_ed25519_key_in_the_bundle_verifies_nothing() -> None:
-    assert "doesn't fit" in refused(forged(HEADER | {"kid": "ed"}))
+    assert "doesn't fit" in refusal_of(forged(HEADER | {"kid": "ed"}))
     with pytest.raises(InvalidInput):
         jwt_algorithm(KEYS["ed"].public_key())
 
@@ -191,8 +193,8 @@ def test_our_tokens_verify_in_another_library() -> None:
 
 @pytest.mark.parametrize("kid", [None, "", 7, ["ec"], "other", "../ec", "ec\x00"])
 def test_j_04_the_key_is_named_and_known(kid: Any) -> None:
-    refused(forged(HEADER | {"kid": kid}))
-    refused(forged({"alg": "ES256"}))
+    assert "JWT-SVID" in refusal_of(forged(HEADER | {"kid": kid}))
+    assert "JWT-SVID" in refusal_of(forged({"alg": "ES256"}))
 
 
 @pytest.mark.parametrize("typ", ["JWT", "JOSE"])
@@ -202,8 +204,8 @@ def test_j_05_typ_may_be_jwt_or_jose_or_absent(typ: str) -> None:
 
 
 @pytest.mark.parametrize("typ", ["jwt", "at+jwt", "", None, 7])
-def test_j_05_other_types_are_refused(typ: Any) -> None:
-    assert "type" in refused(forged(HEADER | {"typ": typ}))
+def test_j_05_other_types_are_refusal_of(typ: Any) -> None:
+    assert "type" in refusal_of(forged(HEADER | {"typ": typ}))
 
 
 def test_j_06_the_subject_is_the_spiffe_id() -> None:
@@ -214,19 +216,21 @@ def test_j_06_the_subject_is_the_spiffe_id() -> None:
 @pytest.mark.parametrize(
     "subject", [None, 7, "", "cart", "spiffe://example.org", "spiffe://example.org/a/../b", [str(ID)]]
 )
-def test_j_06_other_subjects_are_refused(subject: Any) -> None:
-    refused(forged(claims=CLAIMS | {"sub": subject}))
+def test_j_06_other_subjects_are_refusal_of(subject: Any) -> None:
+    assert "JWT-SVID" in refusal_of(forged(claims=CLAIMS | {"sub": subject}))
 
 
 @pytest.mark.parametrize(
     "audience", [None, [], "", 7, {}, [7], [AUDIENCE, 7], ["spiffe://example.org/other"]]
 )
 def test_j_07_the_audience_must_be_there_and_hold_ours(audience: Any) -> None:
-    refused(forged(claims=CLAIMS | {"aud": audience}))
+    assert "JWT-SVID" in refusal_of(forged(claims=CLAIMS | {"aud": audience}))
 
 
 def test_j_07_no_audience_at_all() -> None:
-    refused(forged(claims={name: value for name, value in CLAIMS.items() if name != "aud"}))
+    assert "JWT-SVID" in refusal_of(
+        forged(claims={name: value for name, value in CLAIMS.items() if name != "aud"})
+    )
 
 
 def test_j_07_an_issuer_needs_an_audience_and_a_validator_too() -> None:
@@ -239,24 +243,24 @@ def test_j_07_an_issuer_needs_an_audience_and_a_validator_too() -> None:
 
 def test_j_08_the_audience_is_held_exactly() -> None:
     for almost in (AUDIENCE + "/", AUDIENCE.upper(), AUDIENCE[:-1], AUDIENCE + "\n"):
-        refused(token(), audience=almost)
+        assert "JWT-SVID" in refusal_of(token(), audience=almost)
 
 
 @pytest.mark.parametrize("expiry", [None, "never", True, -1, NOW - 31, 0, 1e300])
 def test_j_09_the_end_must_be_there_and_ahead(expiry: Any) -> None:
-    refused(forged(claims=CLAIMS | {"exp": expiry}))
+    assert "JWT-SVID" in refusal_of(forged(claims=CLAIMS | {"exp": expiry}))
 
 
 def test_j_09_a_small_leeway_and_no_more() -> None:
     assert accepted(token(), NOW + 300 + 29)
-    assert "expired" in refused(token(), NOW + 300 + 30)
+    assert "expired" in refusal_of(token(), NOW + 300 + 30)
     assert accepted(forged(claims=CLAIMS | {"exp": NOW + 0.5}))
 
 
 @pytest.mark.parametrize("claim", ["iat", "nbf"])
-def test_j_09_tokens_of_the_future_are_refused(claim: str) -> None:
+def test_j_09_tokens_of_the_future_are_refusal_of(claim: str) -> None:
     assert accepted(forged(claims=CLAIMS | {claim: NOW + 30}))
-    refused(forged(claims=CLAIMS | {claim: NOW + 31}))
+    assert "JWT-SVID" in refusal_of(forged(claims=CLAIMS | {claim: NOW + 31}))
 
 
 def test_j_09_no_token_ends_before_it_begins() -> None:
@@ -266,17 +270,17 @@ def test_j_09_no_token_ends_before_it_begins() -> None:
 
 def test_j_12_the_bundle_is_chosen_by_the_trust_domain_of_the_subject() -> None:
     foreign = forged(claims=CLAIMS | {"sub": "spiffe://other.org/a"})
-    assert "no bundle" in refused(foreign)
+    assert "no bundle" in refusal_of(foreign)
     other = Bundle(
         TrustDomain("other.org"), jwt_authorities=(JwtAuthority("ec", spki_of(KEYS["ec384"].public_key())),)
     )
-    refused(foreign, bundles={**BUNDLES, other.trust_domain: other})
-    refused(token(), bundles={DOMAIN: other})
+    assert "JWT-SVID" in refusal_of(foreign, bundles={**BUNDLES, other.trust_domain: other})
+    assert "JWT-SVID" in refusal_of(token(), bundles={DOMAIN: other})
 
 
 def test_j_12_without_keys_the_answer_is_no() -> None:
-    refused(token(), bundles={})
-    refused(token(), bundles={DOMAIN: Bundle(DOMAIN)})
+    assert "JWT-SVID" in refusal_of(token(), bundles={})
+    assert "JWT-SVID" in refusal_of(token(), bundles={DOMAIN: Bundle(DOMAIN)})
 
 
 def test_j_13_a_single_audience_may_be_text_and_ours_is_an_array() -> None:
@@ -287,12 +291,12 @@ def test_j_13_a_single_audience_may_be_text_and_ours_is_an_array() -> None:
 def test_id_13_the_id_is_inside_of_what_is_signed() -> None:
     head, _, signature = token().split(".")
     other = part(parts(token())[1] | {"sub": "spiffe://example.org/admin"})
-    assert "signature" in refused(f"{head}.{other}.{signature}")
+    assert "signature" in refusal_of(f"{head}.{other}.{signature}")
 
 
 @pytest.mark.parametrize("typ", ["wit+jwt", "wimse-id+jwt", "at+jwt"])
 def test_id_14_other_documents_are_no_svids(typ: str) -> None:
-    assert "expected JWT or JOSE" in refused(forged(HEADER | {"typ": typ}))
+    assert "expected JWT or JOSE" in refusal_of(forged(HEADER | {"typ": typ}))
 
 
 def test_taint_is_visible() -> None:
@@ -315,8 +319,8 @@ def test_claims_come_as_they_are() -> None:
     "claims", [b"[]", b"null", b"{", b'{"sub":"a","sub":"b"}', b'{"exp":NaN}', b"\xff\xfe{}", b"[" * 40_000]
 )
 def test_hostile_claims(claims: bytes) -> None:
-    refused(forged(claims=claims))
-    refused(forged(header=claims))
+    assert "JWT-SVID" in refusal_of(forged(claims=claims))
+    assert "JWT-SVID" in refusal_of(forged(header=claims))
 
 
 def test_a_changed_signature() -> None:
@@ -331,12 +335,12 @@ def test_a_changed_signature() -> None:
         raw[32:] + raw[:32],
         EC.sign(head.encode(), ec.ECDSA(hashes.SHA256())),
     ):
-        refused(f"{head}.{part(bad)}")
+        assert "JWT-SVID" in refusal_of(f"{head}.{part(bad)}")
 
 
 @given(st.text(max_size=60))
 def test_arbitrary_text_is_refused_calmly(text: str) -> None:
-    refused(text)
+    assert "JWT-SVID" in refusal_of(text)
 
 
 def test_tokens_do_not_show() -> None:
