@@ -29,8 +29,8 @@ _STYLES: Final = {
     "holds": "green", "false": "red", "undefined": "yellow", "not reached": "dim", "error": "bold red",
 }  # fmt: skip
 
-Line = tuple[int, "Text"]
-"""How far a line is indented, and what it says."""
+Line = tuple[int, "Text", str]
+"""How far a line is indented, what it says, and what follows on it, or below where that is too long."""
 
 
 def print_explanation(explanation: Explanation, *, every_rule: bool) -> None:
@@ -40,23 +40,29 @@ def print_explanation(explanation: Explanation, *, every_rule: bool) -> None:
 
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     console = Console(file=sys.stdout, width=width, highlight=False, emoji=False, markup=False)
-    for indent, text in _lines(explanation, every_rule):
+    for indent, text, aside in _lines(explanation, every_rule):
+        fits = indent * len(_INDENT) + text.cell_len + len(_INDENT) + len(aside) <= console.width
+        if aside and fits:
+            text += _text((f"{_INDENT}{aside}", "dim"))
         console.print(Padding(text, (0, 0, 0, indent * len(_INDENT)), expand=False) if indent else text)
+        if aside and not fits:
+            below = (0, 0, 0, (indent + 1) * len(_INDENT))
+            console.print(Padding(_text((aside, "dim")), below, expand=False))
 
 
 def _lines(explanation: Explanation, every_rule: bool) -> Iterator[Line]:
     for reason in explanation.reasons:
-        yield 0, _answer(explanation, reason)
+        yield 0, _answer(explanation, reason), ""
     for document in explanation.documents:
-        yield 0, _text("")
-        yield 0, _text((document.name, "bold"), " = ", _shown_value(document.value))
+        yield 0, _text(""), ""
+        yield 0, _text((document.name, "bold"), " = ", _shown_value(document.value)), ""
         if document.error and explanation.allowed is not None:
-            yield 1, _text((f"! {document.error}", "bold red"))
+            yield 1, _text((f"! {document.error}", "bold red")), ""
         yield from _rules(document, explanation, every_rule)
     for nearest in explanation.nearest:
-        yield 0, _text("")
+        yield 0, _text(""), ""
         where = f"{nearest.rule.origin}  {nearest.rule.title}".rstrip()
-        yield 0, _text("nearest  ", (where, "bold"), "  would have allowed it, had these held:")
+        yield 0, _text("nearest  ", (where, "bold"), "  would have allowed it, had these held:"), ""
         for condition in nearest.missed:
             yield from _condition(condition, 1, MAX_DEPTH)
 
@@ -77,14 +83,16 @@ def _rules(document: DocumentTrace, explanation: Explanation, every_rule: bool) 
     for rule in shown:
         yield from _rule(rule, near=id(rule) in near)
     if len(shown) < len(document.rules):
-        yield (
-            1,
-            _text((f"… {len(document.rules) - len(shown)} more rules don't hold; --all shows them", "dim")),
-        )
+        more = len(document.rules) - len(shown)
+        yield 1, _text((f"… {more} more rules don't hold; --all shows them", "dim")), ""
     if document.default is not None:
         says = "applies, since no rule holds" if document.default_applied else "isn't asked: a rule decides"
         place = f"{document.default.span.source.file}:{document.default.span.row}"
-        yield 1, _text(("default", "" if document.default_applied else "dim"), (f"  {place}  {says}", "dim"))
+        yield (
+            1,
+            _text(("default", "" if document.default_applied else "dim"), (f"  {place}  {says}", "dim")),
+            "",
+        )
 
 
 def _rule(rule: RuleTrace, *, near: bool) -> Iterator[Line]:
@@ -97,7 +105,7 @@ def _rule(rule: RuleTrace, *, near: bool) -> Iterator[Line]:
         found += _text(" → ", _shown_value(rule.value))
     if near:
         found += _text(("  ← nearest", "cyan"))
-    yield 1, found
+    yield 1, found, ""
     for condition in rule.conditions:
         yield from _condition(condition, 2, MAX_DEPTH)
 
@@ -110,13 +118,11 @@ def _condition(condition: Condition, indent: int, depth: int) -> Iterator[Line]:
         found += _text((f", for all {condition.tried} that came so far, such as", "dim"))
     values = _values(condition)
     on_the_line = condition.held or len(values) == 1
-    if on_the_line and values:
-        found += _text((f"   {'; '.join(values)}", "dim"))
-    yield indent, found
+    yield indent, found, "; ".join(values) if on_the_line else ""
     if condition.note:
-        yield indent + 1, _text((condition.note, "dim"))
+        yield indent + 1, _text((condition.note, "dim")), ""
     for said in [] if on_the_line else values:
-        yield indent + 1, _text((said, "dim"))
+        yield indent + 1, _text((said, "dim")), ""
     if depth <= 0:
         return
     for inner in condition.inner:
@@ -130,11 +136,8 @@ def _behind(read: Read, indent: int, depth: int) -> Iterator[Line]:
     if read.document is None or read.document.decides:
         return
     for rule in sorted(read.document.rules, key=lambda one: len(one.missed))[:MAX_RULES]:
-        yield (
-            indent,
-            _sign(str(rule.outcome))
-            + _text((f"{rule.span.source.file}:{rule.span.row}", ""), f"  {rule.title or rule.name}"),
-        )
+        place = f"{rule.span.source.file}:{rule.span.row}"
+        yield indent, _sign(str(rule.outcome)) + _text(f"{place}  {rule.title or rule.name}"), ""
         for condition in rule.conditions:
             yield from _condition(condition, indent + 1, depth)
 
