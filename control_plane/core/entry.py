@@ -151,7 +151,8 @@ class Entry:
 def default_order(entries: Iterable[Entry]) -> list[Entry]:
     """Sorts entries so that the default identity comes first: highest priority, then oldest, then ID.
 
-    IDs that the registry gives grow with age, which puts entries of one second in order. SPIRE takes the lowest ID, which is a random number: a known complaint (spiffe/spire 744).
+    IDs that the registry gives grow with age, which puts entries of one second in order. SPIRE takes the
+    lowest ID, which is a random number: a known complaint (spiffe/spire 744).
     """
     return sorted(entries, key=lambda entry: (-entry.priority, entry.created_at, entry.id))
 
