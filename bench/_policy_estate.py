@@ -2,7 +2,7 @@
 
 Services stand in 50 namespaces, each with an HTTP and a TCP port. Edges say who may call whom: some by path
 and method, some by header, some by network on the TCP port, some by a claim of a token. They come as a
-document that one Rego rule iterates over (`from_document`) or as a rule each (`from_rules`).
+document that one Rego rule iterates over (`from_document`) or as a rule each (`from_rules`, `on_one`).
 """
 
 import json
@@ -14,12 +14,9 @@ INVENTORY: Final = "inventory.json"
 
 Edge = Mapping[str, object]
 
-_HEAD: Final = """\
-package gatehouse.authz
-
-import data.gatehouse.lib.spiffe
-import future.keywords.not
-
+_IMPORT: Final = "import data.gatehouse.lib.spiffe\n"
+_RULES_HEAD: Final = f"package gatehouse.authz\n\n{_IMPORT}import future.keywords.not\n"
+_HEAD: Final = f"""{_RULES_HEAD}
 default allow := false
 
 default deny := false
@@ -71,6 +68,28 @@ network_fits(edge) if not edge.networks
 network_fits(edge) if {
 \tsome network in edge.networks
 \tnet.cidr_contains(network, input.source.ip)
+}
+"""
+
+_SEGMENTATION: Final = """\
+package gatehouse.segmentation
+
+import future.keywords.not
+
+default allow := false
+
+allow if input.source.labels.tier in callers[input.destination.labels.tier]
+
+callers := {"web": {"web", "app"}, "app": {"web", "app", "data"}, "data": {"app", "data"}}
+"""
+
+_INVARIANTS: Final = """\
+package gatehouse.invariants
+
+import future.keywords.not
+
+never contains "foreign trust domains stay outside" if {
+\tnot input.source.trust_domain == data.inventory.trust_domain
 }
 """
 
@@ -135,36 +154,43 @@ def _shape(kind: int, index: int, extra: str) -> Edge:
 
 
 def from_document(services: int, callers: int, changed: int | None = None) -> dict[str, str]:
-    """A project of one rule over all edges, which are data."""
+    """A project of one rule over all edges, which are data; with segments by tier, and an invariant."""
     rows = ",\n".join(map(json.dumps, edges(services, callers, changed)))
-    return {"authz/authz.rego": _HEAD + _ITERATION + _DENY, "data.json": f'{{"edges": [\n{rows}\n]}}\n'}
-
-
-def from_rules(services: int, rules: int, changed: int | None = None) -> dict[str, str]:
-    """A project of a rule each, in a file for each namespace; rule `changed` has another path."""
-    texts = {_namespace(index): [_HEAD] for index in range(min(services, NAMESPACES))}
-    for number in range(rules):
-        index = number % services
-        caller = (number * 13 + 1) % services
-        extra = "new/" if number == changed else ""
-        account = f'spiffe.mesh_id("{_namespace(caller)}", "{_name(caller)}")'
-        texts[_namespace(index)].append(
-            f'\nallow if {{\n\tto("{_namespace(index)}", "{_name(index)}")\n'
-            f"\tinput.source.spiffe_id == {account}\n"
-            f'\tinput.request.method in {{"GET", "POST"}}\n'
-            f'\tstartswith(input.request.path, "/tenants/{number}/{extra}")\n}}\n'
-        )
-    first = {"authz.rego": _HEAD.replace("import data.gatehouse.lib.spiffe\n", "") + _TO + _DENY}
-    others = {
-        f"authz/{name}.rego": "".join(parts).replace("default allow := false\n\ndefault deny := false\n", "")
-        for name, parts in texts.items()
+    return {
+        "authz/authz.rego": _HEAD + _ITERATION + _DENY,
+        "segmentation/segmentation.rego": _SEGMENTATION,
+        "invariants/invariants.rego": _INVARIANTS,
+        "data.json": f'{{"edges": [\n{rows}\n]}}\n',
     }
-    return {**first, **others}
 
 
-def identity(index: int) -> str:
-    """The SPIFFE ID of a service."""
-    return f"spiffe://example.org/ns/{_namespace(index)}/sa/{_name(index)}"
+def from_rules(services: int, rules: int) -> dict[str, str]:
+    """A project of a rule each, in a file for each namespace."""
+    texts = {_namespace(index): [_RULES_HEAD] for index in range(min(services, NAMESPACES))}
+    for number in range(rules):
+        texts[_namespace(number % services)].append(_rule(number, number % services, services))
+    return {
+        "authz.rego": _HEAD.replace(_IMPORT, "") + _TO + _DENY,
+        **{f"authz/{name}.rego": "".join(parts) for name, parts in texts.items()},
+    }
+
+
+def on_one(services: int, rules: int) -> dict[str, str]:
+    """A project of a rule each, all of them for one workload."""
+    return {
+        "authz.rego": _HEAD + _TO + _DENY + "".join(_rule(number, 0, services) for number in range(rules))
+    }
+
+
+def _rule(number: int, index: int, services: int) -> str:
+    """A rule that shares nothing with the others but its destination."""
+    caller = (number * 13 + 1) % services
+    return (
+        f'\nallow if {{\n\tto("{_namespace(index)}", "{_name(index)}")\n'
+        f'\tinput.source.spiffe_id == spiffe.mesh_id("{_namespace(caller)}", "{_name(caller)}")\n'
+        f'\tinput.request.method in {{"GET", "POST"}}\n'
+        f'\tstartswith(input.request.path, "/tenants/{number}/")\n}}\n'
+    )
 
 
 def _name(index: int) -> str:

@@ -35,7 +35,8 @@ def diff(
     from policies.diff import markdown as as_table
 
     with reported(output):
-        (known, before), (_, after) = _questions(old, inventory), _questions(new, inventory)
+        known, earlier, before = _evaluated(old, inventory)
+        _, _, after = _evaluated(new, inventory, earlier)
         changes = compare_policies(before, after, known)
     answer = [
         {
@@ -100,13 +101,20 @@ def reachable_from(
 
 def _questions(folder: Path, inventory: Path) -> tuple[Any, Any]:
     """The inventory, and the policy as questions about its workloads."""
+    known, _, policies = _evaluated(folder, inventory)
+    return known, policies
+
+
+def _evaluated(folder: Path, inventory: Path, earlier: Any = None) -> tuple[Any, Any, Any]:
+    """The inventory, the evaluation and what it came to; an earlier one saves what didn't change."""
     from policies.inventory_file import parse_inventory
     from policies.project import Project
     from policies.questions import Questions
 
-    known = parse_inventory(read_text(inventory))
+    known = earlier.inventory if earlier is not None else parse_inventory(read_text(inventory))
     project = Project.of(read_project(folder))
-    return known, Questions.of(project.checked().compiled, known, project.data).all(project.digest)
+    questions = Questions.of(project.checked().compiled, known, project.data, before=earlier)
+    return known, questions, questions.all(project.digest)
 
 
 def _print_access(output: Output, found: Any) -> None:

@@ -16,13 +16,10 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlencode
 
 import typer
-from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
 from control_plane.cli.options import DEFAULT_TIMEOUT_SECONDS, Output, data_dir_of
 from control_plane.core.errors import (
@@ -33,7 +30,12 @@ from control_plane.core.errors import (
     PeerMisbehaved,
     Unavailable,
 )
-from control_plane.runtime.transport import Channel
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import ServiceDescriptor
+    from google.protobuf.message import Message
+
+    from control_plane.runtime.transport import Channel
 
 Answer = TypeVar("Answer")
 
@@ -60,6 +62,8 @@ class Remote:
 
     async def call(self, service: ServiceDescriptor, method: str, request: Message) -> Any:
         """One unary call; the reply is of the method's own type. Raises `GatehouseError`."""
+        from google.protobuf.message_factory import GetMessageClass
+
         reply_type = GetMessageClass(service.methods_by_name[method].output_type)
         return await self._channel.unary(
             f"/{service.full_name}/{method}", request, reply_type, timeout=self._timeout_seconds
@@ -74,6 +78,9 @@ def with_server(
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> Answer:
     """Runs `work` against the admin socket; ends the program with one line if it fails."""
+    # Read here: commands that need no server would spend half their start on it.
+    from control_plane.runtime.transport import Channel
+
     path = data_dir_of(data_dir) / "server.sock"
 
     async def run() -> Answer:
