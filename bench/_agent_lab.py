@@ -178,12 +178,13 @@ async def delete(channel: Channel, ids: list[str]) -> None:
     )
 
 
-def open_stream(path: str) -> socket.socket:
-    """One FetchX509SVID on a connection of its own, with all the window there can be."""
+def open_stream(path: str, request: bytes = b"") -> socket.socket:
+    """One stream on a connection of its own, with all the window there can be: FetchX509SVID if no other
+    request is given."""
     opened = socket.socket(socket.AF_UNIX)
     opened.connect(path)
     windows = b"".join(b"\0\0\4\x08\0" + struct.pack(">II", stream, LARGEST_WINDOW) for stream in (0, 1))
-    opened.sendall(http2_request() + windows)
+    opened.sendall((request or http2_request()) + windows)
     return opened
 
 

@@ -100,17 +100,15 @@ asyncio.run(main())
 """
 
 
-def http2_request() -> bytes:
-    """Preface, SETTINGS, and one FetchX509SVID request as grpc-go would send it."""
+def http2_request(
+    path: str = "/SpiffeWorkloadAPI/FetchX509SVID", message: bytes = b"", flags: int = 1
+) -> bytes:
+    """Preface, SETTINGS, and one request as grpc-go would send it; with `flags` 0 its stream stays open."""
 
     def literal(name: str, value: str) -> bytes:
         return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
-    headers = (
-        b"\x83\x86"
-        + literal(":path", "/SpiffeWorkloadAPI/FetchX509SVID")
-        + literal(":authority", "localhost")
-    )
+    headers = b"\x83\x86" + literal(":path", path) + literal(":authority", "localhost")
     headers += literal("content-type", "application/grpc") + literal("te", "trailers")
     headers += literal("user-agent", "grpc-go/1.80.0") + literal("workload.spiffe.io", "true")
 
@@ -124,7 +122,7 @@ def http2_request() -> bytes:
         + frame(4, 0, 0, b"")
         + frame(4, 1, 0, b"")
         + frame(1, 4, 1, headers)
-        + frame(0, 1, 1, b"\0\0\0\0\0")
+        + frame(0, flags, 1, b"\0" + struct.pack(">I", len(message)) + message)
     )
 
 

@@ -6,6 +6,7 @@ clause are one principal, operations one permission, and equal parts are shared 
 """
 
 import ipaddress
+import itertools
 from collections.abc import Mapping
 from typing import Final
 
@@ -38,6 +39,8 @@ _TCP: Final = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC
 _TOKENS: Final = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
 _ANYWHERE: Final = (str(ipaddress.IPv4Address(0)), str(ipaddress.IPv6Address(0)))
+_FEW: Final = 24  # names that are tried one after the other
+_DEPTH: Final = 12  # of a tree of names; protobuf's readers stop at a hundred levels
 _PERMISSIONS: Final = frozenset({PORT, METHOD, PATH, HOST, SNI, DESTINATION_IP})
 
 Node = Mapping[str, object]
@@ -167,11 +170,40 @@ def _constraint(place: Attribute, constraint: Constraint, rule: bool, widen: boo
     for union in constraint.unions:
         if widen and any(one.kind == "other" for one in union):
             continue
-        found.append(_any([_pattern(place, one) for one in _spanned(place, sorted(union))], rule))
+        found.append(_union(place, sorted(union), rule))
     kept = [one for one in sorted(constraint.excluded) if not (widen and one.kind == "other")]
     if kept:
-        found.append({"not_rule" if rule else "not_id": _any([_pattern(place, one) for one in kept], rule)})
+        found.append({"not_rule" if rule else "not_id": _union(place, kept, rule)})
     return found
+
+
+def _union(place: Attribute, patterns: list[Pattern], rule: bool) -> Node:
+    """Any of these patterns."""
+    if place == SOURCE_ID and len(patterns) > _FEW and all(one.kind == "exact" for one in patterns):
+        return _identities([one.text for one in patterns], _DEPTH)
+    return _any([_pattern(place, one) for one in _spanned(place, patterns)], rule)
+
+
+def _identities(names: list[str], depth: int) -> Node:
+    """One of many names, in order, as a tree of their prefixes: Envoy tries matchers one after the other, at
+    a fifth of a microsecond each."""
+    if len(names) <= _FEW or not depth:
+        return _any([_identity("exact", name) for name in names], rule=False)
+    # In order, the first and the last name differ first of all.
+    pairs = enumerate(zip(names[0], names[-1], strict=False))
+    shared = next((place for place, (one, other) in pairs if one != other), len(names[0]))
+    branches = []
+    for prefix, group in itertools.groupby(names, key=lambda name: name[: shared + 1]):
+        members = list(group)
+        inner = _identities(members, depth - 1)
+        branches.append(
+            inner if len(members) == 1 else _all([_identity("prefix", prefix), inner], rule=False)
+        )
+    return _any(branches, rule=False)
+
+
+def _identity(kind: str, text: str) -> Node:
+    return {"authenticated": {"principal_name": {kind: text}}}
 
 
 def _spanned(place: Attribute, union: list[Pattern]) -> list[Pattern]:
