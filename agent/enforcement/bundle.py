@@ -11,17 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 from google.protobuf.message import DecodeError
 
-from control_plane.core.errors import PeerMisbehaved, ResourceExhausted, Unauthenticated
+from control_plane.core.errors import InvalidInput, PeerMisbehaved, ResourceExhausted, Unauthenticated
+from control_plane.core.signature import POLICY_BUNDLE, is_signed_by
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.proto.gatehouse.node.v1 import node_pb2 as wire
 
-SIGNED_PREFIX: Final = b"gatehouse policy bundle v1\n"
 MAX_PAYLOAD_BYTES: Final = 4 << 20
 MAX_BUNDLE_BYTES: Final = 64 << 20
 MAX_FILES: Final = 10_000
@@ -69,7 +65,15 @@ def read_policy(
             f"which is none of the {len(keys)} policy keys that the server named",
             hint="if policy keys were rotated just now, the next push brings them",
         )
-    _verify(public_key, signed.signature, SIGNED_PREFIX + signed.payload)
+    try:
+        holds = is_signed_by(public_key, signed.signature, POLICY_BUNDLE + signed.payload)
+    except InvalidInput as error:
+        raise Unauthenticated(f"reading the policy: the key that it names can't be used: {error}") from error
+    if not holds:
+        raise Unauthenticated(
+            "reading the policy: its signature doesn't hold for the key that it names",
+            hint="it was changed on the way or on the disk; the policy in force stays",
+        )
     bundle = _unpacked(signed.payload)
     if bundle.trust_domain != trust_domain.name:
         raise PeerMisbehaved(
@@ -99,24 +103,4 @@ def _unpacked(payload: bytes) -> wire.PolicyBundle:
     except (zlib.error, DecodeError) as error:
         raise PeerMisbehaved(
             f"reading the policy: its payload is no packed PolicyBundle ({error})"
-        ) from error
-
-
-def _verify(public_key: bytes, signature: bytes, signed: bytes) -> None:
-    """Raises Unauthenticated unless the key has signed these bytes, as its type signs in X.509."""
-    try:
-        key = load_der_public_key(public_key)
-        if isinstance(key, ec.EllipticCurvePublicKey):
-            strong = isinstance(key.curve, ec.SECP384R1)
-            key.verify(signature, signed, ec.ECDSA(hashes.SHA384() if strong else hashes.SHA256()))
-        elif isinstance(key, ed25519.Ed25519PublicKey):
-            key.verify(signature, signed)
-        elif isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
-        else:
-            raise Unauthenticated(f"reading the policy: a {type(key).__name__} can't sign policies")
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError) as error:
-        raise Unauthenticated(
-            "reading the policy: its signature doesn't hold for the key that it names",
-            hint="it was changed on the way or on the disk; the policy in force stays",
         ) from error

@@ -10,19 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-
 from control_plane.core.errors import ResourceExhausted
-from control_plane.core.jwk import load_public_key
+from control_plane.core.signature import POLICY_BUNDLE
 from control_plane.core.spiffe_id import TrustDomain
-from control_plane.core.tbs import signature_hash
 from control_plane.proto.gatehouse.node.v1.node_pb2 import PolicyBundle, PolicyFile
 from control_plane.rollout.assignment import Assignment, SignedBundle
 from control_plane.rollout.version import PolicySource
 
-SIGNED_PREFIX: Final = b"gatehouse policy bundle v1\n"
 MAX_PAYLOAD_BYTES: Final = 3 << 20
 """An agent gets it in one message of at most 4 MiB, beside entries and trust bundles."""
 
@@ -65,20 +59,4 @@ def payload_of(source: PolicySource, assignment: Assignment, trust_domain: Trust
 
 def signed(payload: bytes, key: PolicyKey, sign: Callable[[bytes], bytes]) -> SignedBundle:
     """The payload with its signature by `key`, whose private half `sign` uses."""
-    return SignedBundle(payload, sign(SIGNED_PREFIX + payload), key.key_id)
-
-
-def is_signed_by(public_key: bytes, signature: bytes, text: bytes) -> bool:
-    """Whether a key (SPKI DER) made this signature, as `authority.ports.Signer.sign` makes them. Raises
-    InvalidInput for what isn't a key of a known kind."""
-    key = load_public_key(public_key)
-    try:
-        if isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature, text, ec.ECDSA(signature_hash(key) or hashes.SHA256()))
-        elif isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, text, padding.PKCS1v15(), hashes.SHA256())
-        else:
-            key.verify(signature, text)
-    except InvalidSignature:
-        return False
-    return True
+    return SignedBundle(payload, sign(POLICY_BUNDLE + payload), key.key_id)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from control_plane.authority.ports import KeyManager, KeyPurpose
 from control_plane.core.errors import Bug, Corrupt, NotFound
+from control_plane.core.signature import is_signed_by
 from control_plane.core.spiffe_id import TrustDomain
-from control_plane.rollout.bundle import PolicyKey, is_signed_by
+from control_plane.rollout.bundle import PolicyKey
 from control_plane.rollout.ports import RolloutStore
 from control_plane.rollout.push import Pushed
 from control_plane.rollout.version import PolicyVersion, SignedVersion

@@ -9,13 +9,14 @@ import pytest
 
 from control_plane.authority.ports import KeyPurpose
 from control_plane.core.errors import PermissionDenied
+from control_plane.core.signature import POLICY_BUNDLE, is_signed_by
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.identity.quarantine import Quarantined
 from control_plane.proto.gatehouse.node.v1 import node_pb2
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
 from control_plane.proto.spire.api.server.svid.v1 import svid_pb2
 from control_plane.rollout.assignment import Assignment, Cause
-from control_plane.rollout.bundle import SIGNED_PREFIX, PolicyKey, is_signed_by, payload_of, signed
+from control_plane.rollout.bundle import PolicyKey, payload_of, signed
 from control_plane.rollout.steps import Applied, Approved, Compiled, Evaluated, Life, Planned, Proved
 from control_plane.rollout.version import PolicySource, PolicyVersion, SignedVersion
 
@@ -70,7 +71,7 @@ def watching(agent: Any, **known: Any) -> Any:
 def opened(message: node_pb2.WatchResponse, key: PolicyKey) -> node_pb2.PolicyBundle:
     """Checks the signature as an agent does, and unpacks."""
     assert message.policy.key_id == key.key_id == hashlib.sha256(key.public_key).hexdigest()
-    assert is_signed_by(key.public_key, message.policy.signature, SIGNED_PREFIX + message.policy.payload)
+    assert is_signed_by(key.public_key, message.policy.signature, POLICY_BUNDLE + message.policy.payload)
     return node_pb2.PolicyBundle.FromString(zlib.decompress(message.policy.payload))
 
 
