@@ -89,7 +89,7 @@ class Admin:
         """For a process or for selectors: what matches, what nearly does, and how fresh our knowledge is."""
         response = pb.ExplainResponse(
             last_sync_at=self._sync.last_sync,
-            last_sync_error=self._sync.error or self._node.error,
+            last_sync_error="; ".join(filter(None, (self._sync.error, self._node.error))),
             agent_id=str(self._node.credential.spiffe_id) if self._node.credential else "",
         )
         selectors = await self._selectors(request, response)

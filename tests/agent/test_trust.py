@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -17,8 +18,11 @@ from control_plane.core.bundle import Bundle, X509Authority
 from control_plane.core.errors import Unauthenticated
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import TrustDomain
+from control_plane.proto.gatehouse.agent.v1 import admin_pb2
+from control_plane.runtime.transport import Channel
 
 TD = TrustDomain("agents.test")
+EXPLAIN = "/gatehouse.agent.v1.Admin/Explain"
 
 
 @pytest.fixture
@@ -135,6 +139,10 @@ def test_a_running_agent_reads_the_file_when_the_operator_replaces_it(
             await run.until(lambda: "knows already" in run.agent.node.error, "the file is of no use")
             assert (await run.x509_once()).svids, "what is valid is served on"
             assert not later.calls
+            request = admin_pb2.ExplainRequest(pid=os.getpid())
+            async with Channel.unix(run.settings.admin_socket_path) as admin:
+                told = await admin.unary(EXPLAIN, request, admin_pb2.ExplainResponse)
+            assert "gatehouse bundle show" in told.last_sync_error, "who asks learns what to do"
             run.settings.trust_bundle.write_text(later.bundle.to_pem())
             await run.until(lambda: run.agent.sync.heard, "found back")
 
