@@ -36,6 +36,10 @@ class Cause(StrEnum):
     DENIALS = "denials"
 
 
+COMING_BACK: Final = frozenset({Cause.ROLLBACK, Cause.DENIALS})
+"""What brings a version back that was in force for all agents before; nobody is asked again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """One version for `percent` of the agents. `at` is in Unix seconds."""

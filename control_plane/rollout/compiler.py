@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
-from control_plane.core.errors import Corrupt, ResourceExhausted, Unavailable
+from control_plane.core.errors import Bug, Corrupt, ResourceExhausted, Unavailable
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.rollout.steps import Planned, Proved, Refused, Step, read_step
 from control_plane.rollout.version import PolicySource
@@ -50,7 +50,8 @@ class ChildCompiler:
                     done += 1
                     if isinstance(step, Refused | Proved):
                         return
-        except ResourceExhausted as error:
+        except (ResourceExhausted, Bug) as error:
+            # It would end the same way each time: better a version that says so than one that never ends.
             yield Refused(at=self._clock.unix(), stage=_STAGES[min(done, 2)], reasons=(str(error),))
 
     async def plan(self, before: PolicySource | None, after: PolicySource) -> Planned:
@@ -92,11 +93,13 @@ class ChildCompiler:
                     await child.wait()
             if code:
                 _log.error("policy_compiler_ended", code=code, story=await story)
+            if code < 0:
                 raise ResourceExhausted(
-                    f"compiling the policy: the compiler ended with {code}, most likely out of memory or "
-                    "CPU time",
+                    f"compiling the policy: signal {-code} ended it, most likely for its memory or CPU time",
                     hint=_SMALLER,
                 )
+            if code:
+                raise Bug("compiling the policy: the compiler failed", hint="the server's log has the story")
 
     async def _started(self) -> asyncio.subprocess.Process:
         try:

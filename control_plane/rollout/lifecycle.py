@@ -106,9 +106,10 @@ class Rollouts:
         """Compares with what is in force now; a plan that says the same as the latest isn't stored again."""
         version, life = await self._store.version(number)
         self._keys.check_version(version)
-        if life.state in ("applied", "recorded"):
-            raise FailedPrecondition(f"policy version {number} was applied already, there is nothing to plan")
+        life.require("planned")
         now = await self._store.in_force()
+        if number in (one.version for one in (now.full, now.canary) if one is not None):
+            raise FailedPrecondition(f"policy version {number} is in force, there is nothing to plan")
         before = None if now.full is None else await self._store.source(now.full.version)
         planned = await self._compiler.plan(before, await self._store.source(number))
         against = 0 if now.full is None else now.full.version
@@ -142,6 +143,10 @@ class Rollouts:
             _, life = await self._store.version(number)
             if life.state == "closed":
                 return life
+            if life.was_in_force:
+                raise FailedPrecondition(
+                    f"policy version {number} was in force, so it stays: one may have to come back to it"
+                )
             step = Closed(at=self._clock.unix(), by=by, reason=reason, how=how)
             return await self._store.add_step(life, step)
 
@@ -156,12 +161,12 @@ class Rollouts:
             if newest is not None and (newest.version, newest.percent) == (number, percent):
                 return await self._recorded(life)
             cause = now.cause_of_apply(number, percent)
-            if life.was_applied and cause is not Cause.PROMOTE:
-                raise FailedPrecondition(
-                    f"applying policy version {number}: it was in force before",
-                    hint=f"to bring it back: gatehouse policy rollback --to {number}",
-                )
             if cause is not Cause.PROMOTE:
+                if life.state == "recorded":
+                    raise FailedPrecondition(
+                        f"applying policy version {number}: it was applied before",
+                        hint=f"bring it back (gatehouse policy rollback --to {number}), or plan it again",
+                    )
                 self._check_plan(life, now)
             return await self._assign(version, life, now, percent, cause, by, reason)
 
@@ -175,9 +180,9 @@ class Rollouts:
             now = await self._store.in_force()
             number = now.rollback_target() if to is None else to
             version, life = await self._store.version(number)
-            if not life.was_applied:
+            if not life.was_in_force:
                 raise FailedPrecondition(
-                    f"rolling back to policy version {number}: it never was in force",
+                    f"rolling back to policy version {number}: it never was in force for all agents",
                     hint="gatehouse policy history shows which ones were",
                 )
             if now.canary is None and now.full is not None and now.full.version == number:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, TypeAlias
 
 from control_plane.core.errors import Corrupt, FailedPrecondition
+from control_plane.rollout.assignment import ALL, COMING_BACK
 
 MAX_REASONS: Final = 50
 MAX_TEXT: Final = 2000
@@ -168,10 +169,12 @@ _AFTER: Final[Mapping[str, frozenset[str]]] = {
     "planned": frozenset({"planned", "approved", "closed"}),
     "approved": frozenset({"planned", "applied", "closed"}),
     "applied": frozenset({"recorded"}),
-    "recorded": frozenset({"applied"}),  # a canary grows, or an older version comes back
+    # A canary grows, an older version comes back, or one goes through the whole procedure again.
+    "recorded": frozenset({"applied", "planned"}),
     "refused": frozenset(),
     "closed": frozenset(),
 }
+_RESTING: Final = frozenset({"planned", "approved", "recorded"})
 _MISSING: Final = {
     "planned": "it must be proved first",
     "approved": "it needs a plan first: gatehouse policy plan",
@@ -197,22 +200,28 @@ class Life:
         return self.state in (SUBMITTED, "evaluated", "compiled", "applied")
 
     @property
-    def was_applied(self) -> bool:
-        """Whether it was ever in force, for some agents at least."""
-        return any(isinstance(step, Applied) for step in self.steps)
+    def was_in_force(self) -> bool:
+        """Whether it ever was in force for all agents."""
+        return any(isinstance(step, Applied) and step.percent == ALL for step in self.steps)
 
     @property
     def plan(self) -> Planned | None:
         """The plan that counts: the latest."""
         return next((step for step in reversed(self.steps) if isinstance(step, Planned)), None)
 
+    def require(self, kind: str) -> None:
+        """Raises FailedPrecondition unless a step of this kind can follow."""
+        if kind not in _AFTER[self.state]:
+            raise FailedPrecondition(
+                f"policy version {self.number} is {self.state}, so it can't become {kind}",
+                hint="push again" if self.state in ("refused", "closed") else _MISSING.get(kind, ""),
+            )
+
     def after(self, step: Step) -> "Life":
         """The life with one more step. Raises FailedPrecondition where it can't follow."""
-        if step.kind not in _AFTER[self.state]:
-            raise FailedPrecondition(
-                f"policy version {self.number} is {self.state}, so it can't become {step.kind}",
-                hint=_MISSING.get(step.kind, "") if self.state not in ("refused", "closed") else "push again",
-            )
+        comes_back = isinstance(step, Applied) and step.cause in COMING_BACK and self.was_in_force
+        if not (comes_back and self.state in _RESTING):
+            self.require(step.kind)
         if isinstance(step, Approved) and (self.plan is None or step.plan_digest != self.plan.digest):
             raise FailedPrecondition(
                 f"policy version {self.number}: the approval is of another plan than the latest",

@@ -19,6 +19,7 @@ from control_plane.core.errors import Unavailable
 from control_plane.runtime.transport.peer import read_unix_peer
 
 GRACE_SECONDS: Final = 5
+BACKLOG: Final = 512
 
 
 class _LocalProtocol(H11Protocol):
@@ -78,7 +79,7 @@ class RestServer:
 
 
 def _bind(path: Path) -> socket.socket:
-    """Binds under another name and renames: nobody sees the socket with the wrong mode."""
+    """Binds under another name and renames: nobody sees the socket with the wrong mode, or not listening."""
     temporary = path.with_name(path.name + ".new")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -88,6 +89,7 @@ def _bind(path: Path) -> socket.socket:
             listener.bind(str(temporary))
         finally:
             os.umask(before)
+        listener.listen(BACKLOG)
         temporary.rename(path)
     except OSError as error:
         listener.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from control_plane.core.errors import Corrupt, FailedPrecondition, PermissionDenied
-from control_plane.rollout.bundle import SIGNED_PREFIX, is_signed_by
+from control_plane.core.signature import POLICY_BUNDLE, is_signed_by
 from control_plane.rollout.denials import Counts, DenialRule
 from control_plane.rollout.steps import Applied
 from control_plane.rollout.version import PolicySource
@@ -28,7 +28,7 @@ async def settled(rollouts: Any, number: int) -> Any:
 async def approved(rollouts: Any, source: PolicySource) -> int:
     version, _ = await rollouts.push(source, author="ada", reason="because")
     number: int = version.version.number
-    assert (await settled(rollouts, number)).state == "proved"
+    assert (await settled(rollouts, number)).state in ("proved", "recorded")
     await rollouts.plan(number, by="ada")
     await rollouts.approve(number, by="grace", reason="fine")
     return number
@@ -50,7 +50,7 @@ def test_a_whole_life_and_what_agents_get(world: Any) -> None:
         pushed = await store.pushed()
         [key] = pushed.keys
         bundle = pushed.bundles[1]
-        assert is_signed_by(key.public_key, bundle.signature, SIGNED_PREFIX + bundle.payload)
+        assert is_signed_by(key.public_key, bundle.signature, POLICY_BUNDLE + bundle.payload)
         [record] = world.ledger.records
         assert record["action"] == "policy.in-force" and record["by"] == "olga"
         assert hashlib.sha256(bundle.payload).hexdigest() in record["detail"]
@@ -141,6 +141,26 @@ def test_a_canary_grows_or_goes(world: Any) -> None:
     asyncio.run(world.life(work))
 
 
+def test_what_was_only_a_canary_needs_the_whole_procedure_again(world: Any) -> None:
+    async def work(rollouts: Any, store: Any) -> None:
+        first = await in_force(rollouts, ONE)
+        second = await in_force(rollouts, TWO, percent=10)
+        await rollouts.rollback(None, by="olga", reason="odd")
+        with pytest.raises(FailedPrecondition, match="never was in force for all"):
+            await rollouts.rollback(second, by="olga", reason="again")
+        with pytest.raises(FailedPrecondition, match="was applied before"):
+            await rollouts.apply(second, percent=100, by="olga", reason="again")
+        assert await approved(rollouts, TWO) == second
+        await rollouts.apply(second, percent=100, by="olga", reason="again")
+        await rollouts.plan(first, by="ada")
+        with pytest.raises(FailedPrecondition, match="so it stays"):
+            await rollouts.close(first, by="grace", reason="no", how="rejected")
+        await rollouts.rollback(first, by="olga", reason="in a hurry, planned or not")
+        assert (await store.in_force()).full.version == first
+
+    asyncio.run(world.life(work))
+
+
 def test_the_same_content_is_the_same_version_while_it_lives(world: Any) -> None:
     async def work(rollouts: Any, store: Any) -> None:
         first, _ = await rollouts.push(ONE, author="ada", reason="because")
@@ -200,7 +220,7 @@ def test_killed_before_and_after_each_write_it_resumes_to_the_same_end(new_world
             number = version.version.number
             life = await settled(rollouts, number)
             assert life.state not in ("submitted", "evaluated", "compiled")
-            if not life.was_applied:
+            if life.state in ("proved", "planned", "approved"):
                 await rollouts.plan(number, by="ada")
                 await rollouts.approve(number, by="grace", reason="fine")
             if any(isinstance(step, Applied) and step.percent == percent for step in life.steps):

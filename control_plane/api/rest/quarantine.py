@@ -46,13 +46,10 @@ def router(context: RestContext) -> APIRouter:
     @routes.post("")
     async def cut_off(body: Cut, passage: Passing) -> dict[str, Any]:
         """Stops issue and renewal for an identity, and has every agent deny it as caller and as callee."""
-        spiffe_id = _ours(SpiffeId.parse(body.spiffe_id))
+        spiffe_id = SpiffeId.parse(body.spiffe_id)
         passage.enter(spiffe_id=spiffe_id)
+        _checked(spiffe_id)
         reason = checked_reason(body.reason)
-        if is_agent_id(spiffe_id) and spiffe_id not in server.replica.index.agents:
-            raise NotFound(
-                f"agent {spiffe_id} isn't attested", hint="gatehouse agent list shows those that are"
-            )
         await passage.changing(str(spiffe_id), reason)
         member = Quarantined(spiffe_id, reason, passage.subject.id, server.clock.unix())
         changed = await server.store.quarantine(member)
@@ -62,23 +59,29 @@ def router(context: RestContext) -> APIRouter:
     @routes.post("/release")
     async def release(body: Cut, passage: Passing) -> dict[str, Any]:
         """Lets an identity back in."""
-        spiffe_id = _ours(SpiffeId.parse(body.spiffe_id))
+        spiffe_id = SpiffeId.parse(body.spiffe_id)
         passage.enter(spiffe_id=spiffe_id)
         await passage.changing(str(spiffe_id), checked_reason(body.reason))
         changed = await server.store.release(spiffe_id)
         await server.replica.refresh()
         return _answer(spiffe_id, changed)
 
-    def _ours(spiffe_id: SpiffeId) -> SpiffeId:
-        if spiffe_id.trust_domain != server.trust_domain or not spiffe_id.has_path:
+    def _checked(spiffe_id: SpiffeId) -> SpiffeId:
+        """An identity that can be cut off; one of another trust domain is denied, that is all we can do."""
+        if not spiffe_id.has_path:
             raise InvalidInput(
-                f"quarantine of {spiffe_id}: expected a SPIFFE ID with a path in {server.trust_domain}",
+                f"quarantine of {spiffe_id}: expected a SPIFFE ID with a path",
                 hint="a whole foreign trust domain is cut off by gatehouse bundle delete",
             )
-        if spiffe_id.is_reserved and not is_agent_id(spiffe_id):
+        ours = spiffe_id.trust_domain == server.trust_domain
+        if ours and spiffe_id.is_reserved and not is_agent_id(spiffe_id):
             raise InvalidInput(
                 f"quarantine of {spiffe_id}: the server can't be cut off from itself",
                 hint="an authority is cut off by gatehouse authority x509 taint, then revoke",
+            )
+        if ours and is_agent_id(spiffe_id) and spiffe_id not in server.replica.index.agents:
+            raise NotFound(
+                f"agent {spiffe_id} isn't attested", hint="gatehouse agent list shows those that are"
             )
         return spiffe_id
 
