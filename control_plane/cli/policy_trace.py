@@ -84,7 +84,7 @@ def _rules(document: DocumentTrace, explanation: Explanation, every_rule: bool) 
         yield from _rule(rule, near=id(rule) in near)
     if len(shown) < len(document.rules):
         more = len(document.rules) - len(shown)
-        yield 1, _text((f"… {more} more rules don't hold; --all shows them", "dim")), ""
+        yield 1, _text((f"… {more} more rules; --all shows them", "dim")), ""
     if document.default is not None:
         says = "applies, since no rule holds" if document.default_applied else "isn't asked: a rule decides"
         place = f"{document.default.span.source.file}:{document.default.span.row}"

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from policies.language.compiler.compiled import CompiledModules
+from policies.language.compiler.compiled import CompiledModules, CompiledRule
 from policies.language.concrete.bodies import BodyCompiler
 from policies.language.concrete.errors import BuiltinFailedError, EvaluationError
 from policies.language.concrete.evaluate import Translated
 from policies.language.concrete.rules import Program
 from policies.language.concrete.terms import Frame, Step
-from policies.language.concrete.world import UNDEFINED, Limits, Result, Run, World
+from policies.language.concrete.world import UNDEFINED, Limits, Observer, Result, Run, World
+from policies.language.source import Span
 from policies.language.syntax import ast
 from policies.language.values import Value
 
@@ -40,8 +41,11 @@ class Asking:
     ) -> None:
         self.modules = modules
         self.input = input_document
-        self._program = Program(modules)
-        self._world = World(Run(limits, strict=False, now_ns=now_ns, observer=None), input_document, data)
+        self._program = Program(modules, observed=True)
+        self._reached: set[tuple[str, int, int]] = set()
+        self._held: set[int] = set()
+        observer = Observer(self._on_expression, self._on_rule)
+        self._world = World(Run(limits, strict=False, now_ns=now_ns, observer=observer), input_document, data)
         # A world of its own, since results are remembered: here a failing built-in is an error.
         self._strict = World(Run(limits, strict=True, now_ns=now_ns, observer=None), input_document, data)
 
@@ -49,6 +53,15 @@ class Asking:
         """The document at a path below `data`. Raises EvaluationError."""
         with Translated():
             return self._program.lookup(self._world, path)
+
+    def progress(self, rule: CompiledRule) -> tuple[bool, int]:
+        """Whether a rule held when its document was asked for, and how many of its statements did so far."""
+        reached = 0
+        for expression in rule.body:
+            if _place(expression.span) not in self._reached:
+                break
+            reached += 1
+        return id(rule) in self._held, reached
 
     def solutions(self, body: ast.Body, given: Bindings, limit: int = MAX_SOLUTIONS) -> list[Bindings]:
         """What a body binds, once per solution, `given` included. Raises EvaluationError."""
@@ -68,6 +81,12 @@ class Asking:
         except EvaluationError:
             return ""
         return ""
+
+    def _on_expression(self, span: Span, _frame: object) -> None:
+        self._reached.add(_place(span))
+
+    def _on_rule(self, rule: CompiledRule, _value: Value) -> None:
+        self._held.add(id(rule))
 
     def _solutions(self, world: World, body: ast.Body, given: Bindings, limit: int) -> list[Bindings]:
         compiler = BodyCompiler(self._program)
@@ -91,6 +110,10 @@ class Asking:
                 frame[slot] = given[name]
             step(frame)
         return found
+
+
+def _place(span: Span) -> tuple[str, int, int]:
+    return span.source.file, span.start, span.end
 
 
 def _asked(term: ast.Term, modifiers: tuple[ast.With, ...]) -> ast.Expr:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from policies.explain.asking import Asking, Bindings
 from policies.explain.bodies import MAX_DEPTH, BodyTracer, argument_body
 from policies.explain.reads import Reader
@@ -11,6 +13,9 @@ from policies.language.concrete.errors import EvaluationError
 from policies.language.concrete.world import UNDEFINED, Result, Undefined
 from policies.language.syntax import ast
 from policies.language.values import Object, Set, Value
+
+MAX_CLOSELY: Final = 200
+"""Of a document with more rules only those are looked at closely that hold or came furthest."""
 
 Operands = tuple[Value, ...] | None
 
@@ -45,12 +50,23 @@ class RuleTracer:
         self._followed.add(key)
         self._depth += 1
         try:
-            rules = tuple(trace for rule in group.rules for trace in self._chain(rule, group, name, operands))
+            closely = self._closely(group)
+            rules = tuple(
+                trace
+                for rule in group.rules
+                for trace in self._chain(rule, group, name, operands, closely=id(rule) in closely)
+            )
             any_held = any(rule.held for rule in rules)
             default = self._default(group, name, operands, applied=not any_held)
         finally:
             self._depth -= 1
         return DocumentTrace(name, value, rules, default, default is not None and default.held, error)
+
+    def _closely(self, group: RuleGroup) -> set[int]:
+        rules = group.rules
+        if len(rules) > MAX_CLOSELY:
+            rules = tuple(sorted(rules, key=self._asking.progress, reverse=True)[:MAX_CLOSELY])
+        return {id(rule) for rule in rules}
 
     def _value(self, path: tuple[str, ...], operands: Operands) -> Result:
         if operands is None:
@@ -69,10 +85,12 @@ class RuleTracer:
             return RuleTrace(name, rule.span, "", Outcome.NOT_REACHED)
         return self._rule(rule, group.shape, name, operands, is_else=False)
 
-    def _chain(self, rule: CompiledRule, group: RuleGroup, name: str, operands: Operands) -> list[RuleTrace]:
+    def _chain(
+        self, rule: CompiledRule, group: RuleGroup, name: str, operands: Operands, *, closely: bool
+    ) -> list[RuleTrace]:
         found: list[RuleTrace] = []
         branch: CompiledRule | None = rule
-        decided = False
+        decided = not closely
         while branch is not None:
             is_else = branch is not rule
             if decided:

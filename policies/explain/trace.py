@@ -22,7 +22,8 @@ class Outcome(StrEnum):
     FALSE = "false"
     UNDEFINED = "undefined"
     NOT_REACHED = "not reached"
-    """It needs a variable that a condition before it would have bound, or an `else` decided earlier."""
+    """It needs a variable that a condition before it would have bound; a rule, because an `else` decided
+    earlier, or because it is one of very many that didn't come far."""
     ERROR = "error"
 
 

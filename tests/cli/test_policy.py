@@ -295,7 +295,7 @@ def test_explain_shows_the_nearest_of_many_rules(tmp_path: Path) -> None:
     given = ("explain", tmp_path, "--method", "GET", "--path", "/33")
     result = run(*given)
     assert "many.rego:35  allow" in result.stdout
-    assert "… 28 more rules don't hold; --all shows them" in result.stdout
+    assert "… 28 more rules; --all shows them" in result.stdout
     assert run(*given, "--all").stdout.count("many.rego:") > 40
 
 

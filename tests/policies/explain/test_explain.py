@@ -320,3 +320,18 @@ def test_a_request_that_cannot_be_described_is_refused(
 ) -> None:
     with pytest.raises((InvalidInput, NotFound), match=expected):
         described.document(inventory)
+
+
+def test_of_very_many_rules_those_that_came_furthest_are_looked_at() -> None:
+    rules = [
+        f'allow if {{\n\tinput.destination.service == "s{n}"\n\tinput.request.path == "/{n}"\n}}'
+        for n in range(1_500)
+    ]
+    text = "\n".join(["package gatehouse.authz", *rules])
+    given = {"destination": {"service": "s1400"}, "request": {"path": "/"}}
+    found = asked(text, given)
+    assert len(found.documents[0].rules) == 1_500
+    assert found.nearest[0].rule.span.row == 2 + 4 * 1_400
+    assert sum(bool(one.conditions) for one in found.documents[0].rules) == 200
+    allowed = asked(text, given | {"request": {"path": "/1400"}})
+    assert [one.line for one in allowed.origins] == [2 + 4 * 1_400]
