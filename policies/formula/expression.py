@@ -70,10 +70,14 @@ class Formula:
         return self.order < other.order
 
     def __and__(self, other: "Formula") -> "Formula":
-        return all_of(self, other)
+        if other is TRUE or self is other:
+            return self
+        return other if self is TRUE else all_of(self, other)
 
     def __or__(self, other: "Formula") -> "Formula":
-        return any_of(self, other)
+        if other is FALSE or self is other:
+            return self
+        return other if self is FALSE else any_of(self, other)
 
     def __invert__(self) -> "Formula":
         return negate(self)
@@ -248,7 +252,8 @@ def _impossible(atom: Atom) -> bool:
 def _join(
     kind: Literal["and", "or"], formulas: Iterable[Formula], neutral: Formula, dominant: Formula
 ) -> Formula:
-    distinct = {formula for formula in formulas if formula is not neutral}
+    distinct = set(formulas)
+    distinct.discard(neutral)
     if dominant in distinct:
         return dominant
     if len(distinct) < 2:  # most joins: nothing to simplify

@@ -11,7 +11,7 @@ from policies.formula import FALSE, TRUE, Formula
 from policies.language.diagnostics import Diagnostics
 from policies.language.source import NOWHERE, Span
 from policies.language.symbolic import joins
-from policies.language.symbolic.footprint import variables
+from policies.language.symbolic.footprint import Footprint, Footprints, variables
 from policies.language.symbolic.machine import OUTSIDE, Environment, Scope, Solution, span_of
 from policies.language.symbolic.memory import RowsRead, lookup_path
 from policies.language.symbolic.relations import equal, truth
@@ -46,14 +46,15 @@ class Bodies(Terms):
         while index < len(body):
             expression = body[index]
             index += 1
-            if not self._binds(expression, environment):
-                condition = self._condition(expression, environment, scope)
+            footprint = self.memory.footprints.of(expression)
+            if not footprint.binds or all(name in environment for name in footprint.binds):
+                condition = self.condition(expression, footprint, environment, scope)
                 if condition is FALSE:
                     return
                 conditions.append(condition)
                 continue
             rows = self._joined(body, index - 1, environment, scope)
-            found = rows if rows is not None else self._solutions(expression, environment, scope)
+            found = rows if rows is not None else self._solutions(expression, footprint, environment, scope)
             if isinstance(found, list) and len(found) == 1:
                 environment, condition = found[0]
                 conditions.append(condition)
@@ -70,12 +71,11 @@ class Bodies(Terms):
         if guard is not FALSE:
             yield environment, guard
 
-    def _binds(self, expression: ast.Expr, environment: Environment) -> bool:
-        return any(name not in environment for name in self.memory.footprints.of(expression).binds)
-
-    def _condition(self, expression: ast.Expr, environment: Environment, scope: Scope) -> Formula:
+    def condition(
+        self, expression: ast.Expr, footprint: Footprint, environment: Environment, scope: Scope
+    ) -> Formula:
         """Where an expression that binds nothing is true, worked out once for all that it sees."""
-        key = self.memory.footprints.key(expression, environment)
+        key = Footprints.key(footprint, environment)
         if key is None:
             return self._holds(expression, environment, scope)
         return self.remembered(
@@ -84,13 +84,13 @@ class Bodies(Terms):
         )
 
     def _solutions(
-        self, expression: ast.Expr, environment: Environment, scope: Scope
+        self, expression: ast.Expr, footprint: Footprint, environment: Environment, scope: Scope
     ) -> list[Solution] | Iterator[Solution]:
         """Solutions of an expression that binds variables; where they are few, kept for all that it sees."""
-        key = self.memory.footprints.key(expression, environment)
+        key = Footprints.key(footprint, environment)
         if key is None:
             return self._bindings(expression, environment, scope)
-        names = [n for n in self.memory.footprints.of(expression).binds if n not in environment]
+        names = [name for name in footprint.binds if name not in environment]
 
         def compute() -> list[tuple[dict[str, Symbolic], Formula]] | None:
             first = [*itertools.islice(self._bindings(expression, environment, scope), _FEW + 1)]

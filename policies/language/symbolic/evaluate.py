@@ -132,7 +132,7 @@ class SymbolicEvaluator(Bodies):
             footprint = self.memory.footprints.of(expression)
             if not footprint.binds and not any(name in bound for name, _ in footprint.uses):
                 try:
-                    yield [*rule_index.needs(self._condition(expression, _EMPTY, OUTSIDE))]
+                    yield [*rule_index.needs(self.condition(expression, footprint, _EMPTY, OUTSIDE))]
                 except Diagnostics:
                     continue  # it is told where the expression is reached
             bound.update(footprint.binds)

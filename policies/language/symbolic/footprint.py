@@ -29,8 +29,12 @@ _ABSENT: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """`binds` are variables that the expression could bind: those outside nested bodies."""
+    """`binds` are variables that the expression could bind: those outside nested bodies.
 
+    `number` tells expressions apart.
+    """
+
+    number: int
     binds: tuple[str, ...]
     uses: tuple[Use, ...]
 
@@ -54,21 +58,23 @@ class Footprints:
             whole = {name for name, part in uses if part is None}
             least = sorted((name, part or "") for name, part in uses if part is None or name not in whole)
             made = Footprint(
+                id(expression),
                 tuple(dict.fromkeys(variables(expression.node))),
                 tuple((name, None if name in whole else part) for name, part in least),
             )
             found = self._expressions[id(expression)] = (expression, made)
         return found[1]
 
-    def key(self, expression: ast.Expr, environment: Mapping[str, Symbolic]) -> tuple[object, ...] | None:
-        """What the expression sees of its variables; None where that has no small, exact name."""
-        parts: list[object] = [id(expression)]
-        for name, part in self.of(expression).uses:
+    @staticmethod
+    def key(footprint: Footprint, environment: Mapping[str, Symbolic]) -> tuple[object, ...] | None:
+        """What an expression sees of its variables; None where that has no small, exact name."""
+        parts: list[object] = [footprint.number]
+        for name, part in footprint.uses:
             value: object = environment.get(name, _ABSENT)
             if part is not None and type(value) is Object:
                 value = value.get(part, _ABSENT)
             kind = type(value)
-            if not (kind is str or kind is int or _is_small(value)):
+            if not (kind is str or value is _ABSENT or kind is int or _is_small(value)):
                 return None
             parts.append(value)
         return tuple(parts)
