@@ -1,16 +1,19 @@
-"""Envoy's clusters for one service: itself, in plain, and the services it calls, by mutual TLS."""
+"""Envoy's clusters for one service: itself, in plain; services it calls, by mutual TLS; issuers of tokens."""
 
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
+from agent.enforcement.ports import WorkloadPolicy
 from agent.envoy.address import Address
 from agent.envoy.description import Inbound, Outbound, Protocol
 from agent.envoy.listeners import address
-from agent.envoy.names import CLUSTER, HTTP_OPTIONS, Json
-from agent.envoy.tls import outbound_socket
+from agent.envoy.names import CLUSTER, HTTP_OPTIONS, TOKENS, UPSTREAM_TLS, Json
+from agent.envoy.tls import SOCKET, outbound_socket
 from control_plane.core.spiffe_id import SpiffeId
 
 CONNECT_TIMEOUT: Final = "5s"
+SYSTEM_AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"  # of Debian, Alpine, and images made of them
 _HTTP_EXTENSION: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -25,6 +28,43 @@ def peer_cluster(own: SpiffeId, outbound: Outbound, *, delta: bool) -> Json:
     socket = outbound_socket(own, outbound.spiffe_id, alpn=alpn, delta=delta)
     found = _cluster(outbound.name, outbound.upstream, outbound.protocol)
     return {**found, "transport_socket": socket}
+
+
+def keys_clusters(policy: WorkloadPolicy | None) -> dict[str, Json]:
+    """Where the keys of token issuers are fetched, by name: the clusters that the policy's token filter asks
+    for. Over HTTPS, with the certificate authorities of this machine."""
+    found: dict[str, Json] = {}
+    for one in _providers(policy):
+        remote = one.get("remote_jwks")
+        where = remote.get("http_uri") if isinstance(remote, Mapping) else None
+        if isinstance(where, Mapping):
+            name = str(where.get("cluster"))
+            found[name] = _keys_cluster(name, str(where.get("uri")))
+    return found
+
+
+def _providers(policy: WorkloadPolicy | None) -> list[Mapping[str, object]]:
+    for one in policy.http_filters if policy is not None else ():
+        config = one.get("typed_config")
+        providers = (
+            config.get("providers") if one.get("name") == TOKENS and isinstance(config, Mapping) else None
+        )
+        if isinstance(providers, Mapping):
+            return [provider for provider in providers.values() if isinstance(provider, Mapping)]
+    return []
+
+
+def _keys_cluster(name: str, uri: str) -> Json:
+    parts = urlsplit(uri)
+    host, secure = parts.hostname or "", parts.scheme == "https"
+    upstream = Address(host=host, port=parts.port or (443 if secure else 80))
+    found = _cluster(name, upstream, Protocol.HTTP)
+    if not secure:
+        return found
+    expected = [{"san_type": "DNS", "matcher": {"exact": host}}]
+    context = {"trusted_ca": {"filename": SYSTEM_AUTHORITIES}, "match_typed_subject_alt_names": expected}
+    config = {"@type": UPSTREAM_TLS, "sni": host, "common_tls_context": {"validation_context": context}}
+    return {**found, "transport_socket": {"name": SOCKET, "typed_config": config}}
 
 
 def _cluster(name: str, upstream: Address, protocol: Protocol) -> Json:

@@ -32,6 +32,7 @@ from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.spiffe_id import SpiffeId
 
 MAX_LISTENERS: Final = 128  # inbound and outbound together
+RESERVED: Final = "jwks-"
 NAME_FORM: Final = "lower-case letters, digits and hyphens, at most 63"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -217,6 +218,8 @@ def _port(text: str) -> Address:
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise InvalidInput(f"{shown(text)} isn't a name: {NAME_FORM}")
+    if text.startswith(RESERVED):
+        raise InvalidInput(f"the name {text} is taken: {RESERVED}… are clusters of token issuers")
     return text
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from agent.enforcement.ports import WorkloadPolicy
 from agent.envoy.access_logs import file_logs
-from agent.envoy.clusters import peer_cluster, service_cluster
+from agent.envoy.clusters import keys_clusters, peer_cluster, service_cluster
 from agent.envoy.description import ServiceDescription
 from agent.envoy.filters import http_contents
 from agent.envoy.listeners import Extras, inbound_listener, outbound_listener
@@ -68,7 +68,8 @@ def build(situation: Situation) -> Resources:
         )
         for one in service.inbound
     }
-    clusters: dict[str, Json] = {one.name: service_cluster(one) for one in service.inbound}
+    clusters: dict[str, Json] = keys_clusters(policy)
+    clusters |= {one.name: service_cluster(one) for one in service.inbound}
     if not situation.cut_off:
         for outbound in service.outbound:
             listeners[outbound.name] = outbound_listener(outbound, extras)

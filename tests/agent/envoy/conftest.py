@@ -347,3 +347,8 @@ def _admitting() -> Callable[..., WorkloadPolicy]:
 @pytest.fixture(name="enforcing")
 def _enforcing() -> Callable[..., Enforcement]:
     return enforcing
+
+
+@pytest.fixture(name="free_port")
+def _free_port() -> Callable[[], int]:
+    return free_port
