@@ -18,7 +18,7 @@ from agent.bootstrap import read_trust_bundle, unsafe_bundle
 from agent.broadcast import Broadcast
 from agent.cache import POLICY_FILE, CacheFile
 from agent.cache_key import locate_key
-from agent.enforcement.compiler import compile_for, judge_of
+from agent.enforcement.compiler import Compiler, judge_of
 from agent.enforcement.policies import Policies
 from agent.envoy.fleet import Fleet
 from agent.envoy.wiring import build_envoy_parts
@@ -63,6 +63,7 @@ class Agent:
     node: Node
     sync: Synchroniser
     policies: Policies
+    compiler: Compiler
     envoys: Fleet
     keeper: Keeper
     sessions: Sessions
@@ -133,6 +134,7 @@ async def serve(agent: Agent, stop: asyncio.Event) -> None:
             agent.storage.delete()
         await agent.workload_server.close(GRACE_SECONDS if stop.is_set() else 0)
         await agent.admin_server.close(0)
+        await agent.compiler.close()
         agent.sessions.close()
 
 
@@ -166,11 +168,12 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
     keeper = Keeper(identities, node, broadcast, clock, storage.dirty)
     broadcast.on_change = keeper.wake
     jwt_svids = JwtSvids(keeper, clock.unix)
+    compiler = Compiler()
     policies = Policies(
         settings.trust_domain,
         lambda: {entry.spiffe_id for entry in identities.entries.values()},
         CacheFile(settings.data_dir / POLICY_FILE, key),
-        compile_for,
+        compiler.compile_for,
         judge_of,
         clock,
     )
@@ -208,6 +211,7 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
         node=node,
         sync=sync,
         policies=policies,
+        compiler=compiler,
         envoys=envoy.fleet,
         keeper=keeper,
         sessions=sessions,

@@ -1,74 +1,111 @@
 """Compiles a policy for this node's workloads in a process of its own, and reads what comes back.
 
-Compiling and proving takes from a tenth of a second to some seconds of one core and tens of MiB: in a child,
-workloads are served meanwhile, and the memory is free again afterwards. The child sees the policy and the
-identities, nothing of the agent's keys, and is bounded in time and memory.
-
-Run as `python -m agent.enforcement.compiler`: a request as JSON comes on the standard input, the answer goes
-to the standard output.
+Compiling and proving takes from a tenth of a second to some seconds of one core and tens of MiB: in a child
+(`compiling`), workloads are served meanwhile, and the memory is free again afterwards. Loading the compiler
+takes longer than most policies do, so from the first policy on a spare child waits that has loaded it; an
+agent without a policy has none.
 """
 
 import asyncio
 import json
 import os
-import resource
 import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Set
 from contextlib import suppress
 from typing import Any, Final
 
 from agent.enforcement.bundle import PolicyBundle
 from agent.enforcement.ports import Judge, WorkloadPolicy
-from control_plane.core.errors import Bug, FailedPrecondition, GatehouseError, ResourceExhausted
+from control_plane.core.errors import Bug, FailedPrecondition, ResourceExhausted
 from control_plane.core.spiffe_id import SpiffeId
 
 TIMEOUT_SECONDS: Final = 120.0
-CPU_SECONDS: Final = 120
-MEMORY_BYTES: Final = 2 << 30
 MAX_ANSWER_BYTES: Final = 64 << 20
-_MODULE: Final = "agent.enforcement.compiler"
+SPARE_DELAY_SECONDS: Final = 1.0  # not while what was compiled is on its way to the Envoys
+_COMMAND: Final = (sys.executable, "-m", "agent.enforcement.compiling")
 
 
-async def compile_for(bundle: PolicyBundle, identities: Set[SpiffeId]) -> Mapping[SpiffeId, WorkloadPolicy]:
-    """The policies of the workloads with these identities, those that the policy's inventory knows.
+class Compiler:
+    """Compiles one policy at a time. Close it, or the spare child waits for the end of this process."""
 
-    Raises FailedPrecondition if the policy doesn't compile or isn't proved, ResourceExhausted if it took too
-    long, Bug if the child broke.
-    """
-    request = {
-        "files": dict(bundle.files),
-        "inventory": bundle.inventory,
-        "identities": sorted(map(str, identities)),
-    }
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        _MODULE,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    def __init__(self) -> None:
+        self._spare: Process | None = None
+        self._making: asyncio.Task[None] | None = None
+
+    async def compile_for(
+        self, bundle: PolicyBundle, identities: Set[SpiffeId]
+    ) -> Mapping[SpiffeId, WorkloadPolicy]:
+        """The policies of the workloads with these identities, those that the policy's inventory knows.
+
+        Raises FailedPrecondition if the policy doesn't compile or isn't proved, ResourceExhausted if it took
+        too long, Bug if the child broke.
+        """
+        request = {
+            "files": dict(bundle.files),
+            "inventory": bundle.inventory,
+            "identities": sorted(map(str, identities)),
+        }
+        answer = await _ask(await self._child(), json.dumps(request).encode(), bundle.version)
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._make_spare())
+        return _read(answer, bundle)
+
+    async def close(self) -> None:
+        """Ends the spare child."""
+        if self._making is not None:
+            self._making.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._making
+        if self._spare is not None:
+            await _end(self._spare)
+            self._spare = None
+
+    async def _child(self) -> Process:
+        spare, self._spare = self._spare, None
+        return spare if spare is not None and spare.returncode is None else await _start()
+
+    async def _make_spare(self) -> None:
+        await asyncio.sleep(SPARE_DELAY_SECONDS)
+        with suppress(OSError):  # without a spare it takes longer, nothing else
+            self._spare = self._spare or await _start()
+
+
+async def _start() -> Process:
+    return await asyncio.create_subprocess_exec(
+        *_COMMAND,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
         limit=MAX_ANSWER_BYTES,
         env={key: os.environ[key] for key in ("PATH", "PYTHONPATH", "LANG", "LC_ALL") if key in os.environ},
     )
+
+
+async def _end(child: Process) -> None:
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+
+
+async def _ask(child: Process, request: bytes, version: int) -> Any:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            answer, errors = await child.communicate(json.dumps(request).encode())
+            answer, errors = await child.communicate(request)
     except TimeoutError as error:
         raise ResourceExhausted(
-            f"compiling policy version {bundle.version}: not done after {TIMEOUT_SECONDS:.0f} s"
+            f"compiling policy version {version}: not done after {TIMEOUT_SECONDS:.0f} s"
         ) from error
     finally:
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
+        await _end(child)
     if child.returncode != 0 or len(answer) > MAX_ANSWER_BYTES:
         last = errors.decode(errors="replace").strip().splitlines()[-1:]
         raise Bug(
-            f"compiling policy version {bundle.version}: the compiler ended with {child.returncode}"
+            f"compiling policy version {version}: the compiler ended with {child.returncode}"
             f" ({last[0][:300] if last else 'and said nothing'})"
         )
-    return _read(json.loads(answer), bundle)
+    return json.loads(answer)
 
 
 def _read(answer: Mapping[str, Any], bundle: PolicyBundle) -> Mapping[SpiffeId, WorkloadPolicy]:
@@ -101,42 +138,3 @@ def judge_of(bundle: PolicyBundle) -> Judge:
 
     project = Project.of(bundle.files)
     return Rulings(project.compiled(), parse_inventory(bundle.inventory), project.data)
-
-
-def answer_to(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The work of the child: the answer to one request, errors of the policy included."""
-    # Imported here: the parent has no use for the compiler and doesn't pay for it.
-    from policies.edge import edge_policies
-    from policies.inventory_file import parse_inventory
-    from policies.project import Project
-
-    try:
-        project = Project.of(request["files"])
-        inventory = parse_inventory(request["inventory"])
-        found = edge_policies(project, inventory, frozenset(request["identities"]))
-    except GatehouseError as error:
-        return {"error": error.message, "hint": error.hint}
-    return {
-        "policies": [
-            {
-                "workload": one.workload,
-                "spiffe_id": one.spiffe_id,
-                "http": one.http,
-                "tcp": one.tcp,
-                "lines": one.lines,
-                "narrower": one.narrower,
-            }
-            for one in found
-        ]
-    }
-
-
-def main() -> None:
-    """The child."""
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    json.dump(answer_to(json.load(sys.stdin)), sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from agent.enforcement import compiler
 from agent.enforcement.bundle import PolicyBundle
-from agent.enforcement.compiler import compile_for, judge_of
+from agent.enforcement.compiler import Compiler, judge_of
+from agent.enforcement.ports import WorkloadPolicy
 from control_plane.core.errors import FailedPrecondition, ResourceExhausted
 from control_plane.core.spiffe_id import SpiffeId
 
@@ -25,8 +31,16 @@ def starter(extra: str = "") -> PolicyBundle:
     return PolicyBundle(1, 3, "sha256:x", 0, files | ({"extra.rego": extra} if extra else {}), inventory)
 
 
+async def compiled(bundle: PolicyBundle, *identities: SpiffeId) -> Mapping[SpiffeId, WorkloadPolicy]:
+    compiler = Compiler()
+    try:
+        return await compiler.compile_for(bundle, set(identities))
+    finally:
+        await compiler.close()
+
+
 def test_the_starter_policy_for_one_workload() -> None:
-    found = asyncio.run(compile_for(starter(), {PAYMENTS, SpiffeId.parse(SHOP + "nobody")}))
+    found = asyncio.run(compiled(starter(), PAYMENTS, SpiffeId.parse(SHOP + "nobody")))
     assert list(found) == [PAYMENTS]
     policy = found[PAYMENTS]
     assert policy.workload == "shop/payments"
@@ -46,10 +60,50 @@ def test_the_same_policy_judges_requests() -> None:
 
 def test_rego_that_does_not_compile_is_refused_with_the_line() -> None:
     with pytest.raises(FailedPrecondition, match=r"(?s)policy version 3: .*extra\.rego:3"):
-        asyncio.run(compile_for(starter("package x\n\nallow if inptu.request\n"), {PAYMENTS}))
+        asyncio.run(compiled(starter("package x\n\nallow if inptu.request\n"), PAYMENTS))
 
 
 def test_a_compiler_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "TIMEOUT_SECONDS", 0.05)
     with pytest.raises(ResourceExhausted, match="not done after"):
-        asyncio.run(compile_for(starter(), {PAYMENTS}))
+        asyncio.run(compiled(starter(), PAYMENTS))
+
+
+def children() -> list[int]:
+    """The processes that this one has started and that still run."""
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - the kernel tells it to nobody
+            await asyncio.sleep(0.01)
+
+
+def test_a_spare_child_waits_from_the_first_policy_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "SPARE_DELAY_SECONDS", 0.0)
+
+    async def story() -> None:
+        one = Compiler()
+        assert not children()
+        first = await one.compile_for(starter(), {PAYMENTS})
+        await until(lambda: len(children()) == 1)
+        (spare,) = children()
+        async with asyncio.timeout(30):
+            while spare in children():  # it may not have been ready yet
+                assert await one.compile_for(starter(), {PAYMENTS}) == first
+        await until(lambda: len(children()) == 1)
+        os.kill(children()[0], signal.SIGKILL)  # as the kernel does where memory is short
+        await until(lambda: not children())
+        assert await one.compile_for(starter(), {PAYMENTS}) == first
+        await one.close()
+        assert not children()
+
+    asyncio.run(story())
+
+
+def test_the_spare_child_ends_with_the_agent() -> None:
+    """Its input ends then, even if the agent was killed."""
+    command = [sys.executable, "-m", "agent.enforcement.compiling"]
+    finished = subprocess.run(command, input=b"", capture_output=True, timeout=60)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, b"", b"")
