@@ -8,20 +8,18 @@ controllers, no nodes.
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import os
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import rendered
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -158,21 +156,7 @@ def demo_namespaces() -> set[str]:
     return {one["namespace"] for one in inventory["workloads"]}
 
 
-@pytest.fixture(scope="module")
-def rendered() -> ModuleType:
-    """See `tests/fakes/rendered.py`."""
-    name = "gatehouse_tests_rendered"
-    if name not in sys.modules:
-        path = Path(__file__).parents[1] / "fakes" / "rendered.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-def test_kubernetes_takes_every_object(cluster: Cluster, rendered: ModuleType) -> None:
+def test_kubernetes_takes_every_object(cluster: Cluster) -> None:
     seen = set()
     for name, text in rendered.objects(15):
         document = yaml.safe_load(text)

