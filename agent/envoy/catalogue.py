@@ -16,7 +16,7 @@ from typing import Final
 from agent.enforcement.ports import Enforcement, WorkloadPolicy
 from agent.envoy import wire
 from agent.envoy.description import ServiceDescription
-from agent.envoy.names import EXTENSION, LISTENER, QUARANTINE, Json
+from agent.envoy.names import LISTENER, Json
 from agent.envoy.resources import ExtrasOf, Situation, build
 from agent.envoy.subscription import Ask, Resource
 from control_plane.core.spiffe_id import SpiffeId
@@ -65,36 +65,30 @@ class Catalogue:
         self._policy: WorkloadPolicy | None = None
         self._quarantined: frozenset[SpiffeId] | None = None
         self._marks: dict[str, str] = {}
-        self._brought: str | None = None  # the version of the quarantine that an Envoy came back with
         self._resources: Mapping[str, Mapping[str, Resource]] | None = None
         self._inbound_http = [one.name for one in service.inbound if one.protocol.is_http]
 
     def enforce(self, enforcement: Enforcement) -> None:
-        """Takes the state in force. Whoever is newly in quarantine may have requests running: all drain."""
+        """Takes the state in force. What runs here ends when the service itself comes into quarantine; what a
+        caller in quarantine has running is found as all that has lost its right (`running`)."""
         policy = enforcement.workloads.get(self.service.spiffe_id)
         if policy is not self._policy and policy != self._policy:
             self._policy, self._resources = policy, None
         before = self._quarantined
         if before != enforcement.quarantined:
-            if before is not None and enforcement.quarantined - before:
+            own = self.service.spiffe_id
+            if before is not None and own in enforcement.quarantined - before:
                 self.drain(*self._inbound_http)
             self._quarantined, self._resources = enforcement.quarantined, None
-        brought, self._brought = self._brought, None
-        if brought is not None and brought != self.resources(EXTENSION)[QUARANTINE].version:
-            self.drain(*self._inbound_http)
 
     def resume(self, ask: Ask) -> None:
-        """Takes over what an Envoy brings from an earlier stream: its marks. If its quarantine is another
-        than ours, we don't know since when, and drain."""
-        if not ask.known:
+        """Takes over the marks that an Envoy brings from an earlier stream."""
+        if ask.type_url != LISTENER:
             return
-        if ask.type_url == LISTENER:
-            for name in self._inbound_http:
-                found = _MARKED.fullmatch(ask.known.get(name, ""))
-                if found is not None and name not in self._marks:
-                    self._marks[name], self._resources = found[1], None
-        if ask.type_url == EXTENSION:
-            self._brought = ask.known.get(QUARANTINE)
+        for name in self._inbound_http:
+            found = _MARKED.fullmatch(ask.known.get(name, ""))
+            if found is not None and name not in self._marks:
+                self._marks[name], self._resources = found[1], None
 
     def drain(self, *listeners: str) -> None:
         """Ends what runs on these inbound listeners, within the drain time; new connections are taken."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.enforcement.ports import Ruling
+
 WEB, PAY = "spiffe://agents.test/web", "spiffe://agents.test/pay"
-CUT_OFF_SECONDS = 2.0  # the drain time, and time for a busy machine
+CUT_OFF_SECONDS = 3.0  # half a second between reports, a second to drain, and a busy machine
 
 
 async def stream(it: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -102,6 +105,7 @@ def test_quarantine_cuts_off_a_caller_and_a_service(
         async with lab(entry("e1", "/web"), entry("e2", "/pay")) as it:
             pay, web = await it.pair()
             policy = admitting(PAY, WEB)
+            it.enforcement.judge = lambda *_: Ruling(not it.enforcement.current.quarantined, "cut off")
             it.enforcement.put(enforcing(policy))
             await it.until_status(200)
             for cut_off in (PAY, WEB):
@@ -121,6 +125,36 @@ def test_quarantine_cuts_off_a_caller_and_a_service(
                 await web.live("http")
                 await it.until_status(200)
             assert await pay.stat(r".*update_rejected") == 0
+
+    run_async(work())
+
+
+def test_requests_go_on_while_the_agent_is_away_and_before_it_knows_the_policy(
+    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any
+) -> None:
+    async def work() -> None:
+        async with lab(entry("e1", "/web"), entry("e2", "/pay")) as it:
+            await it.pair()
+            policy = enforcing(admitting(PAY, WEB))
+            it.enforcement.put(policy)
+            await it.until_status(200)
+            statuses: list[int] = []
+
+            async def send() -> None:
+                while True:
+                    statuses.append(await it.status())
+
+            sending = asyncio.create_task(send())
+            await it.close()
+            await asyncio.sleep(0.5)
+            it.enforcement.put(dataclasses.replace(enforcing(), settled=False))
+            await it.serve()
+            # Both are back and have been told nothing: what they have holds on.
+            await asyncio.sleep(2.5)
+            it.enforcement.put(policy)
+            await it.run.until(lambda: len(it.parts.fleet) == 2, "both Envoys are back")
+            sending.cancel()
+            assert len(statuses) > 20 and set(statuses) == {200}
 
     run_async(work())
 
