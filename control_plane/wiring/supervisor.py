@@ -123,8 +123,10 @@ class _Child:
         ended = asyncio.ensure_future(child.wait())
         try:
             assert child.stdin is not None
-            child.stdin.write(self._settings.to_json().encode("utf-8") + b"\n")
-            with contextlib.suppress(ConnectionError):
+            # A child that was killed before it read this is one that has ended, no more. uvloop says it by a
+            # RuntimeError of the closed pipe.
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                child.stdin.write(self._settings.to_json().encode("utf-8") + b"\n")
                 await child.stdin.drain()
             first: set[asyncio.Future[Any]] = {ended, stopping}
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
