@@ -114,7 +114,7 @@ def test_j_01_compact_serialisation() -> None:
         lambda text: text.rpartition(".")[0] + ".",
     ],
 )
-def test_j_01_other_serialisations_are_refusal_of(spoil: Any) -> None:
+def test_j_01_other_serialisations_are_refused(spoil: Any) -> None:
     assert "JWT-SVID" in refusal_of(spoil(token()))
 
 
@@ -138,7 +138,7 @@ def test_j_02_the_header_holds_alg_kid_and_typ_only(key_id: str) -> None:
         {"cty": "JWT"},
     ],
 )
-def test_j_02_other_headers_are_refusal_of(extra: dict[str, Any]) -> None:
+def test_j_02_other_headers_are_refused(extra: dict[str, Any]) -> None:
     assert "header" in refusal_of(forged(HEADER | extra))
 
 
@@ -204,7 +204,7 @@ def test_j_05_typ_may_be_jwt_or_jose_or_absent(typ: str) -> None:
 
 
 @pytest.mark.parametrize("typ", ["jwt", "at+jwt", "", None, 7])
-def test_j_05_other_types_are_refusal_of(typ: Any) -> None:
+def test_j_05_other_types_are_refused(typ: Any) -> None:
     assert "type" in refusal_of(forged(HEADER | {"typ": typ}))
 
 
@@ -216,7 +216,7 @@ def test_j_06_the_subject_is_the_spiffe_id() -> None:
 @pytest.mark.parametrize(
     "subject", [None, 7, "", "cart", "spiffe://example.org", "spiffe://example.org/a/../b", [str(ID)]]
 )
-def test_j_06_other_subjects_are_refusal_of(subject: Any) -> None:
+def test_j_06_other_subjects_are_refused(subject: Any) -> None:
     assert "JWT-SVID" in refusal_of(forged(claims=CLAIMS | {"sub": subject}))
 
 
@@ -258,7 +258,7 @@ def test_j_09_a_small_leeway_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("claim", ["iat", "nbf"])
-def test_j_09_tokens_of_the_future_are_refusal_of(claim: str) -> None:
+def test_j_09_tokens_of_the_future_are_refused(claim: str) -> None:
     assert accepted(forged(claims=CLAIMS | {claim: NOW + 30}))
     assert "JWT-SVID" in refusal_of(forged(claims=CLAIMS | {claim: NOW + 31}))
 
