@@ -102,6 +102,34 @@ def run(
         os.execv(program, [str(program), "-c", str(out), *FLAGS, *options])  # noqa: S606 - no shell
 
 
+@envoy.command()
+def files(
+    service: ServiceFlag,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    once: Annotated[bool, typer.Option("--once", help="Write them once and end.")] = False,
+    admin: AdminFlag = "",
+    socket_path: SocketFlag = None,
+    data_dir: DataDirFlag = None,
+) -> None:
+    """Keep files with Envoy's whole configuration up to date, for an Envoy that watches files."""
+    import asyncio
+    from contextlib import suppress
+
+    with Errors(Form.HUMAN):
+        from agent.envoy.files import BOOTSTRAP, follow, from_files, replace
+
+        description = _described(service)
+        folder = out.absolute()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        socket = workload_socket(socket_path, data_dir).absolute()
+        configuration = _configured(description, socket, admin, folder, sotw=True)
+        replace(folder / BOOTSTRAP, from_files(configuration, folder))
+        node = configuration["node"]
+        assert isinstance(node, dict)
+        with suppress(KeyboardInterrupt):
+            asyncio.run(follow(socket, node, folder, once=once))
+
+
 def _described(path: Path) -> "ServiceDescription":
     from agent.envoy.description_file import read_description
 

@@ -5,7 +5,7 @@ asks (`services`). Requests become `Ask`, answers become bytes, JSON becomes ser
 from outside: what can't be read is InvalidInput.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,8 +38,9 @@ from google.protobuf.message import DecodeError, Message
 
 from agent.envoy.names import CLUSTER, EXTENSION, LISTENER, SECRET, Json
 from agent.envoy.subscription import Answer, Ask
-from control_plane.core.errors import Bug, InvalidInput
+from control_plane.core.errors import Bug, InvalidInput, PeerMisbehaved
 
+DiscoveryResponse: Final[Any] = discovery_pb2.DiscoveryResponse
 Secret: Final[Any] = secret_pb2.Secret
 SpiffeValidator: Final[Any] = tls_spiffe_validator_config_pb2.SPIFFECertValidatorConfig
 
@@ -117,6 +118,36 @@ def write_delta(answer: Answer) -> bytes:
         added.resource.type_url = answer.type_url
         added.resource.value = resource.body
     return _bytes(response)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One response as its reader sees it: resources as JSON with `@type`."""
+
+    type_url: str
+    version: str
+    nonce: str
+    resources: tuple[Json, ...]
+
+
+def state_of_the_world_request(type_url: str, names: Iterable[str], node: Json, nonce: str = "") -> Message:
+    """A DiscoveryRequest for those who ask; `node` is that of a bootstrap."""
+    request: Message = json_format.ParseDict({"node": node}, discovery_pb2.DiscoveryRequest())
+    found: Any = request
+    found.type_url, found.response_nonce = type_url, nonce
+    found.resource_names.extend(names)
+    return request
+
+
+def received(message: Any) -> Received:
+    """A DiscoveryResponse. Raises PeerMisbehaved."""
+    try:
+        document = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    except (TypeError, ValueError) as error:  # a type that isn't known here, a field that can't be read
+        raise PeerMisbehaved(f"reading a discovery response: {error}") from error
+    return Received(
+        message.type_url, message.version_info, message.nonce, tuple(document.get("resources", ()))
+    )
 
 
 def encode(document: Json) -> bytes:

@@ -158,6 +158,7 @@ class Lab:
         self.socket = folder / "e.sock"
         self.envoys: list[Envoy] = []
         self.ports: dict[str, int] = {}
+        self.described: dict[str, dict[str, Any]] = {}
         self.parts: EnvoyParts
         self._services: list[asyncio.Server] = []
         self._server: Server | None = None
@@ -209,6 +210,14 @@ class Lab:
         one.start(document, level)
         return one
 
+    def started(self, name: str, document: Any) -> Envoy:
+        """Starts an Envoy with a bootstrap configuration from elsewhere."""
+        one = Envoy(self.folder, name)
+        one.admin = Path(document["admin"]["address"]["pipe"]["path"])
+        self.envoys.append(one)
+        one.start(document)
+        return one
+
     async def pair(self, *, delta: bool = True, server: str = f"{DOMAIN}/pay") -> tuple[Envoy, Envoy]:
         """Envoys of `web` and `pay`. Web finds pay's HTTP service at the port `http`, its TCP service at
         `tcp`, each with mutual TLS between the two, and expects `server` there."""
@@ -238,6 +247,7 @@ class Lab:
                 for name in ("http", "tcp")
             ],
         }
+        self.described = {"pay": pay, "web": web}
         envoys = self.envoy(pay, delta=delta), self.envoy(web, delta=delta)
         for each in envoys:
             await each.live("http", "tcp")

@@ -16,6 +16,7 @@ import pytest
 from agent.envoy.program import find_envoy
 from control_plane.core.errors import NotFound
 
+WEB, PAY = "spiffe://agents.test/web", "spiffe://agents.test/pay"
 SERVICE = """
 name = "pay"
 spiffe_id = "spiffe://agents.test/pay"
@@ -168,6 +169,46 @@ def test_run_becomes_envoy(lab: Any, entry: Any, run_async: Any, short_dir: Path
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             return int(probe.getsockname()[1])
+
+    run_async(work())
+
+
+def test_files_are_the_second_way(
+    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any, short_dir: Path, free_port: Any
+) -> None:
+    """The policy reaches an Envoy that holds no discovery stream, and a new one as well."""
+
+    async def work() -> None:
+        async with lab(entry("e1", "/web"), entry("e2", "/pay")) as it:
+            _, web = await it.pair()
+            it.envoys[0].stop()  # another takes the place of pay's, from files
+            folder, description = short_dir / "files", it.described["pay"]
+            (short_dir / "pay.yaml").write_text(json.dumps(description))
+            given = (
+                "--service",
+                str(short_dir / "pay.yaml"),
+                "--out",
+                str(folder),
+                "--socket-path",
+                str(it.socket),
+            )
+            it.enforcement.put(enforcing(admitting(PAY)))
+            code, _, told = await command("files", *given, "--once")
+            assert (code, told) == (0, "")
+            assert "PRIVATE KEY" not in "".join(one.read_text() for one in folder.iterdir())
+            envoy = it.started("files", json.loads((folder / "envoy.json").read_text()))
+            await envoy.live("http", "tcp")
+            assert await it.status() == 403
+            writer = await start("files", *given)
+            try:
+                for sequence, callers, status in ((2, (WEB,), 200), (3, (), 403)):
+                    it.enforcement.put(enforcing(admitting(PAY, *callers), sequence=sequence))
+                    await it.until_status(status, 20)
+            finally:
+                writer.terminate()
+                await asyncio.wait_for(writer.wait(), 20)
+            assert await envoy.stat(r".*update_rejected") == 0
+            assert await web.stat(r".*update_rejected") == 0
 
     run_async(work())
 
