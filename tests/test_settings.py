@@ -85,3 +85,42 @@ def test_a_child_process_gets_the_same_settings() -> None:
 def test_bind() -> None:
     assert parse_bind("[::]:1") == ("::", 1)
     assert parse_bind("127.0.0.1:0") == ("127.0.0.1", 0)
+
+
+def written(tmp_path: Path, text: str) -> ServerSettings:
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    return load_settings(file=path, environment={"GATEHOUSE_TOKEN": "secret"}, flags=GOOD)
+
+
+ISSUER = '[[oidc]]\nname = "{}"\nissuer = "https://login.test"\njwks_file = "keys"\naudience = "gatehouse"\n'
+
+
+def test_people_and_their_roles_reach_the_child_process(tmp_path: Path) -> None:
+    settings = written(
+        tmp_path,
+        '[roles]\ngrants = ["login:ada author spiffe://example.org/ns/shop"]\n' + ISSUER.format("login"),
+    )
+    [grant] = settings.grants
+    assert (grant.subject, str(grant.role), grant.scope) == (
+        "login:ada", "author", "spiffe://example.org/ns/shop",
+    )  # fmt: skip
+    again = ServerSettings.from_json(settings.to_json())
+    assert again.grants == settings.grants and again.written.oidc == settings.written.oidc
+    assert again.written.roles.local_administrators
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[roles]\ngrants = ["ada owner"]', "owner"),
+        ('[roles]\ngrants = ["ada author spiffe://other.org"]', "outside of trust domain"),
+        (ISSUER.format("local"), "not local"),
+        (ISSUER.format("a") + ISSUER.format("a"), "expected different ones"),
+        (ISSUER.format("A b"), "expected different ones"),
+        ('[[oidc]]\nname = "a"', "issuer is required"),
+    ],
+)
+def test_wrong_people_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        written(tmp_path, text)

@@ -11,6 +11,7 @@ from control_plane.core.spiffe_id import SpiffeId
 from control_plane.identity.ledger import (
     AuthorityMark,
     AuthorityRecord,
+    ChangeRecord,
     JwtRecord,
     LedgerEntry,
     X509Intent,
@@ -44,6 +45,7 @@ RECORDS = st.one_of(
     ),
     st.builds(AuthorityRecord, SECONDS, TEXT, TEXT, TEXT, TEXT, st.binary(max_size=600)),
     st.builds(AuthorityMark, SECONDS, TEXT, TEXT, TEXT),
+    st.builds(ChangeRecord, SECONDS, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT),
 )
 
 

@@ -19,12 +19,14 @@ from control_plane.core.errors import (
     InvalidInput,
     NotFound,
     PermissionDenied,
+    ResourceExhausted,
 )
 from control_plane.core.selectors import Selector
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain, agent_id
 from control_plane.identity.agent_record import AgentRecord
 from control_plane.identity.memory import MemoryStore
 from control_plane.identity.ports import DeleteMode, EntryUpdate, JoinToken, Store
+from control_plane.identity.quarantine import Quarantined
 from control_plane.sql.database import prepare
 from control_plane.sql.store import SqlStore
 
@@ -312,5 +314,41 @@ def test_a_commit_is_announced(run: Run, make_entry: Callable[..., Entry]) -> No
         await store.create_entries([make_entry("/a")], now=1)
         async with asyncio.timeout(1):
             await told.wait()
+
+    run(scenario)
+
+
+def test_quarantine_is_idempotent_numbered_and_told(run: Run, make_entry: Callable[..., Entry]) -> None:
+    web, api = SpiffeId(TD, "/web"), SpiffeId(TrustDomain("other.org"), "/api")
+
+    async def scenario(store: Store) -> None:
+        await store.create_entries([make_entry("/web")], now=1)
+        start = (await store.changes_after(0)).sequence
+        assert not await store.release(web), "nobody is cut off yet"
+        assert (await store.changes_after(start)).quarantine is None, "so nothing changed"
+        assert await store.quarantine(Quarantined(web, "odd calls", "olga", 7))
+        assert not await store.quarantine(Quarantined(web, "again", "eve", 8)), "the first reason stays"
+        assert await store.quarantine(Quarantined(api, "theirs", "olga", 9))
+        changes = await store.changes_after(start)
+        assert changes.quarantine is not None and changes.quarantine.revision == 2
+        assert changes.quarantine.members[web] == Quarantined(web, "odd calls", "olga", 7)
+        assert changes.quarantine.spiffe_ids == {web, api} and not changes.full
+        assert await store.release(web)
+        whole = await store.changes_after(0)
+        assert whole.full and whole.quarantine is not None
+        assert (whole.quarantine.revision, whole.quarantine.spiffe_ids) == (3, {api})
+
+    run(scenario)
+
+
+def test_quarantine_is_bounded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control_plane.identity.storage_rules.MAX_QUARANTINED", 2)
+
+    async def scenario(store: Store) -> None:
+        for name in ("/a", "/b"):
+            assert await store.quarantine(Quarantined(SpiffeId(TD, name), "r", "olga", 1))
+        with pytest.raises(ResourceExhausted, match="at most 2"):
+            await store.quarantine(Quarantined(SpiffeId(TD, "/c"), "r", "olga", 1))
+        assert not await store.quarantine(Quarantined(SpiffeId(TD, "/a"), "r", "olga", 1))
 
     run(scenario)

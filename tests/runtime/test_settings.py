@@ -24,6 +24,12 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Issuer:
+    name: str
+    keys: Path = Path("keys.json")
+
+
+@dataclass(frozen=True)
 class Example:
     trust_domain: TrustDomain
     data_dir: Path = Path("data")
@@ -32,6 +38,7 @@ class Example:
     admins: tuple[str, ...] = ()
     passphrase: Secret[str] | None = None
     tls: Tls = Tls()
+    issuers: tuple[Issuer, ...] = ()
 
     def __post_init__(self) -> None:
         if self.port == 666:
@@ -123,3 +130,26 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert "can't be read (No such file" in told[0]
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     assert "is no TOML" in problems(file=tmp_path / "binary.toml", flags={"trust_domain": "a.org"})[0]
+
+
+def test_arrays_of_tables(file: Path) -> None:
+    file.write_text(
+        'trust_domain = "example.org"\n[[issuers]]\nname = "a"\n[[issuers]]\nname = "b"\nkeys = "b.json"\n'
+    )
+    assert load(Example, file=file).issuers == (Issuer("a"), Issuer("b", Path("b.json")))
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ('issuers = "a"', "expected an array of tables"),
+        ("[issuers]\nname = 'a'", "expected an array of tables"),
+        ("[[issuers]]", "number"),
+        ("[[issuers]]\nname = 'a'\nkey = 'x'", "did you mean keys?"),
+        ("[[issuers]]\nname = 1", "expected a text"),
+    ],
+)
+def test_arrays_of_tables_that_are_wrong(file: Path, written: str, words: str) -> None:
+    file.write_text('trust_domain = "example.org"\n' + written)
+    [problem] = problems(file=file)
+    assert words in problem or "required" in problem
