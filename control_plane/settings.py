@@ -6,7 +6,6 @@ can't work (a leaf that would outlive its CA) is refused here, with the arithmet
 """
 
 import dataclasses
-import ipaddress
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.lifetime import check_ca_ttl
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.runtime.addresses import OpaAddress, parse_bind, parse_loopback
 from control_plane.runtime.log import LEVELS
 from control_plane.runtime.settings import load
 
@@ -34,7 +34,6 @@ HOUR: Final = 3600
 DAY: Final = 24 * HOUR
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_HOST = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +96,28 @@ class RoleSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpaSettings:
+    """Open Policy Agents that decide as our agents do.
+
+    `bind`: where they fetch bundles by plain HTTP, `host:port` of a loopback address; empty is nowhere (the
+    management API has the same routes). `push`: URLs of OPAs that are told by their REST API; plain HTTP only
+    to a loopback address. `push_token`: the bearer token that they want, empty for none.
+    """
+
+    bind: str = ""
+    push: tuple[str, ...] = ()
+    push_token: Secret[str] = field(default_factory=lambda: Secret(""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """Metrics for Prometheus, by plain HTTP on a loopback address: `host:port`; empty is nowhere. The
+    management process has that port, the first issuer the next one, and so on."""
+
+    bind: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenSettings:
     """As written: text and numbers, hardly checked. The names are those of keys and flags."""
 
@@ -118,6 +139,8 @@ class WrittenSettings:
     rate_limits: RateLimits = field(default_factory=RateLimits)
     roles: RoleSettings = field(default_factory=RoleSettings)
     oidc: tuple[OidcSettings, ...] = ()
+    opa: OpaSettings = field(default_factory=OpaSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +157,9 @@ class ServerSettings:
     x509pop_ca_bundle: Path | None
     key_passphrase: Secret[str] | None
     grants: tuple[Grant, ...]
+    opa_bind: tuple[str, int] | None
+    opa_push: tuple[OpaAddress, ...]
+    metrics_bind: tuple[str, int] | None
 
     @classmethod
     def parse(cls, written: WrittenSettings) -> "ServerSettings":
@@ -170,6 +196,9 @@ class ServerSettings:
             else None,
             key_passphrase=passphrase if passphrase.reveal() else None,
             grants=tuple(Grant.parse(text, trust_domain) for text in written.roles.grants),
+            opa_bind=parse_loopback("opa.bind", written.opa.bind),
+            opa_push=tuple(OpaAddress.parse(url) for url in written.opa.push),
+            metrics_bind=parse_loopback("metrics.bind", written.metrics.bind),
         )
 
     @property
@@ -221,11 +250,15 @@ class ServerSettings:
         values: dict[str, Any] = json.loads(text)
         authority = values.pop("authority")
         authority["key_passphrase"] = Secret(authority["key_passphrase"])
+        opa = _tuples(values.pop("opa"))
+        opa["push_token"] = Secret(opa["push_token"])
         return cls.parse(
             WrittenSettings(
                 authority=AuthoritySettings(**authority),
                 x509pop=X509PopSettings(**values.pop("x509pop")),
                 rate_limits=RateLimits(**values.pop("rate_limits")),
+                opa=OpaSettings(**opa),
+                metrics=MetricsSettings(**values.pop("metrics")),
                 roles=RoleSettings(**_tuples(values.pop("roles"))),
                 oidc=tuple(
                     OidcSettings(**(one | {"jwks_file": Path(one["jwks_file"])}))
@@ -249,22 +282,6 @@ def load_settings(
         flags=flags,
     )
     return ServerSettings.parse(written)
-
-
-def parse_bind(text: str) -> tuple[str, int]:
-    """Reads `host:port` or `[v6]:port`. Raises InvalidInput."""
-    host, colon, port = text.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise InvalidInput(
-            f"settings: bind {shown(text)}, expected host:port", hint=f"such as {DEFAULT_BIND}"
-        )
-    try:
-        ipaddress.ip_address(bare)
-    except ValueError:
-        if not _HOST.fullmatch(bare):
-            raise InvalidInput(f"settings: bind {shown(text)}, the host can't be read") from None
-    return bare, int(port)
 
 
 def _check_lifetimes(written: WrittenSettings) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from control_plane.api.authorization import Authorization
 from control_plane.api.caller import Admission
+from control_plane.api.opa import router as opa_router
 from control_plane.api.rest import RestContext, rest_app
 from control_plane.api.services import local_services
 from control_plane.authority.lifecycle import AuthorityLifecycle
@@ -25,7 +26,8 @@ from control_plane.runtime.lifecycle import run_services
 from control_plane.runtime.transport import Server
 from control_plane.settings import ServerSettings
 from control_plane.sql.answer_store import SqlAnswers
-from control_plane.wiring.policy import gate_of, rollouts_of
+from control_plane.wiring.opa import opa_services
+from control_plane.wiring.policy import gate_of, opa_bundles_of, policy_keys_of, rollouts_of
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
 from control_plane.wiring.rest_server import RestServer
 
@@ -55,7 +57,9 @@ async def manage(
         lifecycle = lifecycle_of(parts)
         await lifecycle.tick()  # the first authorities are there before anybody is told that we are ready
         await parts.reload()
-        rollouts = await rollouts_of(parts)
+        policy_keys = await policy_keys_of(parts)
+        rollouts = rollouts_of(parts, policy_keys)
+        opa = opa_bundles_of(parts, policy_keys)
         gate, route_class = gate_of(parts)
         context = RestContext(
             server=parts.context,
@@ -69,6 +73,8 @@ async def manage(
             rollouts=rollouts,
             rollout_store=parts.rollout_store,
         )
+        app = rest_app(context)
+        app.include_router(opa_router(opa))
         await run_services(
             {
                 "authority": parts,
@@ -79,7 +85,8 @@ async def manage(
                 "bundle": published,
                 "housekeeping": Housekeeping(parts),
                 "admin": AdminListener(parts, started),
-                "rest": RestServer(rest_app(context), settings.rest_socket),
+                "rest": RestServer(app, settings.rest_socket),
+                **opa_services(parts, opa),
             },
             stop=stop,
         )

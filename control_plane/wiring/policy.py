@@ -4,10 +4,12 @@ import os
 
 from fastapi.routing import APIRoute
 
+from control_plane.api.opa import OpaBundles
 from control_plane.api.rest.gate import Gate
 from control_plane.api.rest.idempotency import route_class
 from control_plane.api.rest.roles import Roles
 from control_plane.api.rest.subjects import OidcIssuer, Subjects, user_name
+from control_plane.identity.index import Effects
 from control_plane.identity.ledger import ChangeRecord, LedgerEntry
 from control_plane.rollout.compiler import ChildCompiler
 from control_plane.rollout.keys import PolicyKeys
@@ -31,12 +33,16 @@ class LedgerRecorder:
         return LedgerEntry(MANAGEMENT_JOURNAL, sequence, record).id
 
 
-async def rollouts_of(parts: Parts) -> Rollouts:
-    """The service that carries policies through their lives; its keys are there when this returns."""
-    trust_domain = parts.settings.trust_domain
-    keys = PolicyKeys(parts.keys, parts.rollout_store, trust_domain, parts.clock)
+async def policy_keys_of(parts: Parts) -> PolicyKeys:
+    """What signs policies; a key is there when this returns."""
+    keys = PolicyKeys(parts.keys, parts.rollout_store, parts.settings.trust_domain, parts.clock)
     await keys.open()
-    compiler = ChildCompiler(trust_domain, parts.clock)
+    return keys
+
+
+def rollouts_of(parts: Parts, keys: PolicyKeys) -> Rollouts:
+    """The service that carries policies through their lives."""
+    compiler = ChildCompiler(parts.settings.trust_domain, parts.clock)
     return Rollouts(parts.rollout_store, compiler, keys, LedgerRecorder(parts), parts.clock)
 
 
@@ -55,3 +61,15 @@ def gate_of(parts: Parts) -> tuple[Gate, type[APIRoute]]:
     ]
     gate = Gate(Subjects(issuers, parts.clock.unix), roles, LedgerRecorder(parts))
     return gate, route_class(gate, SqlAnswers(parts.store.thread), parts.clock.unix)
+
+
+def opa_bundles_of(parts: Parts, keys: PolicyKeys) -> OpaBundles:
+    """What Open Policy Agents are served; it learns of changes from the change log."""
+    bundles = OpaBundles(parts.rollout_store, keys, lambda: parts.replica.index.quarantine)
+
+    def note(effects: Effects) -> None:
+        if effects.policies or effects.quarantine:
+            bundles.changed()
+
+    parts.replica.listen(note)
+    return bundles

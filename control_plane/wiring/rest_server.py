@@ -38,7 +38,9 @@ class _LocalProtocol(H11Protocol):
         self.app_state = {**self.app_state, "peer": LocalPeer(peer.pid, peer.uid)}
 
 
-class _Server(uvicorn.Server):
+class QuietServer(uvicorn.Server):
+    """Uvicorn as one service of several."""
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield  # signals belong to the process, which sets `stop`
@@ -65,7 +67,7 @@ class RestServer:
             timeout_keep_alive=30,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        server = _Server(config)
+        server = QuietServer(config)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         stopping = asyncio.ensure_future(stop.wait())
         try:

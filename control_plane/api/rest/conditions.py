@@ -18,7 +18,7 @@ class Stale(FailedPrecondition):
 def check_match(request: Request, tag: str) -> None:
     """Raises Stale if the request asks for another state than the one that `tag` names."""
     wanted = request.headers.get("if-match")
-    if wanted is not None and wanted.strip() != "*" and tag not in _tags(wanted):
+    if wanted is not None and wanted.strip() != "*" and tag not in tags_of(wanted):
         raise Stale(
             f"{request.url.path}: is at {tag}, the change was made to {wanted[:100]}",
             hint="somebody else changed it meanwhile: look again and repeat",
@@ -28,7 +28,7 @@ def check_match(request: Request, tag: str) -> None:
 def is_known(request: Request, response: Response, tag: str) -> bool:
     """Names the state in the answer; True if the caller has it already (the answer is a bare 304 then)."""
     response.headers["etag"] = tag
-    return tag in _tags(request.headers.get("if-none-match", ""))
+    return tag in tags_of(request.headers.get("if-none-match", ""))
 
 
 def read_cursor(cursor: str | None) -> int:
@@ -51,5 +51,6 @@ def write_cursor(number: int | None) -> str | None:
     return base64.urlsafe_b64encode(str(number).encode("ascii")).decode("ascii")
 
 
-def _tags(header: str) -> set[str]:
+def tags_of(header: str) -> set[str]:
+    """The tags of an `If-Match` or `If-None-Match`."""
     return {one.strip().removeprefix("W/") for one in header.split(",")}

@@ -62,6 +62,8 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
         "GET /v1/policy/versions/{number}/files",
         "GET /v1/policy/assignments",
         "GET /v1/policy/keys",
+        "GET /v1/opa/bundle",
+        "GET /v1/opa/keys",
     ),
     **_rules("policy.propose", "POST /v1/policy/versions"),
     **_rules("policy.plan", "POST /v1/policy/versions/{number}/plan"),

@@ -95,11 +95,13 @@ class Api:
 def rest(short_dir: Path) -> Callable[..., None]:
     """Runs a scenario against a management process of its own."""
 
-    def run(scenario: Callable[[Api], Coroutine[Any, Any, None]], *, local: bool = True) -> None:
+    def run(
+        scenario: Callable[[Api], Coroutine[Any, Any, None]], *, local: bool = True, more: str = ""
+    ) -> None:
         key = ECKey.generate_key("P-256", {"kid": "one"}, private=True)
         jwks, toml = short_dir / "jwks.json", short_dir / "server.toml"
         jwks.write_text(json.dumps(KeySet([key]).as_dict(private=False)))
-        toml.write_text(TOML.format(jwks=jwks, local=str(local).lower()))
+        toml.write_text(TOML.format(jwks=jwks, local=str(local).lower()) + more)
         data = short_dir / "d"
         data.mkdir(mode=0o700)
 

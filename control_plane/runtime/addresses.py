@@ -1,0 +1,82 @@
+"""Addresses in settings: where to listen, and where others are. Text in, checked values out; no look-ups."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from control_plane.core.errors import InvalidInput, shown
+
+EXAMPLE: Final = "0.0.0.0:8081"
+OPA_PORT: Final = 8181
+
+_HOST: Final = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
+_URL: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9a-fA-F:.]+\]|[^/@:?#\[\]]+)(:(?P<port>[0-9]{1,5}))?/?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpaAddress:
+    """Where the REST API of an OPA is."""
+
+    host: str
+    port: int
+    tls: bool
+
+    @classmethod
+    def parse(cls, url: str) -> "OpaAddress":
+        """Reads `http://127.0.0.1:8181` or `https://host[:port]`. Raises InvalidInput."""
+        found = _URL.fullmatch(url)
+        if found is None:
+            raise InvalidInput(
+                f"settings: opa.push {shown(url)}, expected http(s)://host:port without a path",
+                hint="such as http://127.0.0.1:8181",
+            )
+        tls = found["scheme"] == "https"
+        host, port = parse_bind(f"{found['host']}:{found['port'] or OPA_PORT}")
+        if not tls and not is_loopback(host):
+            raise InvalidInput(
+                f"settings: opa.push {shown(url)}: anybody on the way could change the policy",
+                hint="use https for an OPA on another machine",
+            )
+        return cls(host, port, tls)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+
+def parse_bind(text: str) -> tuple[str, int]:
+    """Reads `host:port` or `[v6]:port`. Raises InvalidInput."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidInput(f"settings: bind {shown(text)}, expected host:port", hint=f"such as {EXAMPLE}")
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        if not _HOST.fullmatch(bare):
+            raise InvalidInput(f"settings: bind {shown(text)}, the host can't be read") from None
+    return bare, int(port)
+
+
+def parse_loopback(name: str, text: str) -> tuple[str, int] | None:
+    """Reads `host:port` of this machine alone; None for an empty text. Raises InvalidInput."""
+    if not text:
+        return None
+    host, port = parse_bind(text)
+    if not is_loopback(host):
+        raise InvalidInput(
+            f"settings: {name} {shown(text)}, expected a loopback address: it is served without credentials",
+            hint="such as 127.0.0.1:9988; put a proxy that authenticates in front to reach it from elsewhere",
+        )
+    return host, port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is an address of the machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
