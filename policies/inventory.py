@@ -180,6 +180,11 @@ class Inventory:
         return {}
 
     @functools.cached_property
+    def holding(self) -> dict[object, frozenset[str]]:
+        """SPIFFE IDs by a condition on their facts; who works one out keeps it here for the next workload."""
+        return {}
+
+    @functools.cached_property
     def _selector_index(self) -> Mapping[tuple[str, str, str], tuple[Workload, ...]]:
         found: dict[tuple[str, str, str], list[Workload]] = {}
         for workload in self.workloads:

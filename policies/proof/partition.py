@@ -94,23 +94,39 @@ def _numbers(dimension: Dimension, tests: frozenset[Probe]) -> list[ValueClass]:
     return _cheapest(classes)
 
 
+_LARGE: Final = 16
+"""Sets with fewer names are looked at each time."""
+
+
 def _texts(dimension: Dimension, tests: frozenset[Probe]) -> list[ValueClass]:
     domain = expression_language(dimension.domain)
     always = frozenset(test for test in tests if type(test) is Probe)
-    named: dict[str, set[Probe]] = {}
+    sets: list[Within] = []
     patterns: list[Probe] = []
     for test in tests:
         if isinstance(test, Within):
-            for value in test.values:
-                named.setdefault(value, set()).add(test)
+            sets.append(test)
         elif type(test) is not Probe:
             patterns.append(test)
+    # Sets of a thousand names are common, combinations of tests that hold of some name are few: so names are
+    # counted by a number with a bit for each test, and become classes only where they are the shortest.
+    named: dict[str, int] = {}
+    for position, test in enumerate(sets):
+        for value in test.values:
+            named[value] = named.get(value, 0) | 1 << position
+    for position, pattern in enumerate(patterns, len(sets)):
+        for value in set().union(*(_matching(pattern, test.values) for test in sets)):
+            named[value] |= 1 << position
+    alike: dict[int, list[str]] = {}
+    for value, bits in named.items():
+        alike.setdefault(bits, []).append(value)
     found = []
-    for value, holding in named.items():
-        if _plausible(dimension, domain, value):
-            matching = frozenset(test for test in patterns if test.holds(value))
-            found.append(ValueClass(1 + len(value), value, always | frozenset(holding) | matching))
-    others = _closed_form(dimension, domain, patterns, named.keys())
+    for bits, values in alike.items():
+        word = _shortest_plausible(dimension, domain, values)
+        if word is not None:
+            holding = (test for position, test in enumerate([*sets, *patterns]) if bits >> position & 1)
+            found.append(ValueClass(1 + len(word), word, always.union(holding)))
+    others = _closed_form(dimension, domain, patterns, named.keys(), sets)
     if others is None:
         languages = [_language(test) for test in patterns]
         words = shortest(domain, languages, frozenset(named))
@@ -119,13 +135,42 @@ def _texts(dimension: Dimension, tests: frozenset[Probe]) -> list[ValueClass]:
     return _cheapest(found)
 
 
+def _matching(pattern: Probe, values: frozenset[str]) -> frozenset[str]:
+    """The names for which a test holds; workload after workload asks the same of the same large sets."""
+    if len(values) < _LARGE:
+        return frozenset(value for value in values if pattern.holds(value))
+    return _matching_of_many(pattern, values)
+
+
+@functools.lru_cache(maxsize=256)
+def _matching_of_many(pattern: Probe, values: frozenset[str]) -> frozenset[str]:
+    return frozenset(value for value in values if pattern.holds(value))
+
+
+def _characters(values: frozenset[str]) -> str:
+    return _characters_of_many(values) if len(values) >= _LARGE else "".join(values)
+
+
+@functools.lru_cache(maxsize=256)
+def _characters_of_many(values: frozenset[str]) -> str:
+    return "".join(sorted(set().union(*values)))
+
+
+def _shortest_plausible(dimension: Dimension, domain: Language, values: list[str]) -> str | None:
+    first = min(values, key=lambda value: (len(value), value))
+    if _plausible(dimension, domain, first):
+        return first
+    others = (value for value in values if _plausible(dimension, domain, value))
+    return min(others, key=lambda value: (len(value), value), default=None)
+
+
 @functools.lru_cache(maxsize=65536)
 def _plausible(dimension: Dimension, domain: Language, value: str) -> bool:
     return dimension.domain == "(?s:.)*" or domain.has(value)
 
 
 def _closed_form(
-    dimension: Dimension, domain: Language, patterns: list[Probe], named: Iterable[str]
+    dimension: Dimension, domain: Language, patterns: list[Probe], named: Iterable[str], sets: list[Within]
 ) -> list[tuple[str, frozenset[Probe]]] | None:
     """Words beyond the named ones for prefixes and suffixes only; None where that isn't enough.
 
@@ -138,7 +183,7 @@ def _closed_form(
     named = frozenset(named)
     starts = {test.text for test in patterns if isinstance(test, Starts)} | {""}
     ends = {test.text for test in patterns if isinstance(test, Ends)} | {""}
-    fresh = fresh_character([*starts, *ends, *named, dimension.head])
+    fresh = fresh_character([*starts, *ends, *(_characters(test.values) for test in sets), dimension.head])
     found: dict[frozenset[Probe], str] = {}
     for start, end in itertools.product(sorted(starts), sorted(ends)):
         head = dimension.head if dimension.head.startswith(start) else start

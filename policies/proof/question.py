@@ -135,23 +135,26 @@ class QuestionMeaning:
 
     def _fact(self, atom: Atom) -> sp.Literal:
         """A fact looked up by SPIFFE ID: the identities for which the atom holds."""
+        known = self._inventory.holding
+        holding = known.get(atom)
+        if holding is None:
+            holding = known[atom] = self._identities(atom)
+        return self._space.test(Within(self._dimensions.identity, holding)) if holding else sp.FALSE
+
+    def _identities(self, atom: Atom) -> frozenset[str]:
         if atom.attribute.name == "source.labels":
             key = atom.attribute.path[0]
             agreed, torn = self._inventory.label_values(key)
             if torn:
                 raise Undecidable(disagreement(key, torn))
-            holding = frozenset(identity for identity, value in agreed.items() if atom.holds(value))
-        else:
-            by_namespace = atom.attribute.name == "source.namespace"
-            table = self._inventory.namespaces if by_namespace else self._inventory.service_accounts
-            claimed = [identity for _, several in table.items() for identity in several]
-            if len(claimed) != len(set(claimed)):
-                raise Undecidable(
-                    f"proving a condition on {atom.attribute}: one SPIFFE ID has two values of it"
-                )
-            chosen = [several for value, several in table.items() if atom.holds(value)]
-            holding = frozenset().union(*chosen)
-        return self._space.test(Within(self._dimensions.identity, holding)) if holding else sp.FALSE
+            return frozenset(identity for identity, value in agreed.items() if atom.holds(value))
+        by_namespace = atom.attribute.name == "source.namespace"
+        table = self._inventory.namespaces if by_namespace else self._inventory.service_accounts
+        claimed = [identity for _, several in table.items() for identity in several]
+        if len(claimed) != len(set(claimed)):
+            raise Undecidable(f"proving a condition on {atom.attribute}: one SPIFFE ID has two values of it")
+        chosen = [several for value, several in table.items() if atom.holds(value)]
+        return frozenset().union(*chosen)
 
     def _trust_domain(self, atom: Atom) -> sp.Literal:
         identity = self._dimensions.identity

@@ -1,0 +1,32 @@
+"""Classes of names: many names in few sets, beside prefixes and suffixes, each class by its shortest name."""
+
+import itertools
+
+from policies.proof.partition import partition
+from policies.proof.probes import ABSENT, Dimension, Ends, Probe, Starts, Within
+
+NAMES = [f"{part}/{'x' * size}{index}" for part, size, index in itertools.product("ab", (1, 2), range(20))]
+PLACE = Dimension(1, "name", "text")
+
+
+def test_names_in_large_sets_fall_into_the_classes_that_trying_each_finds() -> None:
+    tests = frozenset(
+        {
+            Probe(PLACE),
+            Within(PLACE, frozenset(NAMES)),
+            Within(PLACE, frozenset(NAMES[::2])),
+            Within(PLACE, frozenset(NAMES[:3])),
+            Within(PLACE, frozenset({"elsewhere"})),
+            Starts(PLACE, "a/"),
+            Ends(PLACE, "7"),
+        }
+    )
+    found = {one.holds: one.value for one in partition(PLACE, tests)}
+    for name in (*NAMES, "elsewhere", "a/", "b7", "a/zz7", "other", ABSENT):
+        holding = frozenset(test for test in tests if test.holds(name))
+        assert holding in found, name
+        if isinstance(name, str):
+            shown = found[holding]
+            assert isinstance(shown, str)
+            assert len(shown) <= len(name)
+            assert frozenset(test for test in tests if test.holds(shown)) == holding
