@@ -50,6 +50,12 @@ SPECIALISED = [
     'allow if input.sa == "a"\nallow if input.sa == "b"\nallow if { input.sa == "c"; input.m == "GET" }',
     "allow if { some i; data.prefixes[i] == input.r.path; i > 0 }",
     "allow if false",
+    "allow if input.m in data.roles[input.sa]",
+    "allow if not input.m in data.roles[input.sa]",
+    'below := {"a": {"b"}, "b": {"c", "GET"}}\nallow if { input.sa == input.k; input.m in below[input.sa] }',
+    "allow if startswith(input.r.path, data.prefixes[_])",
+    "allow if input.n > data.limits[input.sa]",
+    "allow if startswith(data.roles[input.sa][_], input.m)",
 ]
 
 LEFT_TO_THE_EVALUATOR = [

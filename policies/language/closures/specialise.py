@@ -225,9 +225,12 @@ class Specialiser:
     def _split(self, body: ast.Body, index: int, environment: Environment) -> Test | None:
         """The rest of a body by cases, where an expression looks into known data by what is not known."""
         node = body[index].node
-        sides = node.arguments if isinstance(node, ast.Call) and node.name == "eq" else (node,)
+        sides: tuple[ast.ExprNode, ...] = (node,)
+        if isinstance(node, ast.Call) and not node.name.startswith("data."):
+            sides = node.arguments
         for side in sides:
-            # Only `eq` with two terms and a bare reference can be split.
+            # Only a bare reference and the operands of a built-in can be split: where one of them is
+            # undefined, the expression is.
             if not isinstance(side, ast.Ref):
                 continue
             found = self._open_operand(side, environment)
@@ -364,6 +367,6 @@ def _replaced(expression: ast.Expr, old: ast.Ref, new: ast.Term) -> ast.Expr:
     node = expression.node
     if node is old:
         return ast.Expr(new, (), expression.span)
-    assert isinstance(node, ast.Call)  # a side of `eq`
+    assert isinstance(node, ast.Call)  # a side of a built-in
     sides = tuple(new if side is old else side for side in node.arguments)
     return ast.Expr(ast.Call(node.operator, sides, node.span), (), expression.span)
