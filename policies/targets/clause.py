@@ -99,7 +99,9 @@ def _join_on(clauses: list[Clause], place: Attribute) -> list[Clause]:
             kept.append(several[0])
             continue
         unions = [constraint.unions[0] for clause in several if (constraint := clause.get(place)) is not None]
-        union = frozenset({PRESENT}) if any(PRESENT in one for one in unions) else frozenset().union(*unions)
+        union = frozenset().union(*unions)
+        if PRESENT in union:  # an unsayable condition may hold where the attribute is absent
+            union = frozenset(one for one in union if one == PRESENT or one.kind == "other")
         origins = frozenset().union(*(clause.origins for clause in several))
         kept.append(Clause(ordered(dict(key) | {place: Constraint((union,))}), origins))
     return _merged(kept)

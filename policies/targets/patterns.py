@@ -74,7 +74,12 @@ def both(left: Constraint, right: Constraint) -> Constraint | None:
             unions.append(union)
     excluded = left.excluded | right.excluded
     if PRESENT in excluded:
-        return None if unions else Constraint((), frozenset({PRESENT}))
+        # Only conditions that no target can say may still hold: they aren't about the attribute itself.
+        opaque = [frozenset(one for one in union if one.kind == "other") for union in unions]
+        if not all(opaque):
+            return None
+        unsaid = frozenset(one for one in excluded if one.kind == "other")
+        return Constraint(tuple(sorted(opaque, key=sorted)), unsaid | {PRESENT})
     kept = [_without(union, excluded) for union in unions]
     if not all(kept):
         return None
