@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.language.source import Source, Span
+from policies.language.source import Source
 from policies.language.syntax import ast
 
 
@@ -16,10 +16,6 @@ class Edits:
     def replace(self, start: int, end: int, text: str) -> None:
         """Puts `text` in the place of the characters from `start` up to `end`."""
         self._made[start, end] = text
-
-    def covers(self, span: Span) -> bool:
-        """Whether a replacement made so far takes this place with it."""
-        return any(start <= span.start and span.end <= end for start, end in self._made)
 
     def result(self) -> str:
         """The text with all replacements. One inside another is gone with it."""

@@ -97,6 +97,12 @@ class _ModuleRewriter:
         self._module, self._package, self._aliases = module, package, aliases
         own = {path[-1]: part for path, part in aliases.items() if path[:-1] == module.package.path}
         self._names = Names.of_imports(module).plus(own)
+        self._gone: set[int] = set()
+        """Nodes inside of what was replaced as a whole, by identity; the module keeps them alive."""
+        self._objects = {
+            _name(rule) for rule in module.rules for each in _branches(rule) if _is_object(each.head.value)
+        }
+        """Rules whose value is an object literal."""
 
     def run(self) -> None:
         """Collects the edits and remarks of the module."""
@@ -126,10 +132,7 @@ class _ModuleRewriter:
         if self._module.package.path != self._package or _name(rule) != "allow":
             return
         value = rule.head.value
-        answers = {
-            _name(one) for one in self._module.rules for each in _branches(one) if _is_object(each.head.value)
-        }
-        named = isinstance(value, ast.Var) and value.name in answers
+        named = isinstance(value, ast.Var) and value.name in self._objects
         if _is_object(value) or named or rule.kind is not ast.RuleKind.COMPLETE:
             self._refuse(
                 rule.head.span, "an answer with headers, body or status has no counterpart: `allow if …`"
@@ -146,7 +149,7 @@ class _ModuleRewriter:
                 self._statement(node, names)
             elif isinstance(node, ast.With) and node.target.head == ast.Var("input"):
                 self._refuse(node.span, "an input that is put there by `with` is Envoy's: rewrite it by hand")
-            elif isinstance(node, ast.Ref | ast.Var) and not self.edits.covers(node.span):
+            elif isinstance(node, ast.Ref | ast.Var) and id(node) not in self._gone:
                 self._reference(node, around, names)
 
     def _local_aliases(self, rule: ast.Rule) -> dict[str, Path]:
@@ -161,17 +164,17 @@ class _ModuleRewriter:
                 if part is not None and _is_part(part):
                     found[call.arguments[0].name] = part
                     there = "input.request" if part[:3] == fields.HEADERS[:3] else "true"
-                    self.edits.replace(node.span.start, node.span.end, there)
+                    self._replace(node, node.span, there)
         return found
 
     def _statement(self, expression: ast.Expr, names: Names) -> None:
         """A comparison of `parsed_path` with constants, as one of the path."""
         condition = as_path_condition(expression.node, names)
-        if condition is None or self.edits.covers(expression.span):
+        if condition is None or id(expression) in self._gone:
             return
         node = expression.node
         assert isinstance(node, ast.Call)
-        self.edits.replace(node.span.start, node.span.end, condition)
+        self._replace(node, node.span, condition)
         self.assumed.add(Assumption.NORMALISED)
         was = " ".join(node.span.text.split())
         self.remarks.append(Remark(node.span, Kind.DIFFERS, was, condition, Difference.DECODED))
@@ -217,6 +220,11 @@ class _ModuleRewriter:
         length = len(self._package)
         if path[:length] == self._package and len(ref.operands) >= length:
             self.edits.replace(ref.span.start, end_of_operand(ref, length), ".".join(("data", *OURS)))
+
+    def _replace(self, node: ast.Expr | ast.Call, span: Span, text: str) -> None:
+        """A statement as a whole: nothing inside of it is rewritten by itself."""
+        self.edits.replace(span.start, span.end, text)
+        self._gone.update(id(inner) for inner, _ in walk(node))
 
     def _refuse(self, span: Span, reason: str) -> None:
         self.remarks.append(Remark(span, Kind.REFUSED, " ".join(span.text.split()), reason=reason))
