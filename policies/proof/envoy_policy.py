@@ -42,9 +42,9 @@ class RbacReader:
     http: bool = True
     claims: bool = True
 
-    def filters(self, filters: Sequence[object]) -> sp.Literal:
+    def filters(self, filters: object) -> sp.Literal:
         """All filters of a chain: each must let the request pass."""
-        return self.space.all_of([self.filter(_mapping(one)) for one in filters])
+        return self.space.all_of([self.filter(_mapping(one)) for one in _list(filters)])
 
     def filter(self, document: Node) -> sp.Literal:
         """One filter, given as its typed config or wrapped in `name` and `typed_config`."""

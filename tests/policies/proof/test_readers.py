@@ -4,6 +4,7 @@ import pytest
 
 from control_plane.core.errors import InvalidInput
 from policies.proof.dimensions import Dimensions
+from policies.proof.envoy_policy import RbacReader
 from policies.proof.istio_policy import Chain, Reader
 from policies.proof.space import Space
 from policies.proof.ztunnel_policy import ZtunnelReader
@@ -31,3 +32,9 @@ def test_values_that_are_none_are_refused_by_name(rule) -> None:
     for reader in (Reader(space, dimensions, Chain.TCP), ZtunnelReader(space, dimensions)):
         with pytest.raises(InvalidInput):
             reader.policy("shop", {"rules": [rule]})
+
+
+@pytest.mark.parametrize("filters", [None, {}, "x", [None], [{"typed_config": {"rules": []}}]])
+def test_filters_that_are_none_are_refused_by_name(filters) -> None:
+    with pytest.raises(InvalidInput):
+        RbacReader(Space(), Dimensions.of(strict=True)).filters(filters)
