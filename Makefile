@@ -50,9 +50,9 @@ soak: setup-dev  ## the long runs: 1,000 kills, hours of churn
 	GATEHOUSE_CHAOS_KILLS=1000 $(PYTEST) tests/system/test_chaos.py -s
 	$(PYTEST) -m soak --timeout 14400 || [ $$? -eq 5 ]
 
-fuzz: setup-dev  ## generated input at length, 10^6 for each parser (FUZZ=brief: minutes)
+fuzz: setup-dev  ## generated input, 10^6 for each parser: hours (FUZZ=brief: minutes)
 	HYPOTHESIS_PROFILE=$(FUZZ) $(PYTEST) -n $(JOBS) --maxprocesses 8 --timeout 3600 -m "hypothesis and not soak and not peers"
-	$(VENV)/python tests/fuzz/targets.py $(if $(filter brief,$(FUZZ)),--seconds 5,--runs 1000000 --seconds 7200)
+	$(VENV)/python tests/fuzz/targets.py $(if $(filter brief,$(FUZZ)),--seconds 5,--runs 1000000 --seconds 36000)
 
 peers: setup-dev  ## build the real counterparts into the cache: SPIRE, OPA, go-spiffe, kube-apiserver, CRDs of Istio
 	@$(VENV)/python tests/interop/peers.py build

@@ -208,7 +208,7 @@ def _cases() -> list[bytes]:
 
 
 SEEDS: Final[dict[str, Callable[[], list[bytes]]]] = {
-    "rego": lambda: [path.read_bytes()[:3000] for path in sorted((ROOT / "rego").rglob("*.rego"))[:6]],
+    "rego": lambda: [path.read_bytes()[:1200] for path in sorted((ROOT / "rego").rglob("*.rego"))[:6]],
     "inventory": lambda: [(ROOT / "deploy/demo/inventory.yaml").read_bytes()],
     "documents": lambda: [b'a: [1, "x", {b: null}]\n---\n"c": |\n  text\n  more\n'],
     "manifest": lambda: [
