@@ -121,6 +121,8 @@ def _inbound_http(inbound: Inbound, extras: Extras) -> Json:
         **_logging((*extras.http_logs, _RUNNING), RUNNING_INTERVAL),
         "http_filters": http_chain(),
         "use_remote_address": True,
+        # Whoever calls is outside, from wherever: no caller steers us by headers of Envoy's own.
+        "internal_address_config": {"unix_sockets": False},
         "forward_client_cert_details": "SANITIZE_SET",
         "set_current_client_cert_details": {"uri": True},
         "normalize_path": True,

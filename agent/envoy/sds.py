@@ -11,7 +11,7 @@ from typing import Any, Final
 from agent.attest.sessions import Session
 from agent.broadcast import Broadcast, Listener
 from agent.envoy.names import SECRET
-from agent.envoy.secrets import SecretMaker, Secrets
+from agent.envoy.secrets import SecretMaker
 from agent.envoy.streams import DELTA, STATE_OF_THE_WORLD, Dialect, Streams, Subscriptions
 from agent.envoy.subscription import Kind
 from agent.identities import Identities
@@ -76,14 +76,15 @@ class SecretDiscovery:
                 yield message
 
     def _due(self, listener: Listener, subscriptions: Subscriptions) -> Iterator[bytes]:
-        secrets = self._secrets(listener)
-        subscription = subscriptions.get(SECRET)
-        answer = subscription.due(secrets) if subscription is not None else None
-        if answer is not None:
-            yield subscriptions.dialect.write(answer)
-
-    def _secrets(self, listener: Listener) -> Secrets:
         view = self._identities.view(listener.selectors, self._clock.unix())
         if not view.entries:
             raise self._refusals.no_identity(listener.pid)
-        return self._maker.of(view)
+        subscription = subscriptions.get(SECRET)
+        if subscription is None:
+            return
+        secrets = self._maker.of(view)
+        answer = subscription.due(secrets)
+        if answer is not None:
+            yield subscriptions.dialect.write(answer)
+        if not view.pending:
+            subscriptions.tell_missing(tuple(name for name in subscription.asked if name not in secrets))

@@ -24,6 +24,7 @@ from control_plane.runtime.transport import Call
 
 MAX_STREAMS: Final = 4096  # of one process
 MAX_REJECTIONS: Final = 20  # that are logged of one stream
+MAX_MISSING: Final = 10  # names that are logged at once
 
 _log = get_logger(__name__)
 
@@ -55,6 +56,7 @@ class Subscriptions:
         self._found: dict[str, Subscription] = {}
         self._pid = pid
         self._rejections = 0
+        self._missing: tuple[str, ...] = ()
 
     def take(self, payload: bytes) -> Ask:
         """Takes one request. Raises InvalidInput for a type that isn't served here."""
@@ -82,6 +84,18 @@ class Subscriptions:
         """The subscription to a type; None before the first request for it."""
         return self._found.get(type_url)
 
+    def tell_missing(self, missing: tuple[str, ...]) -> None:
+        """Logs the names that there is nothing for, once until they are others."""
+        if missing != self._missing and missing:
+            _log.info(
+                "envoy_waits_for_names",
+                pid=self._pid,
+                node=shown(self.node.id) if self.node is not None else "",
+                names=[shown(name) for name in missing[:MAX_MISSING]],
+                count=len(missing),
+            )
+        self._missing = missing
+
     def _rejected(self, kind: Kind, message: str) -> None:
         self._rejections += 1
         if self._rejections <= MAX_REJECTIONS:
@@ -102,7 +116,7 @@ class Streams:
         """`ready` says why nothing can be served yet; empty once the agent knows its entries."""
         self._sessions = sessions
         self._ready = ready
-        self._open: Counter[Session] = Counter()
+        self._open: Counter[int] = Counter()  # by process; each connection is a session of its own
 
     async def attest(self, call: Call) -> Session:
         """Who calls. Raises Unavailable while nothing can be served, PermissionDenied."""
@@ -123,11 +137,12 @@ class Streams:
         due: Callable[[], Iterable[bytes]],
     ) -> AsyncIterator[bytes]:
         """Runs one stream until the caller ends it, its process ends, or `take` or `due` raise."""
-        if self._open[session] >= MAX_STREAMS:
+        pid = session.process.pid
+        if self._open[pid] >= MAX_STREAMS:
             raise ResourceExhausted(
                 f"this process has {MAX_STREAMS} discovery streams open, no more are taken"
             )
-        self._open[session] += 1
+        self._open[pid] += 1
 
         async def read() -> None:
             try:
@@ -150,6 +165,6 @@ class Streams:
             reader.cancel()
             with contextlib.suppress(CallerError, asyncio.CancelledError):
                 await reader
-            self._open[session] -= 1
-            if not self._open[session]:
-                del self._open[session]
+            self._open[pid] -= 1
+            if not self._open[pid]:
+                del self._open[pid]

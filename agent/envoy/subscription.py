@@ -9,7 +9,7 @@ Pure: values in, values out; neither messages nor streams nor what a resource me
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -68,6 +68,11 @@ class Answer:
 class Subscription(Protocol):
     """One type on one stream."""
 
+    @property
+    def asked(self) -> Collection[str]:
+        """The names that are asked for, without the wildcard."""
+        ...
+
     def take(self, ask: Ask) -> bool:
         """Takes a request; False if it answers an older response than the last and was left aside.
         Raises ResourceExhausted when too many names are asked for."""
@@ -88,6 +93,11 @@ class StateOfTheWorld:
         self._everything = False
         self._sent: dict[str, str] = {}
         self._answers = 0
+
+    @property
+    def asked(self) -> Collection[str]:
+        """See Subscription."""
+        return self._names or ()
 
     def take(self, ask: Ask) -> bool:
         """See Subscription."""
@@ -139,6 +149,11 @@ class Delta:
         self._sent: dict[str, str] = {}
         self._absent: set[str] = set()
         self._answers = 0
+
+    @property
+    def asked(self) -> Collection[str]:
+        """See Subscription."""
+        return self._names.keys()
 
     def take(self, ask: Ask) -> bool:
         """See Subscription. Differences count whichever response they come with."""

@@ -189,8 +189,9 @@ def test_paths_hosts_and_headers_are_as_the_models_assume(
                 found = request.split()[1] if status == 200 else None
                 assert (found, status) == (arrived, 200 if arrived else 400), sent
             assert await it.status(headers="x_team: a\r\n") == 400
-            forged = "x-forwarded-client-cert: URI=spiffe://agents.test/root\r\n"
+            forged = "x-forwarded-client-cert: URI=spiffe://agents.test/root\r\nx-envoy-max-retries: 9\r\n"
             _, request = await it.request(headers=forged)
+            assert "max-retries" not in request
             assert f"By={PAY};" in request and f";URI={WEB}\r\n" in request and "/root" not in request
             # The line of the access log names both ends and the policy that let the request through.
             await it.run.until(lambda: (it.folder / "access.log").exists() and WEB in log(it), "a line", 15)
