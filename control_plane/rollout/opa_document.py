@@ -30,6 +30,7 @@ class OpaDocument:
     """`modules` by file name; `roots` are the places of `data` that all of it owns, none inside another."""
 
     roots: tuple[str, ...]
+    packages: tuple[tuple[str, ...], ...]
     modules: Mapping[str, str] = field(repr=False)
     data: Mapping[str, object] = field(repr=False)
 
@@ -56,7 +57,9 @@ class OpaDocument:
         modules = {name: text for name, text in files.items() if name.endswith(".rego")}
         modules[SIDECAR_FILE] = sidecar_module(project.modules)
         roots = {path[0] for path in packages} | set(data)
-        return cls(tuple(sorted(roots)), dict(sorted(modules.items())), data)
+        return cls(
+            tuple(sorted(roots)), tuple(sorted({*packages, SIDECAR})), dict(sorted(modules.items())), data
+        )
 
 
 def sidecar_module(modules: Sequence[Module]) -> str:

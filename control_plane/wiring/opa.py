@@ -7,7 +7,9 @@ from typing import Any, Final
 import uvicorn
 
 from control_plane.api.opa import OpaBundles, opa_app
+from control_plane.clients.opa import RestOpa
 from control_plane.core.errors import Unavailable
+from control_plane.rollout.opa_push import OpaPush
 from control_plane.runtime.lifecycle import Service
 from control_plane.runtime.log import get_logger
 from control_plane.wiring.process import Parts
@@ -21,6 +23,14 @@ def opa_services(parts: Parts, bundles: OpaBundles) -> dict[str, Service]:
     found: dict[str, Service] = {"opa": bundles}
     if parts.settings.opa_bind is not None:
         found["opa listener"] = OpaListener(opa_app(bundles), *parts.settings.opa_bind)
+    if parts.settings.opa_push:
+        token = parts.settings.written.opa.push_token
+        targets = [RestOpa(address, token) for address in parts.settings.opa_push]
+        push = OpaPush(targets, parts.rollout_store, lambda: parts.replica.index.quarantine)
+        parts.replica.listen(
+            lambda effects: push.changed() if effects.policies or effects.quarantine else None
+        )
+        found["opa push"] = push
     return found
 
 

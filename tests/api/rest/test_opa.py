@@ -308,3 +308,52 @@ def test_the_manners_of_the_route(rest: Any) -> None:
     begun = time.monotonic()
     rest(scenario, more=f'[opa]\nbind = "127.0.0.1:{ours}"\n')
     assert time.monotonic() - begun < 60
+
+
+@contextlib.contextmanager
+def bare_opa(binary: Path, port: int) -> Iterator[None]:
+    """An OPA without a policy."""
+    command = [binary, "run", "--server", "--addr", f"127.0.0.1:{port}", "--log-level", "error"]
+    process = subprocess.Popen(command)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_an_opa_that_is_told(rest: Any, peer: Callable[[str], Path]) -> None:
+    """Pushed by its REST API it decides the same; what others change there is healed, foreign rules go."""
+    binary, port = peer("opa"), free_port()
+
+    async def scenario(api: Any) -> None:
+        ask(port, "PUT", "/v1/data/theirs", {"a": 1})
+        await in_force(api, 1, "/a")
+        document = {"source": {"spiffe_id": DB}, "request": {"method": "GET", "path": "/a"}}
+        await asyncio.to_thread(until, lambda: allows(port, complete(document)))
+        await asyncio.to_thread(_agrees, port, "/a")
+        await in_force(api, 2, "/b")
+        await asyncio.to_thread(until, lambda: not allows(port, complete(document)), 15)
+        document["request"] = {"method": "GET", "path": "/b"}
+        await asyncio.to_thread(until, lambda: allows(port, complete(document)))
+        await asyncio.to_thread(_agrees, port, "/b")
+
+        opened = {"source": {}, "request": {"method": "DELETE", "path": "/b"}}
+        rule = "package gatehouse.sidecar\n\nallow if true\n"
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("PUT", "/v1/policies/theirs", rule)
+        assert connection.getresponse().status == 200
+        ask(port, "PUT", "/v1/data/methods", ["DELETE"])
+        assert await asyncio.to_thread(allows, port, opened)
+        body = {"spiffe_id": WEB, "reason": "odd", "kind": "spiffe_id"}
+        await api.call("POST", "/v1/quarantine", body, by="olga")  # a look, at once
+        await asyncio.to_thread(until, lambda: not allows(port, opened))
+        await asyncio.to_thread(until, lambda: not allows(port, complete(document)))
+        await api.call("POST", "/v1/quarantine/release", body, by="olga")
+        await asyncio.to_thread(until, lambda: allows(port, complete(document)))
+        await asyncio.to_thread(_agrees, port, "/b")
+        assert json.loads(ask(port, "GET", "/v1/data/theirs")[2])["result"] == {"a": 1}
+
+    with bare_opa(binary, port):
+        until(lambda: ask(port, "GET", "/health")[0] == 200)
+        rest(scenario, more=f'[opa]\npush = ["http://127.0.0.1:{port}"]\n')
