@@ -15,9 +15,15 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from typing import Final
+from typing import Any, Final
 
-from control_plane.core.errors import FailedPrecondition, GatehouseError, PermissionDenied
+from control_plane.core.errors import (
+    DependencyError,
+    FailedPrecondition,
+    GatehouseError,
+    PermissionDenied,
+    ResourceExhausted,
+)
 from control_plane.rollout.assignment import ALL, Assignment, Cause, InForce
 from control_plane.rollout.bundle import payload_of, signed
 from control_plane.rollout.denials import DenialFeed, DenialRule, DenialVerdict, judge
@@ -48,16 +54,23 @@ class Rollouts:
         self._clock = clock
         self._turn = asyncio.Lock()  # one change at a time; compiling is outside of it
         self._working: dict[int, asyncio.Task[None]] = {}
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop`; what isn't finished then is taken up at the next start."""
+        """Works until `stop`; what isn't finished then is taken up at the next start. What nobody foresaw in
+        a task is raised here, where it ends the process."""
         for version, life in await self._store.versions(0, RECENT):
             if life.works_by_itself:
                 _log.info("policy_resumed", version=version.version.number, state=life.state)
                 self._begin(life.number)
+        stopping = asyncio.ensure_future(stop.wait())
         try:
-            await stop.wait()
+            ends: set[asyncio.Future[Any]] = {stopping, self._broken}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if self._broken.done():
+                self._broken.result()
         finally:
+            stopping.cancel()
             working = list(self._working.values())
             for task in working:
                 task.cancel()
@@ -211,16 +224,26 @@ class Rollouts:
         if number not in self._working:
             task = asyncio.get_running_loop().create_task(self._work(number))
             self._working[number] = task
-            task.add_done_callback(lambda _: self._working.pop(number, None))
+            task.add_done_callback(lambda task: self._ended(number, task))
+
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        self._working.pop(number, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._broken.done():
+            self._broken.set_exception(error)
 
     async def _work(self, number: int) -> None:
         while True:
             try:
                 await self._advance(number)
                 return
-            except GatehouseError as error:
-                _log.error("policy_step_failed", version=number, reason=str(error), kind=error.kind)
+            except (DependencyError, ResourceExhausted) as error:
+                _log.warning("policy_step_postponed", version=number, reason=str(error), kind=error.kind)
                 await asyncio.sleep(RETRY_SECONDS)
+            except GatehouseError as error:
+                # Trying again changes nothing; the version stays where it is, and an operator is needed.
+                _log.error("policy_step_failed", version=number, reason=str(error), kind=error.kind)
+                return
 
     async def _advance(self, number: int) -> None:
         """Does what the machine owes a version; what is stored already isn't stored again."""

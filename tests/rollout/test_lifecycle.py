@@ -287,3 +287,34 @@ def test_what_a_killed_apply_left_is_recorded_by_the_next_life_alone(world: Any)
     assert not world.ledger.records
     asyncio.run(world.life(nothing))
     assert len(world.ledger.records) == 1
+
+
+def test_what_nobody_foresaw_ends_the_process_and_what_is_corrupt_does_not(world: Any) -> None:
+    class Broken:
+        async def compile(self, source: Any) -> Any:
+            raise ZeroDivisionError
+            yield
+
+    async def push(rollouts: Any, store: Any) -> None:
+        rollouts._compiler = Broken()
+        stop = asyncio.Event()
+        running = asyncio.create_task(rollouts.run(stop))
+        await rollouts.push(ONE, author="ada", reason="because")
+        with pytest.raises(ZeroDivisionError):
+            async with asyncio.timeout(10):
+                await running
+
+    async def wait(rollouts: Any, store: Any) -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(rollouts.run(stop))
+        _, life = await rollouts.settled(1, 1)
+        assert life.state == "submitted" and not running.done()
+        stop.set()
+        await running
+
+    asyncio.run(world.life(push))
+    database = sqlite3.connect(world.path)
+    database.execute("UPDATE policy_versions SET author = 'mallory'")
+    database.commit()
+    database.close()
+    asyncio.run(world.life(wait))

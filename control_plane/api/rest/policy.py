@@ -176,8 +176,9 @@ def router(context: RestContext) -> APIRouter:
     async def status(request: Request, response: Response) -> dict[str, Any] | Response:
         """What is in force, and for how many of the agents."""
         now = await store.in_force()
-        agents = list(context.server.replica.index.agents)
-        shown = shown_in_force(now, agents, context.server.replica.index.quarantine)
+        index, unix = context.server.replica.index, context.server.clock.unix()
+        agents = [agent_id for agent_id, record in index.agents.items() if record.is_live(unix)]
+        shown = shown_in_force(now, agents, index.quarantine)
         if is_known(request, response, f'"{now.sequence}"'):
             return Response(status_code=304, headers={"etag": f'"{now.sequence}"'})
         return shown
