@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 MAKE_TARGET = re.compile(r"`make ([a-z-]+)")
-COMMAND = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?(gatehouse(?:-agent)?)((?: [a-z0-9]+(?:-[a-z0-9]+)*)+)", re.MULTILINE)
+WORD = r"[a-z0-9]+(?:-[a-z0-9]+)*"
+COMMAND = re.compile(rf"^(?:\$ )?(?:\.venv/bin/)?(gatehouse(?:-agent)?)((?: {WORD})+)", re.MULTILINE)
 FORBIDDEN = re.compile(r"\x2fwork/(?:main|shared)|\x2froot/|\x2ftmp/gh")
 
 
