@@ -172,8 +172,7 @@ class Policies:
         self._check_sequence(bundle)
         identities = frozenset(self._identities())
         if bundle != self._bundle or identities != self._compiled_for:
-            workloads = await self._compile(bundle, identities)
-            judge = await asyncio.to_thread(self._judge_of, bundle) if workloads else None
+            workloads, judge = await self._prepared(bundle, identities)
             _log.info(
                 "policy_in_force",
                 version=bundle.version,
@@ -190,6 +189,23 @@ class Policies:
             self._candidate = None
         self._held = replace(self._held, policy=signed)
         self._bundle, self._compiled_for, self.error = bundle, identities, ""
+
+    async def _prepared(
+        self, bundle: PolicyBundle, identities: Set[SpiffeId]
+    ) -> tuple[Mapping[SpiffeId, WorkloadPolicy], Judge | None]:
+        """What is to be published. Compiler and judge are made side by side where a judge was needed before;
+        a node without workloads of the policy never pays for one."""
+        if self._judge is None:
+            workloads = await self._compile(bundle, identities)
+            return workloads, await asyncio.to_thread(self._judge_of, bundle) if workloads else None
+        judging = asyncio.ensure_future(asyncio.to_thread(self._judge_of, bundle))
+        try:
+            workloads = await self._compile(bundle, identities)
+        except GatehouseError:
+            await asyncio.gather(judging, return_exceptions=True)  # it fails for the same reason
+            raise
+        judge = await judging
+        return workloads, judge if workloads else None
 
     def _check_sequence(self, bundle: PolicyBundle) -> None:
         """An assignment that is older than the one in force is a replay, unless the server is a new one: it

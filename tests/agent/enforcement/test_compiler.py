@@ -9,15 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.enforcement import compiler
 from agent.enforcement.bundle import PolicyBundle
 from agent.enforcement.compiler import Compiler, judge_of
+from agent.enforcement.news import News
+from agent.enforcement.policies import Policies
 from agent.enforcement.ports import WorkloadPolicy
 from control_plane.core.errors import FailedPrecondition, ResourceExhausted
-from control_plane.core.spiffe_id import SpiffeId
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.runtime.clock import FakeClock
 
 ROOT = Path(__file__).parents[3]
 SHOP = "spiffe://gatehouse.test/ns/shop/sa/"
@@ -107,3 +111,45 @@ def test_the_spare_child_ends_with_the_agent() -> None:
     command = [sys.executable, "-m", "agent.enforcement.compiling"]
     finished = subprocess.run(command, input=b"", capture_output=True, timeout=60)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, b"", b"")
+
+
+def test_a_version_that_does_not_compile_leaves_the_one_before_in_force(author: Any) -> None:
+    """With the real compiler and the real judge."""
+
+    class Nowhere:
+        def load(self) -> bytes | None:
+            return None
+
+        def save(self, content: bytes) -> None:
+            pass
+
+        def set_aside(self, reason: str, stamp: int) -> None:
+            pass
+
+    def news(sequence: int, bundle: PolicyBundle) -> News:
+        files, inventory = bundle.files, bundle.inventory
+        return News(author.keys, author.policy(sequence, version=sequence, files=files, inventory=inventory))
+
+    async def story() -> None:
+        one, stop = Compiler(), asyncio.Event()
+        domain = TrustDomain.parse("example.org")
+        policies = Policies(domain, lambda: {PAYMENTS}, Nowhere(), one.compile_for, judge_of, FakeClock())
+        task = asyncio.create_task(policies.run(stop))
+        policies.take(news(1, starter()), full=True)
+        await until(lambda: policies.current.version == 1)
+        before = policies.current
+        policies.take(news(2, starter("package x\n\nallow if inptu.request\n")), full=False)
+        await until(lambda: bool(policies.error))
+        assert "policy version 2" in policies.error
+        assert "extra.rego:3" in policies.error
+        assert policies.current is before
+        assert policies.known == (1, 0)
+        request = {"source": {"spiffe_id": SHOP + "frontend"}, "destination": {"port": 8080}}
+        assert policies.decide(
+            PAYMENTS, {**request, "request": {"method": "GET", "path": "/v1/charges"}}
+        ).allowed
+        stop.set()
+        await task
+        await one.close()
+
+    asyncio.run(story())
