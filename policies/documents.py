@@ -15,13 +15,14 @@ from typing import Final
 import yaml
 
 from control_plane.core.errors import InvalidInput, ResourceExhausted, shown
+from policies.language.numbers import NumberLimitExceededError, Real, number_text, parse_number
 
 MAX_BYTES: Final = 256 << 20
 MAX_DEPTH: Final = 64
 MAX_NODES: Final = 20_000_000
 
 Node = object
-"""None, bool, int, float, str, list or dict with text keys."""
+"""None, bool, int, Real (exact, as it was written), str, list or dict with text keys."""
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
@@ -77,9 +78,15 @@ def read_json(text: str, what: str) -> Node:
         return found
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
+        return json.loads(
+            text, object_pairs_hook=unique, parse_float=parse_number, parse_constant=_refused_constant
+        )
+    except (ValueError, NumberLimitExceededError, RecursionError) as error:
         raise InvalidInput(f"reading {what}: {str(error)[:300]}") from error
+
+
+def _refused_constant(name: str) -> Node:
+    raise ValueError(f"{name} is not JSON")
 
 
 def write_yaml(document: Node) -> str:
@@ -126,7 +133,7 @@ def _scalar(value: Node) -> str:
         return "{}"
     if isinstance(value, list | tuple):
         return "[]"
-    return json.dumps(value)
+    return number_text(value) if isinstance(value, Real) else json.dumps(value)
 
 
 @functools.lru_cache(maxsize=65536)
@@ -161,7 +168,7 @@ def _plain_value(text: str) -> Node:
     if _INTEGER.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):
-        return float(text)
+        return parse_number(text)
     return _AMBIGUOUS_WORD if _read_differently(text) else text
 
 

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control_plane.core.errors import InvalidInput
+from policies.language.concrete.evaluate import Evaluator
 from policies.language.numbers import Real, parse_number
 from policies.language.serial import JsonError, json_text, parse_json, quote, render
 from policies.language.values import (
@@ -24,6 +26,7 @@ from policies.language.values import (
     ordered,
     to_python,
 )
+from policies.project import Project
 
 numbers = st.integers() | st.decimals(-1000, 1000, places=3).map(lambda d: parse_number(f"{d:f}"))
 scalars = st.none() | st.sampled_from([TRUE, FALSE]) | numbers | st.text(max_size=5)
@@ -137,3 +140,18 @@ def test_a_float_is_no_value() -> None:
     with pytest.raises(TypeError):
         from_python({"a": 0.1})
     assert isinstance(from_python(parse_number("0.1")), Real)
+
+
+@pytest.mark.parametrize(("name", "text"), [("data.json", '{"x": 1.10}'), ("data.yaml", "x: 1.10\n")])
+def test_numbers_of_data_files_are_exact(name: str, text: str) -> None:
+    project = Project.of({"a.rego": "package p\n\nr if data.x == 1.1\n\ns := data.x * 10\n", name: text})
+    evaluator = Evaluator(project.compiled())
+    data = from_python(project.data)
+    assert evaluator.document(("p", "r"), data=data) is TRUE
+    assert evaluator.document(("p", "s"), data=data) == 11
+
+
+@pytest.mark.parametrize("text", ['{"x": NaN}', '{"x": Infinity}', '{"x": 1e999999999999}'])
+def test_numbers_that_are_none_are_refused_in_data_files(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"reading data\.json"):
+        Project.of({"a.rego": "package p\n\nr := 1\n", "data.json": text})
