@@ -130,6 +130,25 @@ def files(
             asyncio.run(follow(socket, node, folder, once=once))
 
 
+@envoy.command()
+def stop(
+    admin: Annotated[str, typer.Option("--admin", help="Its admin interface, unix:/path or address:port.")],
+    seconds: Annotated[float, typer.Option(min=0, help="Time for what runs to finish.")] = 10.0,
+) -> None:
+    """Stop an Envoy: it takes nothing new, finishes what runs, and ends."""
+    import asyncio
+
+    with Errors(Form.HUMAN):
+        from agent.envoy import stopping
+        from agent.envoy.address import Address
+
+        cut = asyncio.run(stopping.stop(Address.parse_local(admin), seconds))
+        if cut:
+            typer.echo(
+                f"{cut} requests or connections were still open after {seconds:g} s and were cut", err=True
+            )
+
+
 def _described(path: Path) -> "ServiceDescription":
     from agent.envoy.description_file import read_description
 

@@ -297,7 +297,8 @@ class Lab:
 
 
 async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An HTTP service that answers with the request; `/stream` answers a line each 50 ms, for ever."""
+    """An HTTP service that answers with the request; `/slow` takes its time, and `/stream`
+    answers a line each 50 ms, for ever."""
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while True:
             request = await reader.readuntil(b"\r\n\r\n")
@@ -307,6 +308,8 @@ async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                     writer.write(b"5\r\ntick\n\r\n")
                     await writer.drain()
                     await asyncio.sleep(0.05)
+            if request.startswith(b"GET /slow"):
+                await asyncio.sleep(0.6)
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(request) + request)
             await writer.drain()
     writer.close()

@@ -173,6 +173,46 @@ def test_run_becomes_envoy(lab: Any, entry: Any, run_async: Any, short_dir: Path
     run_async(work())
 
 
+def test_stop_lets_what_runs_finish(
+    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any
+) -> None:
+    async def work() -> None:
+        async with lab(entry("e1", "/web"), entry("e2", "/pay")) as it:
+            pay, _ = await it.pair()
+            it.enforcement.put(enforcing(admitting(PAY, WEB)))
+            await it.until_status(200)
+            slow = asyncio.create_task(it.status("/slow"))
+            await asyncio.sleep(0.1)
+            code, printed, told = await command("stop", "--admin", f"unix:{pay.admin}")
+            assert (code, printed, told) == (0, "", "")
+            assert await slow == 200
+            await it.run.until(lambda: pay.process.poll() is not None, "Envoy has ended")
+            assert pay.process.returncode == 0
+            code, _, told = await command("stop", "--admin", f"unix:{pay.admin}")
+            assert code == 1 and "is it running?" in told
+
+    run_async(work())
+
+
+def test_stop_cuts_what_does_not_end_and_says_so(
+    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any
+) -> None:
+    async def work() -> None:
+        async with lab(entry("e1", "/web"), entry("e2", "/pay")) as it:
+            pay, _ = await it.pair()
+            it.enforcement.put(enforcing(admitting(PAY, WEB)))
+            await it.until_status(200)
+            reader, writer = await asyncio.open_connection("127.0.0.1", it.ports["tcp"])
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            code, _, told = await command("stop", "--admin", f"unix:{pay.admin}", "--seconds", "0.2")
+            assert code == 0 and "1 requests or connections were still open after 0.2 s" in told
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+            writer.close()
+
+    run_async(work())
+
+
 def test_files_are_the_second_way(
     lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any, short_dir: Path, free_port: Any
 ) -> None:
