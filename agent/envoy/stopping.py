@@ -22,7 +22,7 @@ _NOT_CALLERS: Final = re.compile(r"\Aadmin\b|\.worker_[0-9]+\Z")  # the interfac
 
 
 async def stop(admin: Address, seconds: float) -> int:
-    """Drains within so many seconds, then has Envoy quit; gives how many requests and TCP connections were cut.
+    """Drains within so many seconds, then has Envoy quit; gives how many requests and connections were cut.
 
     Raises Unavailable if nobody answers at the admin interface, PeerMisbehaved if that isn't Envoy.
     """
