@@ -161,6 +161,7 @@ def _configured(
     from agent.envoy.address import Address
     from agent.envoy.bootstrap import bootstrap
 
+    Address.parse(f"unix:{socket.absolute()}")  # Envoy would only say that the path is too long
     address = Address.parse_local(admin or f"unix:{folder / description.name}.admin.sock")
     return bootstrap(description, socket.absolute(), address, delta=not sotw)
 

@@ -141,6 +141,17 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     run_async(work())
 
 
+def test_a_socket_that_envoy_can_not_reach_is_named(short_dir: Path, run_async: Any) -> None:
+    async def work() -> None:
+        socket = f"/{'x' * 120}/agent.sock"
+        code, _, errors = await command(
+            "bootstrap", "--service", described(short_dir), "--socket-path", socket
+        )
+        assert code == 1 and "isn't a unix socket" in errors and "107 bytes" in errors
+
+    run_async(work())
+
+
 def test_run_becomes_envoy(lab: Any, entry: Any, run_async: Any, short_dir: Path) -> None:
     async def work() -> None:
         async with lab(entry("e1", "/pay")) as it:
