@@ -14,6 +14,7 @@ from typing import Final
 from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import TrustDomain
+from control_plane.runtime.addresses import parse_loopback
 
 ENVIRONMENT_PREFIX: Final = "GATEHOUSE_AGENT_"
 DEFAULT_SERVER: Final = "127.0.0.1:8081"
@@ -40,6 +41,7 @@ class WrittenSettings:
     cache_key_file: str = ""
     svid_cache_size: int = 1000
     executable_size_limit_bytes: int = 512 << 20
+    metrics_bind: str = ""
     log_level: str = "info"
     log_format: str = "json"
 
@@ -61,6 +63,7 @@ class AgentSettings:
     cache_key_file: Path | None
     svid_cache_size: int
     executable_size_limit_bytes: int
+    metrics_bind: tuple[str, int] | None
     log_level: str
     log_json: bool
 
@@ -106,6 +109,7 @@ class AgentSettings:
             cache_key_file=Path(written.cache_key_file) if written.cache_key_file else None,
             svid_cache_size=written.svid_cache_size,
             executable_size_limit_bytes=written.executable_size_limit_bytes,
+            metrics_bind=parse_loopback("metrics_bind", written.metrics_bind),
             log_level=written.log_level,
             log_json=written.log_format == "json",
         )

@@ -20,6 +20,7 @@ from agent.cache import POLICY_FILE, CacheFile
 from agent.cache_key import locate_key
 from agent.enforcement.compiler import Compiler, judge_of
 from agent.enforcement.policies import Policies
+from agent.enforcement.tally import Tally
 from agent.envoy.fleet import Fleet
 from agent.envoy.wiring import build_envoy_parts
 from agent.identities import Identities
@@ -63,6 +64,7 @@ class Agent:
     node: Node
     sync: Synchroniser
     policies: Policies
+    tally: Tally
     compiler: Compiler
     envoys: Fleet
     keeper: Keeper
@@ -71,6 +73,7 @@ class Agent:
     storage: Storage
     workload_server: Server
     admin_server: Server
+    more: dict[str, Service]
 
     def ready(self) -> str:
         """Why workloads can't be served yet; empty if they can."""
@@ -124,6 +127,7 @@ async def serve(agent: Agent, stop: asyncio.Event) -> None:
         "keeper": agent.keeper,
         "sessions": agent.sessions,
         "storage": agent.storage,
+        **agent.more,
     }
     try:
         await run_services(services, stop=stop)
@@ -189,7 +193,8 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
 
     refusals = Refusals(clock, unheard)
     api = WorkloadApi(identities, sessions, broadcast, jwt_svids, clock, ready, refusals)
-    envoy = build_envoy_parts(identities, sessions, broadcast, policies, policies, clock, refusals, ready)
+    tally = Tally(policies)
+    envoy = build_envoy_parts(identities, sessions, broadcast, policies, tally, clock, refusals, ready)
     healthy = health(lambda: not ready())
     public = [service(workloadapi_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"], api), healthy]
     private = [
@@ -206,20 +211,38 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
         healthy,
     ]
     limits = Limits(idle_timeout_seconds=0, max_connection_age_seconds=0)
-    return Agent(
+    metrics = None
+    if settings.metrics_bind is not None:
+        from control_plane.runtime.metrics import Metrics  # who doesn't ask for it doesn't pay for it
+
+        metrics = Metrics()
+    agent = Agent(
         identities=identities,
         node=node,
         sync=sync,
         policies=policies,
+        tally=tally,
         compiler=compiler,
         envoys=envoy.fleet,
         keeper=keeper,
         sessions=sessions,
         broadcast=broadcast,
         storage=storage,
-        workload_server=Server([*public, *reflection(public), *envoy.services], limits=limits),
+        workload_server=Server(
+            [*public, *reflection(public), *envoy.services],
+            limits=limits,
+            observe=metrics.calls() if metrics is not None else None,
+        ),
         admin_server=Server([*private, *reflection(private)], limits=limits),
+        more={},
     )
+    if metrics is not None and settings.metrics_bind is not None:
+        from agent.metrics import watch
+        from control_plane.runtime.metrics_server import MetricsServer
+
+        watch(metrics, agent, clock)
+        agent.more["metrics"] = MetricsServer(metrics, *settings.metrics_bind)
+    return agent
 
 
 def _node_attestor(settings: AgentSettings) -> NodeAttestor | None:

@@ -98,6 +98,10 @@ class AggregatedDiscovery:
         if not any(entry.spiffe_id == service.spiffe_id for entry in entries):
             raise self._refusals.not_entitled(service.spiffe_id)
 
+    def rejected(self) -> None:
+        """An Envoy didn't take what it was sent."""
+        self._fleet.rejections += 1
+
     @property
     def enforced(self) -> Enforcement:
         """What is enforced now."""
@@ -119,6 +123,8 @@ class _Conversation:
     def take(self, payload: bytes) -> None:
         """Takes one request; the first one has to name the node."""
         ask = self._subscriptions.take(payload)
+        if ask.rejected is not None:
+            self._owner.rejected()
         if self._catalogue is None:
             node = self._subscriptions.node
             if node is None or node.service is None:

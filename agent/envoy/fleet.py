@@ -28,6 +28,7 @@ class Fleet:
     def __init__(self, enforcement: EnforcementSource) -> None:
         self._enforcement = enforcement
         self._members: dict[Listener, Drainable] = {}
+        self.rejections = 0  # answers of Envoys that didn't take what we sent
 
     def __len__(self) -> int:
         return len(self._members)

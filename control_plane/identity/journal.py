@@ -16,7 +16,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -80,6 +80,7 @@ class Journal:
         self._broken: GatehouseError | None = None
         self.damage: list[Damage] = []
         self.dropped_bytes = 0  # of the torn tail that the last start found
+        self.observe: Callable[[Sequence[Record], float], None] | None = None  # durable records, seconds
 
     async def start(self) -> None:
         """Locks, sorts out what a crash left, opens for writing.
@@ -124,7 +125,12 @@ class Journal:
             self._busy = True
             self._idle.clear()
             self._gather(0, MAX_GATHERING_TURNS)
-        return await request.done
+        if self.observe is None:
+            return await request.done
+        begun = self._clock.monotonic()
+        numbers = await request.done
+        self.observe(records, self._clock.monotonic() - begun)
+        return numbers
 
     async def close(self) -> None:
         """Writes what waits, then releases the file. Idempotent."""

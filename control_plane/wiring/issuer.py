@@ -8,6 +8,7 @@ from control_plane.runtime import loop
 from control_plane.runtime.lifecycle import run_services
 from control_plane.settings import ServerSettings
 from control_plane.wiring.listener import NodeListener
+from control_plane.wiring.metrics import metrics_of, metrics_service
 from control_plane.wiring.process import Parts
 
 
@@ -27,6 +28,7 @@ async def issue(
     parts = Parts(settings, index + 1)
     try:
         await parts.open()
+        metrics, observe = metrics_of(parts) if settings.metrics_bind is not None else (None, None)
         # What was loaded stays for the life of the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -35,7 +37,8 @@ async def issue(
                 "authority": parts,
                 "replica": parts.replica,
                 "confirmations": parts.confirmations,
-                "listener": NodeListener(parts, started),
+                "listener": NodeListener(parts, started, observe),
+                **metrics_service(parts, metrics, index + 1),
             },
             stop=stop,
         )

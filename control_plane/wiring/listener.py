@@ -25,6 +25,7 @@ from control_plane.identity.index import Effects
 from control_plane.runtime.log import get_logger
 from control_plane.runtime.tls import TlsIdentity, TlsServerSource
 from control_plane.runtime.transport import Limits, Peer, Server
+from control_plane.wiring.metrics import Observe
 from control_plane.wiring.process import Parts
 
 CHECK_SECONDS: Final = 1.0
@@ -34,9 +35,12 @@ GRACE_SECONDS: Final = 10.0
 class NodeListener:
     """Serves the node API over TLS."""
 
-    def __init__(self, parts: Parts, listening: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, parts: Parts, listening: Callable[[], None] | None = None, observe: Observe | None = None
+    ) -> None:
         self._parts = parts
         self._listening = listening
+        self._observe = observe
         self._log = get_logger("listener")
         self._svid: X509Svid | None = None
         self._identity: TlsIdentity | None = None
@@ -60,6 +64,7 @@ class NodeListener:
             interceptors=[Authorization(self._parts.replica, self._parts.store, settings.admin_ids, unix)],
             admit=Admission(self._parts.trust, settings.admin_ids, unix).admit,
             limits=Limits(max_connection_age_seconds=settings.written.max_connection_age_seconds),
+            observe=self._observe,
         )
         self._server = server
         self.port = await server.listen_tcp(settings.host, settings.port, self._source, reuse_port=True)

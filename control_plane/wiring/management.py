@@ -26,6 +26,7 @@ from control_plane.runtime.lifecycle import run_services
 from control_plane.runtime.transport import Server
 from control_plane.settings import ServerSettings
 from control_plane.sql.answer_store import SqlAnswers
+from control_plane.wiring.metrics import Observe, metrics_of, metrics_service
 from control_plane.wiring.opa import opa_services
 from control_plane.wiring.policy import gate_of, opa_bundles_of, policy_keys_of, rollouts_of
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
@@ -61,6 +62,7 @@ async def manage(
         rollouts = rollouts_of(parts, policy_keys)
         opa = opa_bundles_of(parts, policy_keys)
         gate, route_class = gate_of(parts)
+        metrics, observe = metrics_of(parts) if settings.metrics_bind is not None else (None, None)
         context = RestContext(
             server=parts.context,
             lifecycle=lifecycle,
@@ -84,9 +86,10 @@ async def manage(
                 "confirmations": parts.confirmations,
                 "bundle": published,
                 "housekeeping": Housekeeping(parts),
-                "admin": AdminListener(parts, started),
+                "admin": AdminListener(parts, started, observe),
                 "rest": RestServer(app, settings.rest_socket),
                 **opa_services(parts, opa),
+                **metrics_service(parts, metrics, 0),
             },
             stop=stop,
         )
@@ -97,9 +100,12 @@ async def manage(
 class AdminListener:
     """gRPC on the admin socket; the file's mode is its only guard."""
 
-    def __init__(self, parts: Parts, listening: Callable[[], None] | None) -> None:
+    def __init__(
+        self, parts: Parts, listening: Callable[[], None] | None, observe: Observe | None = None
+    ) -> None:
         self._parts = parts
         self._listening = listening
+        self._observe = observe
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop`."""
@@ -116,6 +122,7 @@ class AdminListener:
             ),
             interceptors=[Authorization(parts.replica, parts.store, settings.admin_ids, unix)],
             admit=Admission(parts.trust, settings.admin_ids, unix).admit,
+            observe=self._observe,
         )
         await server.listen_unix(settings.admin_socket, 0o600)
         if self._listening is not None:

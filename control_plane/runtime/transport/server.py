@@ -25,7 +25,7 @@ from control_plane.runtime.transport.limits import Limits
 from control_plane.runtime.transport.listener import Listener, bind_tcp, bind_unix, tune_tcp
 from control_plane.runtime.transport.peer import Peer, UnixPeer, read_unix_peer
 from control_plane.runtime.transport.service import Interceptor, Method, Service
-from control_plane.runtime.transport.session import Admit, Dispatch, Session
+from control_plane.runtime.transport.session import Admit, Dispatch, Observe, Session
 from control_plane.runtime.transport.turnstile import Turnstile, first_byte
 
 _TICK_SECONDS = 1.0
@@ -36,7 +36,7 @@ class Server:
     """Serves `services`; `interceptors` run in order before each handler and refuse by raising.
 
     `admit` is asked once per connection, before its first call is served; what it raises is what the calls of
-    that connection get, and the connection is closed.
+    that connection get, and the connection is closed. `observe` is told of each call that ended.
     """
 
     def __init__(
@@ -47,13 +47,14 @@ class Server:
         limits: Limits | None = None,
         admit: Admit | None = None,
         log: Log | None = None,
+        observe: Observe | None = None,
     ) -> None:
         methods: dict[str, Method] = {}
         for service in services:
             methods.update(service.methods)
         self._limits = limits or Limits()
         self._log = log or get_logger("transport")
-        self._dispatch = Dispatch(methods, tuple(interceptors), self._limits, admit, self._log)
+        self._dispatch = Dispatch(methods, tuple(interceptors), self._limits, admit, self._log, observe)
         self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
         self._per_source: Counter[str] = Counter()

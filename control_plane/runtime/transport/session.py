@@ -38,6 +38,9 @@ from control_plane.runtime.transport.service import Interceptor, Method
 from control_plane.runtime.transport.status import OK_TRAILERS, to_trailers
 
 Admit = Callable[[Peer], Coroutine[None, None, None]]
+Observe = Callable[[str, str, float], None]
+"""Told of each call that ended: its method (empty for one that isn't served), its status, and seconds."""
+_CANCELLED = "1"  # of gRPC: nobody heard the end
 _LONGEST_DEADLINE_SECONDS = 30 * 86_400.0  # more is no deadline, and timers have a range
 _ON_THE_WAY_SECONDS = 0.25
 _CLOSE_SECONDS = 5.0  # for what was written to leave, before a closing connection is cut
@@ -52,6 +55,7 @@ class Dispatch:
     limits: Limits
     admit: Admit | None
     log: Log
+    observe: Observe | None = None
 
 
 class _Malformed(Exception):
@@ -194,6 +198,20 @@ class Session(AbstractHandler):
 
     async def _answer(self, stream: LeanStream, headers: Headers, reply: StreamReply) -> Headers:
         """Runs a call and returns the trailers that it ends with."""
+        observe = self._dispatch.observe
+        if observe is None:
+            return await self._outcome(stream, headers, reply)
+        loop = asyncio.get_running_loop()
+        begun, status = loop.time(), _CANCELLED
+        try:
+            trailers = await self._outcome(stream, headers, reply)
+            status = dict(trailers)["grpc-status"]
+            return trailers
+        finally:
+            path = dict(headers).get(":path", "")
+            observe(path if path in self._dispatch.methods else "", status, loop.time() - begun)
+
+    async def _outcome(self, stream: LeanStream, headers: Headers, reply: StreamReply) -> Headers:
         path = ""
         try:
             call, method = self._open(headers)
@@ -295,4 +313,4 @@ class Session(AbstractHandler):
             self._cut_at = asyncio.get_running_loop().time() + _CLOSE_SECONDS
 
 
-__all__ = ["Admit", "Dispatch", "Session"]
+__all__ = ["Admit", "Dispatch", "Observe", "Session"]
