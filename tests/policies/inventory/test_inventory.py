@@ -134,14 +134,14 @@ def test_hostile_text_is_refused_and_never_crashes(text) -> None:
         parse_inventory(text)
 
 
-def test_a_hundred_thousand_workloads_in_seconds() -> None:
+def test_a_hundred_thousand_workloads_in_bounded_time() -> None:
     port = {"name": "s", "ports": [{"port": 80, "target_port": 8080, "protocol": "http"}]}
     document = {"mesh": {"trust_domain": "example.org"}, "workloads": [
         {"name": f"w{i}", "namespace": f"n{i % 100}", "service_account": f"w{i}", "labels": {"app": f"w{i}"},
          "services": [port]} for i in range(100_000)]}  # fmt: skip
     text = json.dumps(document)
-    started = time.monotonic()
+    started = time.process_time()
     inventory = parse_inventory(text)
     assert len(inventory.by_identity) == 100_000
     assert inventory.selected_by("n7", {"app": "w7"})[0].mode is Mode.SIDECAR
-    assert time.monotonic() - started < 30
+    assert time.process_time() - started < 30  # of the processor: the clock on the wall is others' too
