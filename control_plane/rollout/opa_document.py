@@ -10,12 +10,14 @@ nothing is filled in here.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
-from control_plane.core.errors import InvalidInput
+from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.rollout.version import PolicySource
 from policies.inventory_file import parse_inventory
+from policies.language.numbers import Real
 from policies.language.syntax.ast import Module, Var
 from policies.project import Project
 from policies.questions import AUTHZ, SEGMENTATION, inventory_document
@@ -91,10 +93,20 @@ def sidecar_module(modules: Sequence[Module]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _fraction(value: object) -> float:
+    """A number with a fraction as JSON's writer takes it. Raises InvalidInput where that would change it."""
+    number = float(value) if isinstance(value, Real) else None
+    if number is None or Decimal(repr(number)) != value:
+        raise InvalidInput(f"serving the policy to OPA: {shown(value)} in its data can't be kept in JSON")
+    return number
+
+
 def canonical_json(value: object) -> bytes:
     """JSON as OPA hashes it: compact, keys sorted, no escapes but the needed ones and U+2028/2029, so that
     the signature is over the file's own bytes."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(
+        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_fraction
+    )
     return text.translate(_LINE_SEPARATORS).encode()
 
 
