@@ -13,8 +13,6 @@ that two of them are one.
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
-import json
 from typing import Any, Final
 
 from control_plane.core.errors import (
@@ -24,12 +22,13 @@ from control_plane.core.errors import (
     PermissionDenied,
     ResourceExhausted,
 )
-from control_plane.rollout.assignment import ALL, Assignment, Cause, InForce
-from control_plane.rollout.bundle import payload_of, signed
+from control_plane.rollout.assigning import Assigner
+from control_plane.rollout.assignment import ALL, Cause, InForce
+from control_plane.rollout.bundle import payload_of
 from control_plane.rollout.denials import DenialFeed, DenialRule, DenialVerdict, judge
 from control_plane.rollout.keys import PolicyKeys
 from control_plane.rollout.ports import Compiler, Recorder, RolloutStore
-from control_plane.rollout.steps import Applied, Approved, Closed, Life, Recorded
+from control_plane.rollout.steps import Approved, Closed, Life
 from control_plane.rollout.version import PolicySource, PolicyVersion, SignedVersion, checked_reason
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
@@ -50,7 +49,7 @@ class Rollouts:
         self._store = store
         self._compiler = compiler
         self._keys = keys
-        self._recorder = recorder
+        self._assigner = Assigner(store, keys, recorder, clock)
         self._clock = clock
         self._turn = asyncio.Lock()  # one change at a time; compiling is outside of it
         self._working: dict[int, asyncio.Task[None]] = {}
@@ -98,7 +97,7 @@ class Rollouts:
                 reason=reason,
                 created_at=self._clock.unix(),
             )
-            probe = self._assignment(version, InForce(), ALL, Cause.APPLY, author, reason)
+            probe = self._assigner.assignment(version, InForce(), ALL, Cause.APPLY, author, reason)
             await asyncio.to_thread(payload_of, source, probe, self._keys.trust_domain)
             signed_version = self._keys.sign_version(version)
             await self._store.add_version(signed_version, source)
@@ -172,7 +171,7 @@ class Rollouts:
             now = await self._store.in_force()
             newest = now.canary or now.full
             if newest is not None and (newest.version, newest.percent) == (number, percent):
-                return await self._recorded(life)
+                return await self._assigner.recorded(life)
             cause = now.cause_of_apply(number, percent)
             if cause is not Cause.PROMOTE:
                 if life.state == "recorded":
@@ -181,7 +180,7 @@ class Rollouts:
                         hint=f"bring it back (gatehouse policy rollback --to {number}), or plan it again",
                     )
                 self._check_plan(life, now)
-            return await self._assign(version, life, now, percent, cause, by, reason)
+            return await self._assigner.assign(version, life, now, percent, cause, by, reason)
 
     async def rollback(self, to: int | None, *, by: str, reason: str, cause: Cause = Cause.ROLLBACK) -> Life:
         """Brings a version back that was in force before, for all agents; without `to`, ends the canary.
@@ -199,8 +198,8 @@ class Rollouts:
                     hint="gatehouse policy history shows which ones were",
                 )
             if now.canary is None and now.full is not None and now.full.version == number:
-                return await self._recorded(life)
-            return await self._assign(version, life, now, ALL, cause, by, reason)
+                return await self._assigner.recorded(life)
+            return await self._assigner.assign(version, life, now, ALL, cause, by, reason)
 
     async def rotate_key(self) -> str:
         """Makes a new policy key; signs with it from the next assignment on. Gives its ID."""
@@ -250,7 +249,7 @@ class Rollouts:
         version, life = await self._store.version(number)
         if life.state == "applied":
             async with self._turn:
-                await self._recorded((await self._store.version(number))[1])
+                await self._assigner.recorded((await self._store.version(number))[1])
             return
         if not life.works_by_itself:
             return
@@ -263,89 +262,6 @@ class Rollouts:
                     life = await self._store.add_step(life, step)
                     _log.info("policy_step", version=number, step=step.kind)
                 position += 1
-
-    async def _assign(
-        self,
-        version: SignedVersion,
-        life: Life,
-        now: InForce,
-        percent: int,
-        cause: Cause,
-        by: str,
-        reason: str,
-    ) -> Life:
-        self._keys.check_version(version)
-        life = await self._recorded(life)
-        assignment = self._assignment(version.version, now, percent, cause, by, reason)
-        source = await self._store.source(version.version.number)
-        key, sign = self._keys.current
-        payload = await asyncio.to_thread(payload_of, source, assignment, self._keys.trust_domain)
-        bundle = await asyncio.to_thread(signed, payload, key, sign)
-        step = Applied(
-            at=assignment.at,
-            by=by,
-            reason=reason,
-            sequence=assignment.sequence,
-            percent=percent,
-            cause=str(cause),
-        )
-        life = await self._store.assign(life, step, assignment, bundle)
-        _log.info(
-            "policy_assigned",
-            version=assignment.version,
-            sequence=assignment.sequence,
-            percent=percent,
-            cause=str(cause),
-            by=by,
-        )
-        # Agents have it from here on; a crash now leaves the record to the next start.
-        life = await self._recorded(life)
-        await self._keys.retire_unused(await self._store.pushed())
-        return life
-
-    async def _recorded(self, life: Life) -> Life:
-        """Writes the ledger's record of an assignment, where it is missing."""
-        last = life.steps[-1] if life.steps else None
-        if not isinstance(last, Applied):
-            return life
-        version, _ = await self._store.version(life.number)
-        pushed = await self._store.pushed()
-        bundle = pushed.bundles.get(last.sequence)
-        detail = {
-            "sequence": last.sequence,
-            "version": life.number,
-            "digest": version.version.digest,
-            "percent": last.percent,
-            "cause": last.cause,
-            "author": version.version.author,
-            "approved_by": next((s.by for s in reversed(life.steps) if isinstance(s, Approved)), ""),
-            "payload_sha256": hashlib.sha256(bundle.payload).hexdigest() if bundle is not None else "",
-            "key_id": bundle.key_id if bundle is not None else "",
-        }
-        ledger_id = await self._recorder.record(
-            action="policy.in-force",
-            by=last.by,
-            resource=f"policy version {life.number}",
-            reason=last.reason,
-            request_id="",
-            detail=json.dumps(detail),
-        )
-        step = Recorded(at=self._clock.unix(), sequence=last.sequence, ledger_id=ledger_id)
-        return await self._store.add_step(life, step)
-
-    def _assignment(
-        self, version: PolicyVersion, now: InForce, percent: int, cause: Cause, by: str, reason: str
-    ) -> Assignment:
-        return Assignment(
-            sequence=now.sequence + 1,
-            version=version.number,
-            digest=version.digest,
-            percent=percent,
-            cause=cause,
-            by=by,
-            reason=reason,
-            at=self._clock.unix(),
-        )
 
     @staticmethod
     def _check_plan(life: Life, now: InForce) -> None:
