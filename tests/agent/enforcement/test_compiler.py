@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ def test_the_same_policy_judges_requests() -> None:
 def test_rego_that_does_not_compile_is_refused_with_the_line() -> None:
     with pytest.raises(FailedPrecondition, match=r"(?s)policy version 3: .*extra\.rego:3"):
         asyncio.run(compiled(starter("package x\n\nallow if inptu.request\n"), PAYMENTS))
+
+
+def test_the_tests_of_a_policy_are_not_the_nodes_business() -> None:
+    bundle = starter()
+    with_tests = replace(bundle, files={**bundle.files, "authz_test.rego": "this is no Rego"})
+    assert asyncio.run(compiled(with_tests, PAYMENTS)) == asyncio.run(compiled(bundle, PAYMENTS))
+    request = {"source": {"spiffe_id": SHOP + "frontend"}, "destination": {"port": 8080}}
+    assert not judge_of(with_tests).judge("shop/payments", request).allowed
 
 
 def test_a_compiler_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,9 @@ class Disk:
             raise FailedPrecondition("writing the cache: no space left")
         self.content = content
 
+    def delete(self) -> None:
+        self.content = None
+
     def set_aside(self, reason: str, stamp: int) -> None:
         self.aside.append(reason)
 
@@ -348,3 +351,18 @@ def test_keys_that_are_not_what_they_say_change_nothing(author: Any) -> None:
         assert policies.current.sequence == 0
 
     Node().live(story)
+
+
+def test_a_banned_agent_keeps_and_allows_nothing(author: Any) -> None:
+    node = Node()
+
+    async def story(policies: Policies) -> None:
+        policies.take(News(author.keys, author.policy()), full=True)
+        await until(lambda: node.disk.content is not None)
+        assert policies.decide(WEB, REQUEST).allowed
+        policies.forget()
+        assert not policies.decide(WEB, REQUEST).allowed
+        assert policies.current.settled  # Envoys are told, and deny
+
+    node.live(story)
+    assert node.disk.content is None
