@@ -135,6 +135,7 @@ async def serve(agent: Agent, stop: asyncio.Event) -> None:
         if agent.node.standing is Standing.BANNED:
             agent.identities.withdraw_everything()
             agent.broadcast.wake_all()
+            agent.policies.forget()
             agent.storage.delete()
         await agent.workload_server.close(GRACE_SECONDS if stop.is_set() else 0)
         await agent.admin_server.close(0)
