@@ -33,9 +33,13 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """All that was pushed so far, to be kept over a restart."""
+    """All that was pushed so far, to be kept over a restart.
+
+    `signer` is the key of `policy`, which verifies it also when the server signs with others by now.
+    """
 
     keys: Mapping[str, bytes] = field(default_factory=dict)
+    signer: Mapping[str, bytes] = field(default_factory=dict)
     policy: SignedPolicy | None = None
     quarantine: Quarantine = Quarantine()
 
@@ -52,6 +56,7 @@ class Held:
         """As JSON."""
         document = {
             "keys": {key_id: _text(key) for key_id, key in sorted(self.keys.items())},
+            "signer": {key_id: _text(key) for key_id, key in sorted(self.signer.items())},
             "policy": None if self.policy is None else _text(self.policy.SerializeToString()),
             "quarantine": {
                 "revision": self.quarantine.revision,
@@ -69,6 +74,7 @@ class Held:
             quarantine = document["quarantine"]
             return Held(
                 {str(key_id): _bytes(key) for key_id, key in document["keys"].items()},
+                {str(key_id): _bytes(key) for key_id, key in document.get("signer", {}).items()},
                 None if policy is None else SignedPolicy.FromString(_bytes(policy)),
                 Quarantine(
                     int(quarantine["revision"]),

@@ -178,7 +178,9 @@ class Policies:
         self._restored = None
         if self._candidate not in (None, signed):
             self._arrived.set()
-        bundle = read_policy(signed, self._held.keys, self._trust_domain)
+        # What was in force may go on by the key that it was verified with; what is new may not.
+        keys = self._held.keys if signed is self._candidate else {**self._held.signer, **self._held.keys}
+        bundle = read_policy(signed, keys, self._trust_domain)
         self._check_sequence(bundle)
         identities = frozenset(self._identities())
         if bundle != self._bundle or identities != self._compiled_for:
@@ -197,7 +199,7 @@ class Policies:
         # From here on nothing can fail: the old policy is replaced as a whole.
         if self._candidate is signed:
             self._candidate = None
-        self._held = replace(self._held, policy=signed)
+        self._held = replace(self._held, policy=signed, signer={signed.key_id: keys[signed.key_id]})
         self._bundle, self._compiled_for, self.error = bundle, identities, ""
 
     async def _prepared(

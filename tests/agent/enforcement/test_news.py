@@ -17,7 +17,7 @@ WEB = SpiffeId.parse("spiffe://example.org/web")
 
 
 def test_there_and_back(author: Any) -> None:
-    held = Held(author.keys, author.policy(3), Quarantine(7, frozenset({WEB})))
+    held = Held(author.keys, author.keys, author.policy(3), Quarantine(7, frozenset({WEB})))
     assert Held.parse(held.dump()) == held
     assert Held.parse(Held().dump()) == Held()
 
@@ -25,7 +25,7 @@ def test_there_and_back(author: Any) -> None:
 def test_news_change_what_they_name(author: Any) -> None:
     held = Held().after(News(keys=author.keys))
     held = held.after(News(policy=author.policy(1))).after(News(quarantine=Quarantine(1, frozenset({WEB}))))
-    assert held == Held(author.keys, held.policy, Quarantine(1, frozenset({WEB})))
+    assert held == Held(author.keys, {}, held.policy, Quarantine(1, frozenset({WEB})))
     assert held.policy is not None
     assert held.after(News()) == held
     assert not News()

@@ -249,6 +249,27 @@ def test_a_new_server_signs_with_other_keys_and_counts_anew(author: Any, strange
     Node().live(story)
 
 
+def test_a_policy_outlives_the_key_that_signed_it(author: Any, stranger: Any) -> None:
+    node = Node()
+
+    async def story(policies: Policies) -> None:
+        policies.take(News(author.keys, author.policy(1)), full=True)
+        await until(in_force(policies, 1))
+        policies.take(News(stranger.keys), full=False)
+        node.identities.add(DATABASE)
+        await until(lambda: DATABASE in policies.current.workloads)
+
+    async def next_life(policies: Policies) -> None:
+        await until(in_force(policies, 1))
+        # What is new needs a key that signs now.
+        policies.take(News(policy=author.policy(2)), full=False)
+        await until(lambda: bool(policies.error))
+        assert policies.current.sequence == 1
+
+    node.live(story)
+    node.live(next_life)
+
+
 def test_other_workloads_are_compiled_for_as_they_come(author: Any) -> None:
     node = Node()
 
