@@ -43,10 +43,12 @@ def scrape(port: int) -> dict[str, list[Any]]:
     return {name: [one for one in samples if one.name == name] for name in {one.name for one in samples}}
 
 
-def three_ports(running: ModuleType) -> int:
-    """The first of three free ports in a row."""
+def three_ports(running: ModuleType, taken: int) -> int:
+    """The first of three free ports in a row, without one that somebody else will want."""
     for _ in range(100):
         first = running.free_port()
+        if taken in range(first, first + 3):
+            continue
         try:
             for port in range(first, first + 3):
                 socket.create_server(("127.0.0.1", port)).close()
@@ -57,11 +59,11 @@ def three_ports(running: ModuleType) -> int:
 
 
 def test_server_and_agent_tell_what_is_asked(running: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = three_ports(running)
-    monkeypatch.setenv("GATEHOUSE_METRICS_BIND", f"127.0.0.1:{first}")
-    monkeypatch.setenv("GATEHOUSE_AGENT_METRICS_BIND", f"127.0.0.1:{first + 2}")
     with running.short_folder() as folder:
         server = running.GatehouseServer(folder, extra=["--issuers", "1"])
+        first = three_ports(running, server.port)
+        monkeypatch.setenv("GATEHOUSE_METRICS_BIND", f"127.0.0.1:{first}")
+        monkeypatch.setenv("GATEHOUSE_AGENT_METRICS_BIND", f"127.0.0.1:{first + 2}")
         agent = running.GatehouseAgent(folder)
         with running.stopping(server, agent):
             server.run()

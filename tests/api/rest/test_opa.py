@@ -150,7 +150,6 @@ def opa(binary: Path, folder: Path, service: int, keys: Any) -> Iterator[int]:
     """An OPA that gets its policy from a port; gives its own port."""
     port = free_port()
     polling = {"long_polling_timeout_seconds": 30, "min_delay_seconds": 1, "max_delay_seconds": 1}
-    [key_id] = keys
     config = {
         "services": {"gatehouse": {"url": f"http://127.0.0.1:{service}"}},
         "keys": keys,
@@ -159,7 +158,7 @@ def opa(binary: Path, folder: Path, service: int, keys: Any) -> Iterator[int]:
                 "service": "gatehouse",
                 "resource": "v1/opa/bundle",
                 "polling": polling,
-                "signing": {"keyid": key_id},
+                "signing": {},
             }
         },
         "status": {"console": True},
