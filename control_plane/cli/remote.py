@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+TRACE = "TRACEPARENT"
+"""In the environment: the trace that a command belongs to, as OpenTelemetry's tools pass it to programs."""
 MAX_REST_BYTES = 64 * 1024 * 1024
 """An answer of our own server that is longer is refused rather than read to the end of memory."""
 
@@ -79,8 +81,10 @@ def with_server(
 ) -> Answer:
     """Runs `work` against the admin socket; ends the program with one line if it fails."""
     # Read here: commands that need no server would spend half their start on it.
+    from control_plane.runtime import tracing
     from control_plane.runtime.transport import Channel
 
+    tracing.enter(os.environ.get(TRACE))
     path = data_dir_of(data_dir) / "server.sock"
 
     async def run() -> Answer:
@@ -130,7 +134,11 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def _caller() -> dict[str, str]:
     token = os.environ.get("GATEHOUSE_TOKEN", "").strip()
-    return {"authorization": f"Bearer {token}"} if token else {}
+    trace = os.environ.get(TRACE, "")
+    return {
+        **({"authorization": f"Bearer {token}"} if token else {}),
+        **({"traceparent": trace} if trace.isascii() and trace.isprintable() and trace else {}),
+    }
 
 
 def _request(

@@ -11,6 +11,7 @@ from control_plane.api.rest import authority, explain, ledger, policy, problems,
 from control_plane.api.rest.context import RestContext
 from control_plane.api.rest.gate import REQUEST_ID, request_id_of
 from control_plane.rollout.version import MAX_CONTENT_BYTES
+from control_plane.runtime import tracing
 
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_PUSH_BYTES: Final = MAX_CONTENT_BYTES * 3 // 2  # as JSON, with its escapes
@@ -64,7 +65,9 @@ class _Bounded:
             return
         seen = 0
         limit = MAX_PUSH_BYTES if scope["path"] == PUSH else MAX_BODY_BYTES
-        request_id = request_id_of(Request(scope))
+        request = Request(scope)
+        request_id = request_id_of(request)
+        tracing.enter(request.headers.get(tracing.HEADER))
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":

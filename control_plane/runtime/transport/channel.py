@@ -21,6 +21,7 @@ from control_plane.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from control_plane.runtime import tracing
 from control_plane.runtime.tls import TlsClient, UntrustedServer
 from control_plane.runtime.transport import messages
 from control_plane.runtime.transport.client_connection import ClientCall, ClientConnection
@@ -135,9 +136,10 @@ class Channel:
         try:
             async with nullcontext() if timeout is None else asyncio.timeout(timeout) as bound:
                 connection = await self._connected()
-                call = await connection.open_call(
-                    path, self._authority, messages.write_metadata(metadata), response_type, timeout
-                )
+                headers = messages.write_metadata(metadata)
+                if (trace := tracing.outgoing()) is not None:
+                    headers.append((tracing.HEADER, trace))
+                call = await connection.open_call(path, self._authority, headers, response_type, timeout)
                 try:
                     yield call
                 finally:

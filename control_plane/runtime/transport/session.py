@@ -22,6 +22,7 @@ from control_plane.core.errors import (
     Unimplemented,
     shown,
 )
+from control_plane.runtime import tracing
 from control_plane.runtime.log import Log
 from control_plane.runtime.transport import messages
 from control_plane.runtime.transport.call import Call
@@ -216,6 +217,7 @@ class Session(AbstractHandler):
         try:
             call, method = self._open(headers)
             path = call.method
+            tracing.enter(call.first(tracing.HEADER))
             reply.opened(call)
             if call.deadline is None:
                 await self._run(call, method, stream, reply)
