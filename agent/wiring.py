@@ -51,7 +51,7 @@ from control_plane.runtime.transport import Limits, Server, health, reflection, 
 
 WORKLOAD_SOCKET_MODE = 0o777  # who may have what is decided by attestation, not by the file's mode
 ADMIN_SOCKET_MODE = 0o600
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 1.0  # for calls; streams never end by themselves, and their clients wait for the next agent
 
 _log = log.get_logger(__name__)
 
