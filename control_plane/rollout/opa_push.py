@@ -98,28 +98,34 @@ async def drift_of(target: OpaTarget, wanted: Wanted) -> list[str]:
         if name not in held or held[name].text != text
     ]
     found += [f"module {name} is foreign" for name in _foreign(held, wanted)]
-    for place, value in wanted.values.items():
-        if canonical_json(await target.data(place)) != canonical_json(value):
-            found.append(f"data.{'.'.join(place)} differs")
+    found += [f"data.{'.'.join(one)} differs" for one in wanted.values if await _differs(target, one, wanted)]
     return found
 
 
 async def bring(target: OpaTarget, wanted: Wanted) -> None:
     """Makes it so. Raises as the port; until it succeeds, the sidecar's question is answered with no."""
     sidecar = PREFIX + SIDECAR_FILE
-    await target.put_module(sidecar, DENIES)
+    held = await target.modules()
+    gone: dict[str, str | None] = dict.fromkeys(_foreign(held, wanted))
+    changed = {
+        name: text for name, text in wanted.modules.items() if name not in held or held[name].text != text
+    }
     before = await target.data(PUSHED)
     old = (
         {tuple(map(str, one)) for one in before if isinstance(one, list)}
         if isinstance(before, list)
         else set()
     )
-    for place in sorted(old - set(wanted.values)):
+    dropped = sorted(old - set(wanted.values))
+    values = [place for place in wanted.values if await _differs(target, place, wanted)]
+    if not (gone or changed or dropped) and len(values) == 1:
+        # One value is changed at once, as the quarantine is: nobody need be denied for it.
+        await target.put_data(values[0], wanted.values[values[0]])
+        return
+    await target.put_module(sidecar, DENIES)
+    for place in dropped:
         await target.delete_data(place)
-    held = await target.modules()
-    gone: dict[str, str | None] = dict.fromkeys(_foreign(held, wanted))
-    texts = {name: text for name, text in wanted.modules.items() if name != sidecar}
-    changed = {name: text for name, text in texts.items() if name not in held or held[name].text != text}
+    changed.pop(sidecar, None)
     # A module that another one calls has to be there first, or has to go last: whatever OPA refuses is tried
     # again once something else has succeeded.
     todo: dict[str, str | None] = {**gone, **changed}
@@ -134,8 +140,8 @@ async def bring(target: OpaTarget, wanted: Wanted) -> None:
         if refusal is not None and len(failed) == len(todo):
             raise refusal
         todo = failed
-    for place, value in wanted.values.items():
-        await target.put_data(place, value)
+    for place in values:
+        await target.put_data(place, wanted.values[place])
     await target.put_module(sidecar, wanted.modules[sidecar])
 
 
@@ -194,6 +200,10 @@ class OpaPush:
             document = await asyncio.to_thread(OpaDocument.of, source, quarantine.spiffe_ids)
             self._made = (name, Wanted.of(document))
         return self._made[1]
+
+
+async def _differs(target: OpaTarget, place: Place, wanted: Wanted) -> bool:
+    return canonical_json(await target.data(place)) != canonical_json(wanted.values[place])
 
 
 def _foreign(held: Mapping[str, HeldModule], wanted: Wanted) -> list[str]:
