@@ -49,9 +49,7 @@ def list_records(
 def _what(record: dict[str, Any]) -> str:
     if record.get("kind") == "change":
         return f"{record.get('action')} of {record.get('resource')} by {record.get('by')}"
-    return str(
-        record.get("spiffe_id") or f"authority {record.get('authority_id')}: {record.get('event')}"
-    )
+    return str(record.get("spiffe_id") or f"authority {record.get('authority_id')}: {record.get('event')}")
 
 
 @app.command()
