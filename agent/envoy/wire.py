@@ -5,6 +5,7 @@ asks (`services`). Requests become `Ask`, answers become bytes, JSON becomes ser
 from outside: what can't be read is InvalidInput.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -152,7 +153,8 @@ def received(message: Any) -> Received:
 
 def encode(document: Json) -> bytes:
     """A resource from its JSON, checked against its message; `@type` says which. Raises Bug."""
-    fields = dict(document)
+    # protobuf's reader takes `@type` out of each Any and puts it back behind the rest: into a copy.
+    fields = copy.deepcopy(dict(document))
     kind = _MESSAGES.get(str(fields.pop("@type", "")))
     if kind is None:
         raise Bug("writing a resource for Envoy: its type isn't one that the agent owns")

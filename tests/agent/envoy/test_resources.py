@@ -193,3 +193,13 @@ def test_what_an_envoy_brings_can_not_be_more_than_a_mark(policy: WorkloadPolicy
     book.catalogue.resume(Ask(LISTENER, known=brought))
     book.catalogue.enforce(enforced(policy))
     assert all("." not in one.version for one in book.catalogue.resources(LISTENER).values())
+
+
+def test_encoding_leaves_its_document_as_it_was(policy: WorkloadPolicy) -> None:
+    """Documents share their constant parts, and goldens and digests are made of them."""
+    found = build(situations(policy)["policy"])
+    before = json.dumps(found)
+    for resources in found.values():
+        for document in resources.values():
+            wire.encode(document)
+    assert json.dumps(found) == before
