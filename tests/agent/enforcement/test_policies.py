@@ -217,6 +217,7 @@ def test_what_failed_is_tried_again(author: Any) -> None:
         node.compiler.refuses.clear()
         node.clock.advance(31)
         await until(in_force(policies, 1))
+        assert policies.error == ""
 
     node.live(story)
 
@@ -243,6 +244,7 @@ def test_a_new_server_signs_with_other_keys_and_counts_anew(author: Any, strange
         await until(in_force(policies, 50))
         policies.take(News({**author.keys, **stranger.keys}, stranger.policy(2)), full=False)
         await until(lambda: bool(policies.error))
+        assert policies.current.sequence == 50
         policies.take(News(stranger.keys), full=False)
         await until(in_force(policies, 2))
 
