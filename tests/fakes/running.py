@@ -190,9 +190,10 @@ class GatehouseServer(Process):
         return self
 
     def cli(self, *arguments: str, check: bool = True) -> Any:
-        """The JSON answer of one command."""
+        """The JSON answer of one command. Unless `check`, None from one that failed: it answers nothing."""
         command = [BIN / "gatehouse", *arguments, "--data-dir", self.data, "--output", "json"]
-        return json.loads(run(command, check=check))
+        text = run(command, check=check)
+        return json.loads(text) if text or check else None
 
     def bundle_file(self) -> Path:
         """The trust bundle as a PEM file."""
