@@ -67,16 +67,6 @@ class Rulings:
         }
         self._sources = {spiffe_id: _source(several) for spiffe_id, several in inventory.by_identity.items()}
 
-    @property
-    def unspecialised(self) -> Mapping[str, str]:
-        """The documents that need the evaluator, with the reason: `authz.allow` to `14: with`."""
-        return {
-            f"{package.name}.{name}": finder.reason
-            for package in self._packages
-            for name, finder in (("allow", package.allow), ("deny", package.deny))
-            if finder.reason
-        }
-
     def judge(self, workload: str, request: Mapping[str, Any]) -> Judgement:
         """Judges a request to `namespace/name`: an input document in which `source` has what the connection
         shows (`spiffe_id`, `ip`) and `destination` the port. Never raises; what fails is refused."""

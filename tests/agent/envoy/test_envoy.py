@@ -222,6 +222,7 @@ def test_a_caller_without_an_svid_or_with_old_tls_is_refused(
 ) -> None:
     async def answered(port: int, version: ssl.TLSVersion) -> bool:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # An SVID has no host name, and whom Envoy lets in is what is asked here, not who Envoy is.
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.minimum_version = context.maximum_version = version
         try:
