@@ -1,16 +1,18 @@
 """What the authority package needs from keys and storage, and what it offers to issuance.
 
 Key managers and signers work on keys of this machine: their calls may block for the length of a file write
-or of one signature, never for a network. A remote signer (Vault) will be another `Authority`.
+or of one signature, never for a network. What signs elsewhere (Vault) is another `X509Signer`, whose `sign`
+waits without holding the event loop.
 """
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from control_plane.authority.state import AuthorityState
 from control_plane.core.certificate import Certificate
+from control_plane.core.errors import GatehouseError
 from control_plane.core.jwt_svid import JwtRequest
 from control_plane.core.profile import SigningRequest
 from control_plane.core.svid import JwtSvid, X509Svid
@@ -77,6 +79,20 @@ class KeyManager(Protocol):
         """Clears away what crashes left half made, once it is too old to be in the making (Unix seconds)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One leaf that is about to be signed; a signer makes it (`X509Signer.order`) and nobody changes it.
+
+    `request.serial` is 0 where the signer leaves the number to somebody else; the window is then what is
+    asked for, not what will come. `csr` is DER. `intent` are the bytes whose SHA-256 the ledger holds before
+    anything is signed.
+    """
+
+    request: SigningRequest
+    csr: bytes = field(repr=False)
+    intent: bytes = field(repr=False)
+
+
 class X509Signer(Protocol):
     """What signs X.509-SVIDs at one moment: an immutable snapshot, valid to use after a newer one exists."""
 
@@ -92,12 +108,26 @@ class X509Signer(Protocol):
     def chain(self) -> tuple[bytes, ...]:
         """What is served after the leaf: DER, without the root."""
 
-    def tbs(self, request: SigningRequest) -> bytes:
-        """The exact bytes that `sign` would sign for a request. Raises InvalidInput."""
+    @property
+    def mark(self) -> str:
+        """What sets its signatures apart in the ledger; empty where nothing does."""
 
-    async def sign(self, tbs: Sequence[bytes]) -> list[bytes]:
-        """Signs and gives DER certificates, in order. All or nothing; Unavailable if it can't be done now.
-        The event loop isn't held for more than about a millisecond."""
+    @property
+    def ends_with_issuer(self) -> bool:
+        """Whether a leaf that would outlive the issuer ends with it. Elsewhere such a leaf is refused."""
+
+    def order(self, request: SigningRequest, csr: bytes) -> Order:
+        """What this signer would sign for a request. Raises InvalidInput."""
+
+    async def sign(self, orders: Sequence[Order]) -> list[bytes | GatehouseError]:
+        """Signs: for each order, in order, a DER certificate that nobody has looked at yet, or why there is
+        none. Raises what concerns all of them. The event loop isn't held for more than about a millisecond.
+        """
+
+    def check(self, certificate: bytes, order: Order) -> SigningRequest:
+        """Holds a certificate of `sign` against its order; gives the request as it was really certified.
+
+        Raises Bug or PeerMisbehaved, by whose fault it is, with the first difference."""
 
 
 class JwtSigner(Protocol):

@@ -11,6 +11,7 @@ from cryptography import x509
 
 from control_plane.core.bundle import subject_key_id
 from control_plane.core.errors import InvalidInput
+from control_plane.core.profile import SigningRequest
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.core.verify_x509 import Purpose, VerifiedX509, spiffe_id_of, validate_x509, verify_x509
 
@@ -39,6 +40,14 @@ class X509Svid:
     not_before: int
     not_after: int
     authority_id: str
+
+    @classmethod
+    def issued(cls, request: SigningRequest, chain: tuple[bytes, ...], authority_id: str) -> "X509Svid":
+        """What a request has become; `chain` was held against it by whoever calls."""
+        window = request.window
+        return cls(
+            request.spiffe_id, chain, request.serial, window.not_before, window.not_after, authority_id
+        )
 
     @classmethod
     def from_chain(cls, chain: Sequence[bytes]) -> "X509Svid":

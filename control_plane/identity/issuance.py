@@ -1,7 +1,7 @@
 """Issuing SVIDs: check, intend, sign, check again, record, answer. In this order, whatever happens.
 
-For each X.509-SVID: the CSR is checked, the validity is drawn, the intent (hash of the bytes to be signed)
-becomes durable, the authority signs, the finished certificate is held against the profile, its record
+For each X.509-SVID: the CSR is checked, the validity is drawn, the intent (hash of what is to be signed)
+becomes durable, the authority signs, the finished certificate is held against what was asked for, its record
 becomes durable, and only then it is given out. A crash at any point leaves at most an intent without a
 certificate, or a record of a certificate that nobody got; never a certificate without a record. Tokens have
 a record, no intent: what isn't recorded hasn't left either.
@@ -16,12 +16,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from control_plane.authority.ports import Authority, X509Signer
+from control_plane.authority.ports import Authority, Order, X509Signer
 from control_plane.core.csr import check_csr
-from control_plane.core.errors import Bug, FailedPrecondition, GatehouseError, InvalidInput, shown
-from control_plane.core.jwk import load_public_key, spki_of
+from control_plane.core.errors import (
+    Bug,
+    FailedPrecondition,
+    GatehouseError,
+    InvalidInput,
+    PeerMisbehaved,
+    shown,
+)
 from control_plane.core.jwt_svid import JwtRequest
-from control_plane.core.leaf_check import check_leaf, check_signature
 from control_plane.core.lifetime import (
     DEFAULT_JWT_TTL_SECONDS,
     DEFAULT_LEAF_TTL_SECONDS,
@@ -39,7 +44,6 @@ from control_plane.runtime.log import get_logger
 CHECKS_PER_TURN: Final = 10  # CSR checks of 80 µs each: about a millisecond of the event loop
 LOOKS_PER_TURN: Final = 60  # at finished leaves, of 15 µs each
 MAX_BATCH: Final = 1000
-SIGNATURE_SAMPLE: Final = 256  # every so manieth signature is verified, to notice a broken key or memory
 
 _log = get_logger("issuance")
 
@@ -106,16 +110,16 @@ class Issuer:
         _check_batch(len(items))
         signer = self._authority.active().x509
         now = self._clock.unix()
-        prepared: list[_Leaf | GatehouseError] = []
+        prepared: list[Order | GatehouseError] = []
         for count, item in enumerate(items, 1):
             try:
                 spki = check_csr(item.csr).spki
-                prepared.append(self._leaf(item, spki, signer, now))
+                prepared.append(self._order(item, spki, signer, now))
             except GatehouseError as error:
                 prepared.append(error)
             if count % CHECKS_PER_TURN == 0 and count < len(items):
                 await asyncio.sleep(0)
-        return await self._sign(prepared, signer, now)
+        return await self._sign(items, prepared, signer, now)
 
     async def mint_x509(
         self, csr: bytes, *, ttl_seconds: int = 0, requested_by: SpiffeId | None = None
@@ -136,16 +140,12 @@ class Issuer:
         )
         return await self._issue_one(item, request.spki)
 
-    async def issue_for_key(
-        self, spiffe_id: SpiffeId, spki: bytes, *, ttl_seconds: int = 0, dns_names: tuple[str, ...] = ()
+    async def issue_own(
+        self, spiffe_id: SpiffeId, csr: bytes, *, ttl_seconds: int = 0, dns_names: tuple[str, ...] = ()
     ) -> X509Svid:
-        """Issues for a key that this process made itself (its own SVID): there is no CSR to prove anything.
-
-        `spki` is SubjectPublicKeyInfo, DER. Raises as `mint_x509`.
-        """
-        canonical = spki_of(load_public_key(spki))
-        item = X509Issue(spiffe_id=spiffe_id, csr=b"", ttl_seconds=ttl_seconds, dns_names=dns_names)
-        return await self._issue_one(item, canonical)
+        """Issues for a key that this process made itself (its own SVID). Raises as `mint_x509`."""
+        item = X509Issue(spiffe_id=spiffe_id, csr=csr, ttl_seconds=ttl_seconds, dns_names=dns_names)
+        return await self._issue_one(item, check_csr(csr).spki)
 
     async def issue_jwt(self, items: Sequence[JwtIssue]) -> list[JwtSvid | GatehouseError]:
         """Issues a batch of tokens; answers and raises as `issue_x509`."""
@@ -174,12 +174,12 @@ class Issuer:
     async def _issue_one(self, item: X509Issue, spki: bytes) -> X509Svid:
         signer = self._authority.active().x509
         now = self._clock.unix()
-        (outcome,) = await self._sign([self._leaf(item, spki, signer, now)], signer, now)
+        (outcome,) = await self._sign([item], [self._order(item, spki, signer, now)], signer, now)
         if isinstance(outcome, GatehouseError):
             raise outcome
         return outcome
 
-    def _leaf(self, item: X509Issue, spki: bytes, signer: X509Signer, now: int) -> "_Leaf":
+    def _order(self, item: X509Issue, spki: bytes, signer: X509Signer, now: int) -> Order:
         spiffe_id = item.spiffe_id
         self._check_member(spiffe_id)
         ttl = item.ttl_seconds or self._settings.default_x509_ttl_seconds
@@ -189,10 +189,11 @@ class Issuer:
                 "fit into the life of a CA",
                 hint="shorten the entry's TTL, or lengthen the life of the CAs",
             )
-        serial = new_serial(self._random_bytes)
-        window = leaf_window(spiffe_id, serial, now, ttl, issuer_not_after=signer.issuer.not_after)
-        request = SigningRequest(spiffe_id, spki, serial, window, item.dns_names)
-        return _Leaf(item, request, signer.tbs(request))
+        serial, end = new_serial(self._random_bytes), signer.issuer.not_after
+        if signer.ends_with_issuer:
+            ttl = min(ttl, end - now)
+        window = leaf_window(spiffe_id, serial, now, ttl, issuer_not_after=end)
+        return signer.order(SigningRequest(spiffe_id, spki, serial, window, item.dns_names), item.csr)
 
     def _token(self, item: JwtIssue, now: int, not_after: int) -> JwtRequest:
         self._check_member(item.spiffe_id)
@@ -213,27 +214,34 @@ class Issuer:
             )
 
     async def _sign(
-        self, prepared: "Sequence[_Leaf | GatehouseError]", signer: X509Signer, now: int
+        self,
+        items: Sequence[X509Issue],
+        prepared: Sequence[Order | GatehouseError],
+        signer: X509Signer,
+        now: int,
     ) -> list[X509Svid | GatehouseError]:
-        leaves = [one for one in prepared if isinstance(one, _Leaf)]
-        await self._journal.append([leaf.intent(signer.authority_id, now) for leaf in leaves])
+        orders = [one for one in prepared if isinstance(one, Order)]
+        await self._journal.append([_intent(order, signer.authority_id, now) for order in orders])
         # A crash here leaves intents: what is about to be signed is known, and nobody has it.
-        signed = iter(await signer.sign([leaf.tbs for leaf in leaves]))
+        signed = iter(await signer.sign(orders))
         results: list[X509Svid | GatehouseError] = []
         records: list[Record] = []
-        for count, one in enumerate(prepared, 1):
-            if isinstance(one, GatehouseError):
-                results.append(one)
+        for count, (item, order) in enumerate(zip(items, prepared, strict=True), 1):
+            if isinstance(order, GatehouseError):
+                results.append(order)
                 continue
             certificate = next(signed)
+            if isinstance(certificate, GatehouseError):
+                results.append(certificate)
+                continue
             try:
-                _check(certificate, one.request, signer)
-            except Bug as error:
-                _log.error("certificate_withheld", spiffe_id=str(one.request.spiffe_id), error=str(error))
+                request = signer.check(certificate, order)
+            except (Bug, PeerMisbehaved) as error:
+                _log.error("certificate_withheld", spiffe_id=str(item.spiffe_id), error=str(error))
                 results.append(error)
                 continue
-            results.append(one.svid(certificate, signer))
-            records.append(one.record(certificate, signer.authority_id, now))
+            results.append(X509Svid.issued(request, (certificate, *signer.chain), signer.authority_id))
+            records.append(_record(item, request, certificate, signer, now))
             if count % LOOKS_PER_TURN == 0:
                 await asyncio.sleep(0)
         # A crash here leaves signed certificates in this process's memory, which are gone with it.
@@ -241,44 +249,25 @@ class Issuer:
         return results
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
-    item: X509Issue
-    request: SigningRequest
-    tbs: bytes
-
-    def intent(self, authority_id: str, now: int) -> X509Intent:
-        digest = hashlib.sha256(self.tbs).digest()
-        return X509Intent(now, self.request.spiffe_id, self.request.serial, digest, authority_id)
-
-    def record(self, certificate: bytes, authority_id: str, now: int) -> X509Record:
-        return X509Record(
-            at=now,
-            spiffe_id=self.request.spiffe_id,
-            serial=self.request.serial,
-            not_after=self.request.window.not_after,
-            authority_id=authority_id,
-            entry_id=self.item.entry_id,
-            requested_by=str(self.item.requested_by or ""),
-            mark="",
-            certificate=certificate,
-        )
-
-    def svid(self, certificate: bytes, signer: X509Signer) -> X509Svid:
-        return X509Svid(
-            self.request.spiffe_id,
-            (certificate, *signer.chain),
-            self.request.serial,
-            self.request.window.not_before,
-            self.request.window.not_after,
-            signer.authority_id,
-        )
+def _intent(order: Order, authority_id: str, now: int) -> X509Intent:
+    digest = hashlib.sha256(order.intent).digest()
+    return X509Intent(now, order.request.spiffe_id, order.request.serial, digest, authority_id)
 
 
-def _check(certificate: bytes, request: SigningRequest, signer: X509Signer) -> None:
-    check_leaf(certificate, request, signer.issuer)
-    if request.serial % SIGNATURE_SAMPLE == 0:
-        check_signature(certificate, signer.issuer)
+def _record(
+    item: X509Issue, request: SigningRequest, certificate: bytes, signer: X509Signer, now: int
+) -> X509Record:
+    return X509Record(
+        at=now,
+        spiffe_id=request.spiffe_id,
+        serial=request.serial,
+        not_after=request.window.not_after,
+        authority_id=signer.authority_id,
+        entry_id=item.entry_id,
+        requested_by=str(item.requested_by or ""),
+        mark=signer.mark,
+        certificate=certificate,
+    )
 
 
 def _check_batch(count: int) -> None:

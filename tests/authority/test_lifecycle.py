@@ -340,8 +340,9 @@ def test_a_snapshot_signs_on_after_a_newer_one_exists() -> None:
         await world.lifecycle.activate(Kind.X509, prepared.authority_id)
         serial = new_serial(os.urandom)
         window = leaf_window(ID, serial, world.clock.unix(), 3600, issuer_not_after=snapshot.issuer.not_after)
-        tbs = snapshot.tbs(SigningRequest(ID, SPKI, serial, window))
-        (certificate,) = await snapshot.sign([tbs])
+        order = snapshot.order(SigningRequest(ID, SPKI, serial, window), b"")
+        (certificate,) = await snapshot.sign([order])
+        assert isinstance(certificate, bytes) and snapshot.check(certificate, order) == order.request
         assert verify_x509([certificate, *snapshot.chain], world.bundle, world.clock.unix()) == ID
 
     run(test)

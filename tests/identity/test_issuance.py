@@ -19,11 +19,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from control_plane.authority import embedded
 from control_plane.authority.embedded import EmbeddedAuthority
 from control_plane.authority.keys import MemoryKeyManager
 from control_plane.authority.lifecycle import AuthorityLifecycle
 from control_plane.authority.make import Maker
 from control_plane.authority.memory_store import MemoryAuthorityStore
+from control_plane.authority.ports import Order
 from control_plane.authority.schedule import Lifetimes
 from control_plane.authority.state import bundle_of
 from control_plane.core.bundle import Bundle
@@ -35,7 +37,6 @@ from control_plane.core.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from control_plane.core.jwk import spki_of
 from control_plane.core.jwt_svid import parse_and_verify
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.core.svid import JwtSvid, X509Svid, validate_x509
@@ -226,9 +227,11 @@ def test_minting_takes_the_names_from_the_request(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-def test_a_key_of_our_own_needs_no_request(tmp_path: Path) -> None:
+def test_a_key_of_our_own_is_issued_for_the_name_that_we_give(tmp_path: Path) -> None:
     async def test(made: World) -> None:
-        svid = await made.issuer.issue_for_key(ID, spki_of(P256.public_key()), dns_names=("localhost",))
+        svid = await made.issuer.issue_own(
+            ID, csr(uri="spiffe://example.org/another"), dns_names=("localhost",)
+        )
         assert validate_x509(svid.chain, made.bundle, made.clock.unix()).spiffe_id == ID
         assert svid.chain[0] in made.recorded()
 
@@ -315,12 +318,14 @@ class WatchedAuthority:
             authority_id = active.x509.authority_id
             issuer = active.x509.issuer
             chain = active.x509.chain
-            tbs = staticmethod(active.x509.tbs)
+            mark, ends_with_issuer = "", False
+            order = staticmethod(active.x509.order)
+            check = staticmethod(active.x509.check)
 
-            async def sign(self, tbs: Sequence[bytes]) -> list[bytes]:
+            async def sign(self, orders: Sequence[Order]) -> list[bytes]:
                 watched.steps.append("sign")
                 watched.check("before sign")
-                certificates: list[bytes] = await active.x509.sign(tbs)
+                certificates: list[bytes] = await active.x509.sign(orders)
                 watched.check("after sign")
                 return certificates
 
@@ -364,8 +369,8 @@ def test_a_certificate_that_is_not_what_was_asked_for_is_withheld(tmp_path: Path
                 active = super().active()
                 real = active.x509.sign
 
-                async def sign(tbs: Sequence[bytes]) -> list[bytes]:
-                    certificates: list[bytes] = await real(tbs)
+                async def sign(orders: Sequence[Order]) -> list[bytes]:
+                    certificates: list[bytes] = await real(orders)
                     return [other.chain[0], *certificates[1:]]
 
                 active.x509.sign = sign
@@ -383,7 +388,7 @@ def test_a_certificate_that_is_not_what_was_asked_for_is_withheld(tmp_path: Path
 
 
 def test_a_wrong_signature_is_noticed_in_the_sample(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(issuance, "SIGNATURE_SAMPLE", 1)
+    monkeypatch.setattr(embedded, "SIGNATURE_SAMPLE", 1)
 
     async def test(made: World) -> None:
         class Broken(WatchedAuthority):
@@ -391,8 +396,8 @@ def test_a_wrong_signature_is_noticed_in_the_sample(tmp_path: Path, monkeypatch:
                 active = super().active()
                 real = active.x509.sign
 
-                async def sign(tbs: Sequence[bytes]) -> list[bytes]:
-                    certificates: list[bytes] = await real(tbs)
+                async def sign(orders: Sequence[Order]) -> list[bytes]:
+                    certificates: list[bytes] = await real(orders)
                     return [one[:-1] + bytes((one[-1] ^ 1,)) for one in certificates]
 
                 active.x509.sign = sign
