@@ -38,12 +38,17 @@ class VaultHealth(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LeafOrder:
-    """One leaf that Vault is asked for: the CSR (DER), and what its certificate has to say."""
+    """One leaf that Vault is asked for: the CSR (DER), and what its certificate has to say.
+
+    `issuer_id` names the issuer that has to sign, whatever the mount's default has become meanwhile; empty
+    where the server has no names for issuers.
+    """
 
     csr: bytes = field(repr=False)
     spiffe_id: SpiffeId
     dns_names: tuple[str, ...]
     ttl_seconds: int
+    issuer_id: str = ""
 
 
 class VaultPki(Protocol):
@@ -60,10 +65,18 @@ class VaultPki(Protocol):
         """The issuer that signs now: the configured one, else the mount's default."""
 
     async def sign_intermediate(
-        self, csr: bytes, *, common_name: str, ttl_seconds: int, uri_host: str, backdate_seconds: int
+        self,
+        csr: bytes,
+        *,
+        common_name: str,
+        ttl_seconds: int,
+        uri_host: str,
+        backdate_seconds: int,
+        issuer_id: str = "",
     ) -> tuple[bytes, ...]:
-        """Has a CA below the issuer signed, with path length 0; `uri_host` is the only host that URIs below
-        it may have, empty for no constraint. The certificate first, then its issuers as they came."""
+        """Has a CA below the issuer of that ID signed, with path length 0; `uri_host` is the only host that
+        URIs below it may have, empty for no constraint. The certificate first, then its issuers as they came.
+        """
 
     async def sign_leaf(self, order: LeafOrder) -> tuple[bytes, ...]:
         """Has one leaf signed under the role: the leaf first, then its issuers as they came."""
