@@ -52,7 +52,6 @@ class Rulings:
     ) -> None:
         """Raises RefusedError where the policy calls what is not implemented."""
         known = from_python({**(data or {}), "inventory": inventory_document(inventory)})
-        self._inventory = inventory
         self._packages = tuple(
             _Package(
                 path[-1],
@@ -66,6 +65,15 @@ class Rulings:
             workload.key: _destinations_by_port(workload) for workload in inventory.workloads
         }
         self._sources = {spiffe_id: _source(several) for spiffe_id, several in inventory.by_identity.items()}
+        self._names = {
+            spiffe_id: several[0].key
+            for spiffe_id, several in inventory.by_identity.items()
+            if len(several) == 1
+        }
+
+    def workload_of(self, spiffe_id: str) -> str | None:
+        """The `namespace/name` that has this identity; None if nobody has it, or several have."""
+        return self._names.get(spiffe_id)
 
     def judge(self, workload: str, request: Mapping[str, Any]) -> Judgement:
         """Judges a request to `namespace/name`: an input document in which `source` has what the connection

@@ -5,7 +5,8 @@
 What fails on this way changes nothing: the policy before stays in force, and `error` says what came and why
 it wasn't taken. Only quarantine counts at once, as it needs no compiling. Without any policy everything is
 denied. The state of the life before is verified and compiled again at the start, so that enforcement goes on
-while the server is away.
+while the server is away. It judges as soon as it is verified: it was proved before it was kept, and Envoys
+that run ask already.
 """
 
 import asyncio
@@ -75,6 +76,7 @@ class Policies:
         self._bundle: PolicyBundle | None = None
         self._compiled_for: frozenset[SpiffeId] = frozenset()
         self._judge: Judge | None = None
+        self._judges = 0  # the version that the judge knows
         self._current = Enforcement()
         self._published = asyncio.Event()
         self._arrived = asyncio.Event()
@@ -103,18 +105,26 @@ class Policies:
 
     def decide(self, destination: SpiffeId, request: Json) -> Ruling:
         """See `Decisions`."""
-        version = self._current.version
         source = request.get("source")
         caller = source.get("spiffe_id") if isinstance(source, Mapping) else None
         for spiffe_id in self._current.quarantined:
             if str(spiffe_id) in (str(destination), caller):
-                return Ruling(False, f"{spiffe_id} is quarantined", version=version)
-        policy = self._current.workloads.get(destination)
-        if policy is None or self._judge is None:
-            return Ruling(False, f"no policy is in force for {destination}", version=version)
-        judgement = self._judge.judge(policy.workload, request)
+                return Ruling(False, f"{spiffe_id} is quarantined", version=self._judges)
+        workload = self._workload_of(destination)
+        if workload is None or self._judge is None:
+            reason = f"no policy is in force for {destination}"
+            return Ruling(False, reason, version=self._judges, certain=self._current.settled)
+        judgement = self._judge.judge(workload, request)
         lines = (str(judgement.origin),) if judgement.origin is not None else ()
-        return Ruling(judgement.allowed, judgement.reason, lines, version)
+        return Ruling(judgement.allowed, judgement.reason, lines, self._judges)
+
+    def _workload_of(self, destination: SpiffeId) -> str | None:
+        policy = self._current.workloads.get(destination)
+        if policy is not None:
+            return policy.workload
+        if self._current.settled or self._judge is None:
+            return None
+        return self._judge.workload_of(str(destination))
 
     # ------------------------------------------------------------------ what comes in
 
@@ -171,7 +181,8 @@ class Policies:
 
     async def _enforce(self) -> None:
         """Brings what came into force. Raises what stands in the way; nothing has changed then."""
-        signed = self._restored or self._candidate or self._held.policy
+        restored = self._restored
+        signed = restored or self._candidate or self._held.policy
         if signed is None:
             return
         # Should what was restored fail, what came since is next; it is wanted again with the next push.
@@ -184,7 +195,7 @@ class Policies:
         self._check_sequence(bundle)
         identities = frozenset(self._identities())
         if bundle != self._bundle or identities != self._compiled_for:
-            workloads, judge = await self._prepared(bundle, identities)
+            workloads, judge = await self._prepared(bundle, identities, at_once=signed is restored)
             _log.info(
                 "policy_in_force",
                 version=bundle.version,
@@ -203,14 +214,15 @@ class Policies:
         self._bundle, self._compiled_for, self.error = bundle, identities, ""
 
     async def _prepared(
-        self, bundle: PolicyBundle, identities: Set[SpiffeId]
+        self, bundle: PolicyBundle, identities: Set[SpiffeId], *, at_once: bool
     ) -> tuple[Mapping[SpiffeId, WorkloadPolicy], Judge | None]:
         """What is to be published. Compiler and judge are made side by side where a judge was needed before;
-        a node without workloads of the policy never pays for one."""
-        if self._judge is None:
+        a node without workloads of the policy doesn't keep one. `at_once`: this policy was in force before,
+        so the judge needn't wait for the compiler."""
+        if self._judge is None and not at_once:
             workloads = await self._compile(bundle, identities)
             return workloads, await asyncio.to_thread(self._judge_of, bundle) if workloads else None
-        judging = asyncio.ensure_future(asyncio.to_thread(self._judge_of, bundle))
+        judging = asyncio.ensure_future(self._made_judge(bundle, at_once=at_once))
         try:
             workloads = await self._compile(bundle, identities)
         except GatehouseError:
@@ -218,6 +230,12 @@ class Policies:
             raise
         judge = await judging
         return workloads, judge if workloads else None
+
+    async def _made_judge(self, bundle: PolicyBundle, *, at_once: bool) -> Judge:
+        judge = await asyncio.to_thread(self._judge_of, bundle)
+        if at_once and self._judge is None:
+            self._judge, self._judges = judge, bundle.version
+        return judge
 
     def _check_sequence(self, bundle: PolicyBundle) -> None:
         """An assignment that is older than the one in force is a replay, unless the server is a new one: it
@@ -236,7 +254,9 @@ class Policies:
         enforcement = replace(enforcement, quarantined=self._held.quarantine.spiffe_ids)
         if enforcement == self._current:
             return
-        self._current, self._judge = enforcement, judge
+        self._current = enforcement
+        if judge is not self._judge:
+            self._judge, self._judges = judge, enforcement.version
         published, self._published = self._published, asyncio.Event()
         published.set()
 

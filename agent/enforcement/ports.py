@@ -52,12 +52,16 @@ class Enforcement:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """One decision, with why: `reason` is a sentence, `lines` the Rego lines that decided."""
+    """One decision, with why: `reason` is a sentence, `lines` the Rego lines that decided.
+
+    Without `certain` nothing was decided: the agent has just started and will know in a moment. It denies.
+    """
 
     allowed: bool
     reason: str
     lines: tuple[str, ...] = ()
     version: int = 0
+    certain: bool = True
 
 
 class EnforcementSource(Protocol):
@@ -88,4 +92,8 @@ class Judge(Protocol):
 
     def judge(self, workload: str, request: Mapping[str, Any]) -> Any:
         """`allowed`, `reason` and `origin` (a Rego line or None); see `policies.rulings.Rulings.judge`."""
+        ...
+
+    def workload_of(self, spiffe_id: str) -> str | None:
+        """The only workload of an identity; None if there is none, or more than one."""
         ...

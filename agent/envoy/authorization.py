@@ -20,7 +20,7 @@ from agent.enforcement.ports import Decisions, Ruling
 from agent.envoy.request_input import input_document
 from agent.identities import Identities
 from agent.refusals import Refusals
-from control_plane.core.errors import Code, InvalidInput, shown
+from control_plane.core.errors import Code, InvalidInput, Unavailable, shown
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.runtime.transport import Call
 
@@ -45,13 +45,16 @@ class Authorization:
 
     async def check(self, call: Call, request: Any) -> bytes:
         """Decides one request. Raises InvalidInput for what isn't a request of Envoy's, PermissionDenied for
-        a caller that isn't the workload's Envoy: both deny."""
+        a caller that isn't the workload's Envoy: both deny. Raises Unavailable while the agent doesn't know
+        what is enforced: Envoy asks again."""
         attributes = _attributes(request.SerializeToString())
         destination = SpiffeId.parse(attributes.destination.principal)
         session = await self._session(call)
         if not self._entitled(session, destination):
             raise self._refusals.not_entitled(destination)
         ruling = self._decisions.decide(destination, _document(attributes))
+        if not ruling.certain:
+            raise Unavailable(f"{ruling.reason} yet: the agent has just started", retry_after_seconds=1)
         return _answer(ruling)
 
     async def _session(self, call: Call) -> Session:

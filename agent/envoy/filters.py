@@ -45,7 +45,7 @@ from control_plane.core.spiffe_id import SpiffeId
 
 FIRST_ANSWER: Final = "5s"  # how long a new listener waits for its filters before it opens, denying
 
-ANSWER_SECONDS: Final = "2s"  # how long Envoy waits for the agent's judgement before it denies
+ANSWER_SECONDS: Final = "15s"  # how long Envoy waits for a judgement, a restart included, before it denies
 
 _KINDS: Final = {TOKENS: JWT_AUTHN, DENY: HTTP_RBAC, SEGMENTATION: HTTP_RBAC, ALLOW: HTTP_RBAC}
 _TCP_KINDS: Final = dict.fromkeys((DENY, SEGMENTATION, ALLOW), NETWORK_RBAC)
@@ -91,9 +91,21 @@ def tcp_chain(policy: WorkloadPolicy | None, own: SpiffeId, quarantined: frozens
 
 
 _ASK_THE_AGENT: Final[Json] = {
+# To judge changes nothing, so Envoy may ask again: an agent that restarts costs requests time, no answer.
+# What bounds it is the time, not the number.
+_UNTIL_IT_IS_BACK: Final[Json] = {
+    "retry_on": "connect-failure,refused-stream,reset,unavailable",
+    "num_retries": 1000,
+    "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.25s"},
+}
+
     "@type": EXT_AUTHZ,
     "transport_api_version": "V3",
-    "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_CLUSTER}, "timeout": ANSWER_SECONDS},
+    "grpc_service": {
+        "envoy_grpc": {"cluster_name": AGENT_CLUSTER},
+        "timeout": ANSWER_SECONDS,
+        "retry_policy": _UNTIL_IT_IS_BACK,
+    },
     "failure_mode_allow": False,
     "status_on_error": {"code": "ServiceUnavailable"},
     "include_tls_session": True,

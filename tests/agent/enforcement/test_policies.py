@@ -36,6 +36,9 @@ class Judge:
     def judge(self, workload: str, request: object) -> Judged:
         return Judged(True, f"{workload} by version {self.version}", "a.rego:3")
 
+    def workload_of(self, spiffe_id: str) -> str | None:
+        return spiffe_id.rpartition("/")[2] if spiffe_id == str(WEB) else None
+
 
 @dataclass
 class Disk:
@@ -64,14 +67,17 @@ class Disk:
 
 
 class Compiler:
-    """Compiles at once, unless a version is refused; records what it was asked for."""
+    """Compiles at once, unless a version is refused or the test holds it; records what it was asked for."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, frozenset[SpiffeId]]] = []
         self.refuses: set[int] = set()
+        self.free = asyncio.Event()
+        self.free.set()
 
     async def __call__(self, bundle: PolicyBundle, identities: Set[SpiffeId]) -> dict[SpiffeId, Any]:
         self.asked.append((bundle.version, frozenset(identities)))
+        await self.free.wait()
         await asyncio.sleep(0)
         if bundle.version in self.refuses:
             raise FailedPrecondition(f"compiling policy version {bundle.version}: refused")
@@ -339,6 +345,38 @@ def author_policy_of(node: Node) -> Any:
 
     node.live(story)
     return policies[0]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_was_in_force_judges_before_it_is_compiled_again(author: Any, refused: bool) -> None:
+    """Envoys that run ask the agent at once after its restart. Nothing is decided before the policy is
+    verified, and what was in force goes on judging should the compiler of this life refuse it."""
+    node = Node()
+
+    async def story(policies: Policies) -> None:
+        policies.take(News(author.keys, author.policy(5, version=3)), full=True)
+        await until(lambda: policies.current.version == 3)
+        assert policies.decide(WEB, REQUEST).certain
+
+    node.live(story)
+    node.compiler = Compiler()
+    if refused:
+        node.compiler.refuses.add(3)
+    node.compiler.free.clear()
+
+    async def restarted(policies: Policies) -> None:
+        first = policies.decide(WEB, REQUEST)
+        assert (first.allowed, first.certain) == (False, False)
+        await until(lambda: policies.decide(WEB, REQUEST).allowed)
+        assert policies.decide(WEB, REQUEST).version == 3
+        assert not policies.current.settled and not policies.current.workloads
+        assert not policies.decide(DATABASE, REQUEST).allowed
+        node.compiler.free.set()
+        await until(lambda: bool(policies.error) is refused and policies.current.settled is not refused)
+        assert policies.decide(WEB, REQUEST).allowed
+        assert policies.decide(DATABASE, REQUEST).certain is not refused
+
+    node.live(restarted)
 
 
 def test_an_unreadable_file_is_set_aside_and_said() -> None:

@@ -276,7 +276,7 @@ class Lab:
             f"GET {path} HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n{headers}\r\n".encode("latin-1")
         )
         try:
-            answer = (await asyncio.wait_for(reader.read(), 10)).decode()
+            answer = (await asyncio.wait_for(reader.read(), 30)).decode()
         finally:
             writer.close()
         return int(answer.split()[1]), answer.partition("\r\n\r\n")[2]

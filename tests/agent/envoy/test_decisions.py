@@ -118,7 +118,14 @@ def test_the_agent_judges_what_envoy_can_not_say(
             await it.run.until(
                 lambda: '["authz.rego:12"]' in (it.folder / "access.log").read_text(), "logged"
             )
-            # The agent goes away: nothing is allowed any more, and it comes back.
+            # While the agent doesn't know yet what is enforced, Envoy asks again.
+            it.enforcement.judge = lambda *_: Ruling(False, "too early", certain=False)
+            waiting = asyncio.create_task(it.request("/v1/a", role))
+            await asyncio.sleep(1)
+            assert not waiting.done()
+            it.enforcement.judge = judge
+            assert (await waiting)[0] == 200
+            # The agent is away for longer than Envoy waits for it: nothing is allowed.
             await it.close()
             assert (await it.request("/v1/a", role))[0] == 503
             await it.serve()
