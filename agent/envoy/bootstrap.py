@@ -22,8 +22,8 @@ from agent.envoy.names import (
 )
 
 CONNECTIONS: Final = 20_000  # of callers; more are refused, so that memory stays bounded
-DRAIN_SECONDS: Final = 1
 WAITING: Final = 10_000  # questions to the agent at one moment; what goes beyond is denied
+DRAIN_SECONDS: Final = 1
 FLAGS: Final = (
     "--drain-time-s",
     str(DRAIN_SECONDS),
@@ -79,12 +79,12 @@ def _agent(socket: Path) -> Json:
         "name": AGENT_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options
         # Requests that wait for the agent to come back; by default, the fourth would be denied at once.
         "circuit_breakers": {
             "thresholds": [{"max_pending_requests": WAITING, "max_requests": WAITING, "max_retries": WAITING}]
         },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options
         },
         "load_assignment": {
             "cluster_name": AGENT_CLUSTER,

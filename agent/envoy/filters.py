@@ -90,7 +90,6 @@ def tcp_chain(policy: WorkloadPolicy | None, own: SpiffeId, quarantined: frozens
     ]
 
 
-_ASK_THE_AGENT: Final[Json] = {
 # To judge changes nothing, so Envoy may ask again: an agent that restarts costs requests time, no answer.
 # What bounds it is the time, not the number.
 _UNTIL_IT_IS_BACK: Final[Json] = {
@@ -99,6 +98,7 @@ _UNTIL_IT_IS_BACK: Final[Json] = {
     "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.25s"},
 }
 
+_ASK_THE_AGENT: Final[Json] = {
     "@type": EXT_AUTHZ,
     "transport_api_version": "V3",
     "grpc_service": {
