@@ -45,9 +45,9 @@ class Listener:
         return self._session.selectors
 
     @property
-    def pid(self) -> int:
-        """The process that listens."""
-        return self._session.process.pid
+    def session(self) -> Session:
+        """The connection, and the process, that listens."""
+        return self._session
 
     def wake(self) -> None:
         """There is news."""

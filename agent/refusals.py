@@ -4,12 +4,13 @@ After a start from the cache the agent knows the entries of its last life. One t
 moment before a crash in which the cache wasn't written yet, reaches it with the first word of the server. To
 refuse until then would be a claim that nobody made: such a workload is asked to come again.
 
-Doesn't say why nobody matched: `explain` does, and not to whoever asks.
+Doesn't say why nobody matched: the log and `explain` do, and not to whoever asks.
 """
 
 from collections.abc import Callable
 from typing import Final
 
+from agent.attest.sessions import Session
 from control_plane.core.errors import GatehouseError, PermissionDenied, Unavailable
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
@@ -29,17 +30,24 @@ class Refusals:
         self._unheard = unheard
         self._quiet_until: dict[int, float] = {}
 
-    def no_identity(self, pid: int) -> GatehouseError:
+    def no_identity(self, session: Session) -> GatehouseError:
         """The error for a process that no entry matches (W-12; E-07 while that isn't certain)."""
         if (error := self._uncertain()) is not None:
             return error
+        pid = session.process.pid
         now = self._clock.monotonic()
         if now >= self._quiet_until.get(pid, 0.0):
             # Clients ask again and again; the log hears of each process once a minute.
             if len(self._quiet_until) >= MAX_LOGGED:
                 self._quiet_until.clear()
             self._quiet_until[pid] = now + LOG_SECONDS
-            _log.info("no_identity_issued", pid=pid, ask=f"gatehouse-agent explain --pid {pid}")
+            _log.info(
+                "no_identity_issued",
+                pid=pid,
+                selectors=sorted(map(str, session.selectors)),
+                problems=session.attestation.problems if session.attestation is not None else (),
+                ask=f"gatehouse-agent explain --pid {pid}",
+            )
         return PermissionDenied(
             "no identity issued", hint=f"on this node, ask: gatehouse-agent explain --pid {pid}"
         )

@@ -185,13 +185,13 @@ class WorkloadApi:
     def _entitled(self, session: Session) -> tuple[Entry, ...]:
         entries = self._identities.match(session.selectors)
         if not entries:
-            raise self._refusals.no_identity(session.process.pid)
+            raise self._refusals.no_identity(session)
         return entries
 
     def _view(self, listener: Listener) -> View:
         view = self._identities.view(listener.selectors, self._clock.unix())
         if not view.entries:
-            raise self._refusals.no_identity(listener.pid)
+            raise self._refusals.no_identity(listener.session)
         return view
 
 

@@ -87,14 +87,19 @@ class AggregatedDiscovery:
         self.check(listener, service)
         catalogue = Catalogue(service, self._encoder, self._extras, self._new_mark, delta=delta)
         self._fleet.join(listener, catalogue)
-        _log.info("envoy_connected", pid=listener.pid, service=service.name, spiffe_id=str(service.spiffe_id))
+        _log.info(
+            "envoy_connected",
+            pid=listener.session.process.pid,
+            service=service.name,
+            spiffe_id=str(service.spiffe_id),
+        )
         return catalogue
 
     def check(self, listener: Listener, service: ServiceDescription) -> None:
         """Raises PermissionDenied, Unavailable if the process isn't entitled to the service's identity."""
         entries = self._identities.match(listener.selectors)
         if not entries:
-            raise self._refusals.no_identity(listener.pid)
+            raise self._refusals.no_identity(listener.session)
         if not any(entry.spiffe_id == service.spiffe_id for entry in entries):
             raise self._refusals.not_entitled(service.spiffe_id)
 

@@ -78,7 +78,7 @@ class SecretDiscovery:
     def _due(self, listener: Listener, subscriptions: Subscriptions) -> Iterator[bytes]:
         view = self._identities.view(listener.selectors, self._clock.unix())
         if not view.entries:
-            raise self._refusals.no_identity(listener.pid)
+            raise self._refusals.no_identity(listener.session)
         subscription = subscriptions.get(SECRET)
         if subscription is None:
             return
