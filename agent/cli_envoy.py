@@ -14,6 +14,7 @@ from agent.cli_shared import DataDirFlag, Errors, SocketFlag, group, workload_so
 from control_plane.runtime.output import Form
 
 if TYPE_CHECKING:
+    from agent.envoy.address import Address
     from agent.envoy.description import ServiceDescription
     from agent.envoy.names import Json
 
@@ -51,7 +52,7 @@ def bootstrap(
     from control_plane.runtime.output import escaped
 
     with Errors(Form.HUMAN):
-        from agent.envoy.bootstrap import FLAGS
+        from agent.envoy.bootstrap import ALONE, FLAGS
 
         description = _described(service)
         folder = (out.parent if out is not None else Path()).absolute()
@@ -61,7 +62,7 @@ def bootstrap(
             typer.echo(text, nl=False)
         else:
             _write(out, text)
-            start = shlex.join(["envoy", "-c", str(out), *FLAGS])
+            start = shlex.join(["envoy", "-c", str(out), *FLAGS, ALONE])
             typer.echo(f"wrote {escaped(str(out))}; start Envoy with:\n  {escaped(start)}", err=True)
 
 
@@ -79,15 +80,21 @@ def run(
     ] = None,
     admin: AdminFlag = "",
     sotw: StateOfTheWorldFlag = False,
+    hot_restart: Annotated[
+        bool,
+        typer.Option("--hot-restart", help="Take over from the one that runs here; it finishes and ends."),
+    ] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Worker threads.")] = 1,
     log_level: Annotated[str, typer.Option(help="Envoy's own.")] = "warning",
     socket_path: SocketFlag = None,
     data_dir: DataDirFlag = None,
 ) -> None:
     """Write the configuration and become Envoy: this process is replaced by it."""
+    import asyncio
     import json
 
     with Errors(Form.HUMAN):
+        from agent.envoy import takeover
         from agent.envoy.bootstrap import FLAGS
         from agent.envoy.program import find_envoy
 
@@ -96,9 +103,12 @@ def run(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         out = folder.absolute() / f"{description.name}.envoy.json"
         socket = workload_socket(socket_path, data_dir)
+        at = _admin(admin, description, out.parent)
+        epoch = asyncio.run(takeover.next_epoch(at, take_over=hot_restart))
         configuration = _configured(description, socket, admin, out.parent, sotw)
         _write(out, json.dumps(configuration, indent=2) + "\n")
-        options = ["--concurrency", str(concurrency), "--log-level", log_level]
+        options = [*takeover.flags(out.parent, description.name, epoch)]
+        options += ["--concurrency", str(concurrency), "--log-level", log_level]
         os.execv(program, [str(program), "-c", str(out), *FLAGS, *options])  # noqa: S606 - no shell
 
 
@@ -162,8 +172,13 @@ def _configured(
     from agent.envoy.bootstrap import bootstrap
 
     Address.parse(f"unix:{socket.absolute()}")  # Envoy would only say that the path is too long
-    address = Address.parse_local(admin or f"unix:{folder / description.name}.admin.sock")
-    return bootstrap(description, socket.absolute(), address, delta=not sotw)
+    return bootstrap(description, socket.absolute(), _admin(admin, description, folder), delta=not sotw)
+
+
+def _admin(flag: str, description: "ServiceDescription", folder: Path) -> "Address":
+    from agent.envoy.address import Address
+
+    return Address.parse_local(flag or f"unix:{folder / description.name}.admin.sock")
 
 
 def _write(path: Path, text: str) -> None:

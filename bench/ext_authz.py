@@ -36,7 +36,7 @@ from agent.enforcement.bundle import PolicyBundle
 from agent.enforcement.compiler import judge_of
 from agent.enforcement.ports import Json, Ruling
 from agent.envoy import names
-from agent.envoy.bootstrap import FLAGS
+from agent.envoy.bootstrap import ALONE, FLAGS
 from agent.envoy.filters import _ASK_THE_AGENT
 from agent.envoy.program import find_envoy
 from agent.envoy.request_input import input_document
@@ -309,7 +309,7 @@ def processes() -> Iterator[tuple[Mapping[str, int], int, int]]:
         ports = {way: free_port() for way in WAYS}
         config = folder / "envoy.json"
         config.write_text(json.dumps(configuration(folder, ports)))
-        flags = [*FLAGS, "--concurrency", "1", "-l", "error", "--use-dynamic-base-id"]
+        flags = [*FLAGS, ALONE, "--concurrency", "1", "-l", "error"]
         envoy = subprocess.Popen([str(find_envoy()), "-c", str(config), *flags])
         ending.callback(envoy.wait)
         ending.callback(envoy.terminate)

@@ -29,12 +29,13 @@ FLAGS: Final = (
     str(DRAIN_SECONDS),
     "--drain-strategy",
     "immediate",
-    "--disable-hot-restart",
     "--file-flush-interval-msec",
     "500",
 )
 """How Envoy has to be started: a filter chain that lost a right to be is gone within a second, and what was
 logged can be read soon."""
+ALONE: Final = "--disable-hot-restart"
+"""For one that nobody takes over from (`takeover`): it needs no numbers of its own."""
 
 
 def bootstrap(service: ServiceDescription, agent_socket: Path, admin: Address, *, delta: bool = True) -> Json:

@@ -14,6 +14,8 @@ from control_plane.core.spiffe_id import SpiffeId
 
 CONNECT_TIMEOUT: Final = "5s"
 SYSTEM_AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"  # of Debian, Alpine, and images made of them
+MOST: Final = 10_000
+_BOUNDS: Final = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
 _HTTP_EXTENSION: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -80,10 +82,9 @@ def _cluster(name: str, upstream: Address, protocol: Protocol) -> Json:
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": endpoint}}]}],
         },
-        # The defaults (1,024) would answer 503 where there is one connection a caller.
-        "circuit_breakers": {
-            "thresholds": [{"max_connections": 10000, "max_pending_requests": 10000, "max_requests": 10000}]
-        },
+        # The defaults (1,024, and 3 retries) would answer 503 where there is one connection a caller, and
+        # where many wait for a server that restarts.
+        "circuit_breakers": {"thresholds": [dict.fromkeys(_BOUNDS, MOST)]},
     }
     if protocol.is_http:
         version = "http2_protocol_options" if protocol.is_http2 else "http_protocol_options"

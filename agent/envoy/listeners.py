@@ -5,7 +5,6 @@ a path is normalised, without doubled and without escaped slashes, and has no fr
 header name has no underscore, which servers would take for a hyphen.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,6 +51,20 @@ _RUNNING: Final[Json] = {
     },
 }
 RUNNING_INTERVAL: Final = "0.5s"
+
+
+_SAFE_METHODS: Final[Json] = {
+    "headers": [{"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD|OPTIONS"}}}]
+}
+
+# Of the service itself: what it closed is opened again, once or twice.
+_AT_ONCE: Final[Json] = {"num_retries": 2}
+
+# Of another one's Envoy, which may just be restarted: requests wait for it, ten seconds in the mean.
+_UNTIL_IT_IS_BACK: Final[Json] = {
+    "num_retries": 20,
+    "retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +142,18 @@ def _inbound_http(inbound: Inbound, extras: Extras) -> Json:
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "strip_any_host_port": True,
-        "route_config": _routes(inbound.name, {"timeout": NO_TIMEOUT}),
+        "route_config": _routes(inbound.name, _AT_ONCE),
     }
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
 
 
 def _outbound_http(outbound: Outbound, extras: Extras) -> Json:
-    # A request that its server never began to handle may go again: that server's filter chain was draining.
-    retry = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 3}
     manager = _manager(outbound, extras) | {
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}],
         "use_remote_address": False,
         "skip_xff_append": True,
         "forward_client_cert_details": "SANITIZE",
-        "route_config": _routes(outbound.name, {"timeout": NO_TIMEOUT, "retry_policy": retry}),
+        "route_config": _routes(outbound.name, _UNTIL_IT_IS_BACK),
     }
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
 
@@ -164,13 +175,27 @@ def _manager(one: Inbound | Outbound, extras: Extras) -> dict[str, object]:
             "idle_timeout": "3600s",
         },
         "http2_protocol_options": _HTTP2,
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
     }
     return found | _logging(extras.http_logs)
 
 
-def _routes(cluster: str, action: Mapping[str, object]) -> Json:
-    route = {"match": {"prefix": "/"}, "route": {"cluster": cluster, **action}}
-    return {"name": cluster, "virtual_hosts": [{"name": cluster, "domains": ["*"], "routes": [route]}]}
+def _routes(cluster: str, patience: Json) -> Json:
+    """Everything to one cluster. A request that its server never began to handle may go again, whatever it
+    is; one that may have been handled only if its method is safe (RFC 9110, section 9.2)."""
+    again = "connect-failure,refused-stream,reset-before-request"
+    routes = [
+        {
+            "match": {"prefix": "/", **match},
+            "route": {
+                "cluster": cluster,
+                "timeout": NO_TIMEOUT,
+                "retry_policy": {"retry_on": retry_on, **patience},
+            },
+        }
+        for match, retry_on in ((_SAFE_METHODS, f"{again},reset"), ({}, again))
+    ]
+    return {"name": cluster, "virtual_hosts": [{"name": cluster, "domains": ["*"], "routes": routes}]}
 
 
 def _tcp_proxy(one: Inbound | Outbound, extras: Extras) -> Json:

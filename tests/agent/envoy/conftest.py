@@ -11,15 +11,16 @@ import contextlib
 import json
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.enforcement.counts import DecisionCounts
 from agent.enforcement.ports import Enforcement, Ruling, WorkloadPolicy
 from agent.envoy.address import Address
-from agent.envoy.bootstrap import FLAGS, bootstrap
+from agent.envoy.bootstrap import ALONE, FLAGS, bootstrap
 from agent.envoy.description import ServiceDescription
 from agent.envoy.names import ALLOW, HTTP_RBAC, NETWORK_RBAC
 from agent.envoy.program import find_envoy
@@ -93,11 +94,12 @@ class Envoy:
         self.admin = folder / f"{name}.adm"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, document: Any, level: str = "warning") -> None:
-        """Starts it with a bootstrap configuration."""
+    def start(self, document: Any = None, level: str = "warning", flags: Sequence[str] = (ALONE,)) -> None:
+        """Starts it with a bootstrap configuration, or again with the last one."""
         config = self.folder / f"{self.name}.json"
-        config.write_text(json.dumps(document))
-        command = [str(find_envoy()), "-c", str(config), *FLAGS, "--concurrency", "1", "-l", level]
+        if document is not None:
+            config.write_text(json.dumps(document))
+        command = [str(find_envoy()), "-c", str(config), *FLAGS, *flags, "--concurrency", "1", "-l", level]
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
@@ -155,6 +157,7 @@ class Lab:
         self.run = run
         self.folder = folder
         self.enforcement = FakeEnforcement()
+        self.counts = DecisionCounts(self.enforcement)
         self.socket = folder / "e.sock"
         self.envoys: list[Envoy] = []
         self.ports: dict[str, int] = {}
@@ -178,6 +181,7 @@ class Lab:
             clock,
             Refusals(clock, lambda: ""),
             agent.ready,
+            self.counts,
         )
         limits = Limits(idle_timeout_seconds=0, max_connection_age_seconds=0)
         self._server = Server(self.parts.services, limits=limits)
@@ -269,12 +273,11 @@ class Lab:
         """The status of a request from web to pay."""
         return (await self.request(path, headers))[0]
 
-    async def request(self, path: str = "/", headers: str = "") -> tuple[int, str]:
+    async def request(self, path: str = "/", headers: str = "", method: str = "GET") -> tuple[int, str]:
         """Status and body; the body is the request as pay got it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.ports["http"])
-        writer.write(
-            f"GET {path} HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n{headers}\r\n".encode("latin-1")
-        )
+        head = f"{method} {path} HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n{headers}\r\n"
+        writer.write(head.encode("latin-1"))
         try:
             answer = (await asyncio.wait_for(reader.read(), 30)).decode()
         finally:
