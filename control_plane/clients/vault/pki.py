@@ -49,17 +49,24 @@ class PkiMount:
         return VaultIssuer(issuer_id if isinstance(issuer_id, str) else "", certificate, chain)
 
     async def sign_intermediate(
-        self, csr: bytes, *, common_name: str, ttl_seconds: int, uri_host: str, backdate_seconds: int
+        self,
+        csr: bytes,
+        *,
+        common_name: str,
+        ttl_seconds: int,
+        uri_host: str,
+        backdate_seconds: int,
+        issuer_id: str = "",
     ) -> tuple[bytes, ...]:
         """See `VaultPki`.
 
         Vault makes the name constraint from a parameter; OpenBao has none and takes it from the CSR, so it is
         asked for again that way where the first certificate has no constraint.
         """
-        what = f"signing an intermediate by the issuer {self._issuer} of {self._mount}"
-        path = "root/sign-intermediate"
-        if self._issuer != DEFAULT_ISSUER:
-            path = f"issuer/{self._issuer}/sign-intermediate"
+        issuer = issuer_id or self._issuer
+        what = f"signing an intermediate by the issuer {issuer} of {self._mount}"
+        # Servers from before there were several issuers in a mount know the first path alone.
+        path = "root/sign-intermediate" if issuer == DEFAULT_ISSUER else f"issuer/{issuer}/sign-intermediate"
         body: dict[str, object] = {
             "csr": csr_pem(csr),
             "common_name": common_name,
@@ -93,7 +100,7 @@ class PkiMount:
         }
         if order.dns_names:
             body["alt_names"] = ",".join(order.dns_names)
-        path = f"issuer/{self._issuer}/sign/{self._role}"
+        path = f"issuer/{order.issuer_id or self._issuer}/sign/{self._role}"
         return _signed(await self._ask("post", path, body, what=what), what)
 
     async def health(self) -> VaultHealth:
