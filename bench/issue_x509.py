@@ -57,7 +57,7 @@ async def _measure() -> None:
     lifetimes, clock, keys = Lifetimes(), SystemClock(), MemoryKeyManager(os.urandom)
     maker = Maker(keys, DOMAIN, lifetimes, random_bytes=os.urandom)
     now = clock.unix()
-    slot, jwt = maker.x509(now), maker.jwt(now)
+    slot, jwt = await maker.x509(now), await maker.jwt(now)
     state = prepare(prepare(AuthorityState(DOMAIN), slot, now), jwt, now)
     state = activate(state, Kind.X509, slot.authority_id, now)
     authority = EmbeddedAuthority(keys, activate(state, Kind.JWT, jwt.authority_id, now))

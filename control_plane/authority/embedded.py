@@ -41,6 +41,7 @@ class EmbeddedX509Signer:
         self._signer = signer
         self._issuer = issuer
         self._mark = mark
+        self._chain = slot.issuing.chain
         self._algorithm = signature_algorithm(issuer.public_key)
         p256 = isinstance(issuer.public_key, ec.EllipticCurvePublicKey) and issuer.public_key.key_size == 256
         self._template = LeafTemplate(issuer) if p256 else None
@@ -57,8 +58,8 @@ class EmbeddedX509Signer:
 
     @property
     def chain(self) -> tuple[bytes, ...]:
-        """The issuing CA; the root is in the bundle."""
-        return (self._slot.issuing.certificate,)
+        """The issuing CA, and what is between it and the root, which is in the bundle."""
+        return self._chain
 
     @property
     def mark(self) -> str:
@@ -129,8 +130,9 @@ class EmbeddedJwtSigner:
 class EmbeddedAuthority:
     """See `ports.Authority`."""
 
-    def __init__(self, keys: KeyManager, state: AuthorityState | None = None) -> None:
+    def __init__(self, keys: KeyManager, state: AuthorityState | None = None, *, mark: str = "") -> None:
         self._keys = keys
+        self._mark = mark  # of what is signed below a root of Vault's
         self._active: Active | None = None
         if state is not None:
             self.reload(state)
@@ -149,7 +151,11 @@ class EmbeddedAuthority:
         if before is not None and _unchanged(before, x509, jwt):
             return
         active = Active(
-            EmbeddedX509Signer(x509, self._keys.get(x509.issuing.key_id)),
+            EmbeddedX509Signer(
+                x509,
+                self._keys.get(x509.issuing.key_id),
+                mark=self._mark if x509.issuing.upstream is not None else "",
+            ),
             EmbeddedJwtSigner(jwt, self._keys.get(jwt.key_id)),
         )
         _self_test(state, active, self._keys.get(x509.issuing.key_id), self._keys.get(jwt.key_id))
@@ -185,7 +191,7 @@ class EmbeddedAuthority:
 def _unchanged(active: Active, x509: X509Slot, jwt: JwtSlot) -> bool:
     return (
         active.x509.authority_id == x509.authority_id
-        and active.x509.chain == (x509.issuing.certificate,)
+        and active.x509.chain == x509.issuing.chain
         and active.jwt.authority_id == jwt.authority_id
     )
 

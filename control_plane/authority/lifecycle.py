@@ -10,9 +10,16 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from control_plane.authority import state as steps
-from control_plane.authority.make import Maker
-from control_plane.authority.ports import AuthorityStore, KeyManager, KeyPurpose
-from control_plane.authority.schedule import Activate, Decision, Lifetimes, Prepare, Prune, RenewIssuing, due
+from control_plane.authority.ports import Above, AuthorityStore, KeyManager, KeyPurpose, SlotMaker
+from control_plane.authority.schedule import (
+    Activate,
+    Decision,
+    Lifetimes,
+    Prepare,
+    Prune,
+    RenewIssuing,
+    due_of,
+)
 from control_plane.authority.state import AuthorityState, Kind, Slot, Status, X509Slot
 from control_plane.core.errors import Bug, GatehouseError
 from control_plane.runtime.clock import Clock
@@ -42,7 +49,7 @@ class AuthorityLifecycle:
         self,
         store: AuthorityStore,
         keys: KeyManager,
-        maker: Maker,
+        maker: SlotMaker,
         lifetimes: Lifetimes,
         clock: Clock,
         *,
@@ -76,25 +83,41 @@ class AuthorityLifecycle:
                 continue
 
     async def tick(self) -> list[Decision]:
-        """Does all that is due now; gives what was done. The first call makes the first authorities."""
+        """Does all that is due now; gives what was done. The first call makes the first authorities.
+
+        A step for one kind that fails (Vault is away) doesn't keep the other kind from its own; the failure
+        is raised after that.
+        """
         done: list[Decision] = []
+        failure: GatehouseError | None = None
         async with self._turn:
-            while len(done) < MAX_STEPS_PER_TICK:
-                version, state = await self._store.load()
-                decision = await self._next(state)
-                if decision is None:
-                    self._sweep(state)
-                    return done
-                await self._save(version, state, self._applied(state, decision))
-                _log.info("authority_step", step=type(decision).__name__, detail=str(decision))
-                done.append(decision)
+            above = await self._maker.above()
+            for kind in Kind:
+                try:
+                    await self._catch_up(kind, above, done)
+                except GatehouseError as error:
+                    failure = failure or error
+            if failure is not None:
+                raise failure
+            self._sweep((await self._store.load())[1])
+        return done
+
+    async def _catch_up(self, kind: Kind, above: Above | None, done: list[Decision]) -> None:
+        for _ in range(MAX_STEPS_PER_TICK):
+            version, state = await self._store.load()
+            decision = await self._next(state, kind, above)
+            if decision is None:
+                return
+            await self._save(version, state, await self._applied(state, decision))
+            _log.info("authority_step", step=type(decision).__name__, detail=str(decision))
+            done.append(decision)
         raise Bug(f"authorities: {len(done)} steps were due at once, the last was {done[-1]}")
 
     async def prepare(self, kind: Kind) -> Slot:
         """Makes and publishes the next authority now. Raises FailedPrecondition if one is prepared."""
         async with self._turn:
             version, state = await self._store.load()
-            slot = self._made(kind)
+            slot = await self._made(kind)
             after = steps.prepare(state, slot, self._clock.unix())
             state = await self._save(version, state, after)
             return state.find(kind, slot.authority_id)
@@ -121,30 +144,31 @@ class AuthorityLifecycle:
             state = await self._save(version, state, step(state))
             return state.find(kind, authority_id)
 
-    async def _next(self, state: AuthorityState) -> Decision | None:
+    async def _next(self, state: AuthorityState, kind: Kind, above: Above | None) -> Decision | None:
         # The rules are pure, the confirmation is a question to the database: ask it first, once, and only
         # if there is something to confirm.
-        waiting = [slot for kind in Kind if (slot := state.with_status(kind, Status.PREPARED)) is not None]
-        answers = {s.published_sequence: await self._confirmed(s.published_sequence) for s in waiting}
-        return due(state, self._clock.unix(), self._lifetimes, lambda sequence: answers[sequence])
+        waiting = state.with_status(kind, Status.PREPARED)
+        confirmed = waiting is not None and await self._confirmed(waiting.published_sequence)
+        now = self._clock.unix()
+        return due_of(state, kind, now, self._lifetimes, lambda sequence: confirmed, above)
 
-    def _applied(self, state: AuthorityState, decision: Decision) -> AuthorityState:
+    async def _applied(self, state: AuthorityState, decision: Decision) -> AuthorityState:
         now = self._clock.unix()
         match decision:
             case Prepare(kind=kind):
-                return steps.prepare(state, self._made(kind), now)
+                return steps.prepare(state, await self._made(kind), now)
             case Activate(kind=kind, authority_id=authority_id):
                 return steps.activate(state, kind, authority_id, now)
             case RenewIssuing(authority_id=authority_id):
                 slot = state.find(Kind.X509, authority_id)
                 assert isinstance(slot, X509Slot)
-                return steps.replace_issuing(state, authority_id, self._maker.issuing(slot, now))
+                return steps.replace_issuing(state, authority_id, await self._maker.issuing(slot, now))
             case Prune(kind=kind, authority_ids=authority_ids):
                 return steps.prune(state, kind, authority_ids)
 
-    def _made(self, kind: Kind) -> Slot:
+    async def _made(self, kind: Kind) -> Slot:
         now = self._clock.unix()
-        return self._maker.x509(now) if kind is Kind.X509 else self._maker.jwt(now)
+        return await (self._maker.x509(now) if kind is Kind.X509 else self._maker.jwt(now))
 
     async def _save(self, version: int, before: AuthorityState, after: AuthorityState) -> AuthorityState:
         if self._intend is not None:

@@ -1,4 +1,4 @@
-"""Making authorities: keys from the key manager, CA certificates around them. Nothing is stored here.
+"""Making authorities of our own: keys from the key manager, CA certificates around them. Nothing is stored.
 
 A crash after this and before the state is stored leaves keys that nothing refers to; the life cycle sweeps
 them.
@@ -7,7 +7,7 @@ them.
 import hashlib
 from collections.abc import Callable
 
-from control_plane.authority.ports import KeyManager, KeyPurpose, KeyType
+from control_plane.authority.ports import Above, KeyManager, KeyPurpose, KeyType
 from control_plane.authority.schedule import CA_BACKDATE_SECONDS, Lifetimes
 from control_plane.authority.state import IssuingCa, JwtSlot, X509Slot
 from control_plane.core.ca_profile import build_intermediate, build_root
@@ -18,7 +18,7 @@ from control_plane.core.tbs import key_id_of, new_serial
 
 
 class Maker:
-    """Makes authorities of one trust domain."""
+    """Makes authorities of one trust domain; see `ports.SlotMaker`. Never waits for anything."""
 
     def __init__(
         self,
@@ -39,7 +39,11 @@ class Maker:
         self._jwt_key_type = jwt_key_type
         self._constrain_uris = constrain_uris
 
-    def x509(self, now: int) -> X509Slot:
+    async def above(self) -> Above | None:
+        """Nobody."""
+        return None
+
+    async def x509(self, now: int) -> X509Slot:
         """A new root and an issuing CA below it."""
         signer = self._keys.create(KeyPurpose.X509, self._x509_key_type)
         window = Window(now - CA_BACKDATE_SECONDS, now + self._lifetimes.root_ttl_seconds)
@@ -55,11 +59,11 @@ class Maker:
             issuing=self._issuing(read_certificate(root), signer.key_id, now),
         )
 
-    def issuing(self, slot: X509Slot, now: int) -> IssuingCa:
+    async def issuing(self, slot: X509Slot, now: int) -> IssuingCa:
         """A fresh issuing CA below an existing root."""
         return self._issuing(read_certificate(slot.root), slot.root_key_id, now)
 
-    def jwt(self, now: int) -> JwtSlot:
+    async def jwt(self, now: int) -> JwtSlot:
         """A new key for tokens, named by its digest."""
         signer = self._keys.create(KeyPurpose.JWT, self._jwt_key_type)
         return JwtSlot(

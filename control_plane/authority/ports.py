@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from control_plane.authority.state import AuthorityState
+from control_plane.authority.state import AuthorityState, IssuingCa, JwtSlot, X509Slot
 from control_plane.core.certificate import Certificate
 from control_plane.core.errors import GatehouseError
 from control_plane.core.jwt_svid import JwtRequest
@@ -164,6 +164,35 @@ class Authority(Protocol):
 
     async def sign_jwt(self, requests: Sequence[JwtRequest]) -> list[JwtSvid]:
         """The same for tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """Who would sign an issuing CA now, where that isn't us: the root that its chain leads to (an authority
+    ID), and Vault's name of the issuer."""
+
+    authority_id: str
+    issuer_id: str
+
+
+class SlotMaker(Protocol):
+    """Makes authorities: keys, and certificates around them. Stores nothing else.
+
+    What it makes for X.509 may take a network: raises Unavailable, PermissionDenied, PeerMisbehaved, and
+    FailedPrecondition with the arithmetic where what came isn't what is needed. No key is left behind then.
+    """
+
+    async def above(self) -> Above | None:
+        """Who would sign now; None where we sign for ourselves, and while it can't be known."""
+
+    async def x509(self, now: int) -> X509Slot:
+        """A new root, or the one that is above us now, and an issuing CA below it."""
+
+    async def issuing(self, slot: X509Slot, now: int) -> IssuingCa:
+        """A fresh issuing CA below an existing root."""
+
+    async def jwt(self, now: int) -> JwtSlot:
+        """A new key for tokens, named by its digest."""
 
 
 class AuthorityStore(Protocol):

@@ -6,16 +6,24 @@ over when I + R/12 are left. An issuing CA is replaced at half of its life; I is
 a leaf is never cut short, even when nothing is replaced for I/2 - leaf more. A JWT key of life K is followed
 by one that is prepared when K/2 is left and takes over when K/6 is left.
 
+Where Vault holds the root's key, the root's life is Vault's affair: another root is prepared when Vault
+would sign by another one, and takes over as soon as the agents have confirmed it. If Vault signs the leaves
+too, the issuing CA below is a standby: it has to carry an outage of 48 hours at any time and leaves of a
+whole life after that, so it lives 72 hours longer than a leaf and is replaced after 20 hours, with four for
+retries.
+
 Between preparing and taking over, every live agent must have confirmed the new bundle, and several refresh
 hints must have passed; the operator's limit ends the wait for agents that are gone, and the last moment at
 which a leaf could be cut short ends every wait: refused handshakes by a few stale agents are better than
 none being served at all.
 """
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from control_plane.authority.ports import Above
 from control_plane.authority.state import (
     REFRESH_HINT_SECONDS,
     AuthorityState,
@@ -36,6 +44,22 @@ PUBLISHED_SECONDS: Final = 3 * REFRESH_HINT_SECONDS  # SPIFFE_Federation.md: thr
 PRUNE_GRACE_SECONDS: Final = 3600
 MIN_ROOT_FACTOR: Final = 4
 JWT_KEY_FACTOR: Final = 12
+MAX_LEAF_OF_VAULT_SECONDS: Final = 7 * 24 * 3600  # generous: what the role allows isn't known here
+STANDBY_REPLACED_AFTER_SECONDS: Final = 20 * 3600
+STANDBY_BEYOND_LEAF_SECONDS: Final = (48 + 20 + 4) * 3600  # an outage, and how old it may be as that begins
+
+
+class Origin(enum.StrEnum):
+    """Who signs what: we everything, Vault our issuing CA, or Vault the leaves and a standby's CA."""
+
+    EMBEDDED = "embedded"
+    VAULT_INTERMEDIATE = "vault-intermediate"
+    VAULT_LEAF = "vault-leaf"
+
+
+def standby_ttl_seconds(leaf_ttl_seconds: int) -> int:
+    """How long a standby lives: 96 hours for leaves of 24."""
+    return leaf_ttl_seconds + STANDBY_BEYOND_LEAF_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +72,29 @@ class Lifetimes:
     jwt_key_ttl_seconds: int = 7 * 24 * 3600
     jwt_ttl_seconds: int = DEFAULT_JWT_TTL_SECONDS
     confirmation_limit_seconds: int = 24 * 3600
+    origin: Origin = Origin.EMBEDDED
+
+    @property
+    def renew_issuing_with_seconds_left(self) -> int:
+        """An issuing CA is replaced once it has no more than this left."""
+        if self.origin is Origin.VAULT_LEAF:
+            return self.issuing_ttl_seconds - STANDBY_REPLACED_AFTER_SECONDS
+        return self.issuing_ttl_seconds // 2
 
     def __post_init__(self) -> None:
-        check_ca_ttl(self.issuing_ttl_seconds, self.leaf_ttl_seconds)
-        if self.root_ttl_seconds < MIN_ROOT_FACTOR * self.issuing_ttl_seconds:
+        standby = standby_ttl_seconds(self.leaf_ttl_seconds)
+        if self.origin is not Origin.VAULT_LEAF:
+            check_ca_ttl(self.issuing_ttl_seconds, self.leaf_ttl_seconds)
+        elif self.issuing_ttl_seconds < standby:
+            raise InvalidInput(
+                f"standby CA TTL of {self.issuing_ttl_seconds} s is too short for leaves of "
+                f"{self.leaf_ttl_seconds} s: {STANDBY_BEYOND_LEAF_SECONDS} + {self.leaf_ttl_seconds} = "
+                f"{standby} s are needed"
+            )
+        if (
+            self.origin is Origin.EMBEDDED
+            and self.root_ttl_seconds < MIN_ROOT_FACTOR * self.issuing_ttl_seconds
+        ):
             raise InvalidInput(
                 f"root TTL of {self.root_ttl_seconds} s is too short for issuing CAs of "
                 f"{self.issuing_ttl_seconds} s: {MIN_ROOT_FACTOR} × {self.issuing_ttl_seconds} = "
@@ -110,15 +153,21 @@ def due(
     one, and is asked only where the answer matters.
     """
     for kind in Kind:
-        decision = _due(state, kind, now, lifetimes, confirmed)
+        decision = due_of(state, kind, now, lifetimes, confirmed, None)
         if decision is not None:
             return decision
     return None
 
 
-def _due(
-    state: AuthorityState, kind: Kind, now: int, lifetimes: Lifetimes, confirmed: Callable[[int], bool]
+def due_of(
+    state: AuthorityState,
+    kind: Kind,
+    now: int,
+    lifetimes: Lifetimes,
+    confirmed: Callable[[int], bool],
+    above: Above | None,
 ) -> Decision | None:
+    """The same for one kind. `above` is who would sign for us in Vault; None where that isn't known."""
     active = state.with_status(kind, Status.ACTIVE)
     prepared = state.with_status(kind, Status.PREPARED)
     spent = frozenset(
@@ -128,12 +177,13 @@ def _due(
     )
     if spent:
         return Prune(kind, spent)
-    if prepared is None and (active is None or _left(active, now) <= _prepare_margin(active, lifetimes)):
-        return Prepare(kind, "there is none" if active is None else f"{_left(active, now)} s are left")
+    reason = "" if prepared is not None else _why_prepare(state, active, now, lifetimes, above)
+    if reason:
+        return Prepare(kind, reason)
     for slot in (active, prepared):
-        if isinstance(slot, X509Slot) and _issuing_is_due(slot, now, lifetimes):
-            left = slot.issuing.not_after - now
-            return RenewIssuing(slot.authority_id, f"the issuing CA has {left} s left")
+        reason = _why_renew(slot, now, lifetimes, above) if isinstance(slot, X509Slot) else ""
+        if slot is not None and reason:
+            return RenewIssuing(slot.authority_id, reason)
     if prepared is not None:
         reason = _may_take_over(active, prepared, now, lifetimes, confirmed)
         if reason:
@@ -150,7 +200,8 @@ def _may_take_over(
     if active is None:
         return "nothing is active"
     left = _left(active, now)
-    if left > _takeover_margin(active, lifetimes):
+    planned = not _is_above(prepared) and not _misplaced(active, lifetimes)
+    if planned and left > _takeover_margin(active, lifetimes):
         return ""
     if left <= _last_moment(active, lifetimes):
         return f"only {left} s are left"
@@ -164,14 +215,55 @@ def _may_take_over(
 
 def _of_no_use(slot: Slot) -> int:
     """After this moment nothing depends on an authority that isn't active. A prepared one whose issuing CA
-    has run out still matters: its root is published, and the issuing CA is replaced."""
-    return slot.not_after if slot.status is Status.PREPARED else slot.last_valid
+    has run out still matters: its root is published, and the issuing CA is replaced. What Vault signed under
+    an old one didn't end with our issuing CA."""
+    if slot.status is Status.PREPARED:
+        return slot.not_after
+    if not _is_above(slot):
+        return slot.last_valid
+    return min(slot.not_after, max(slot.last_valid, slot.retired_at + MAX_LEAF_OF_VAULT_SECONDS))
 
 
-def _issuing_is_due(slot: X509Slot, now: int, lifetimes: Lifetimes) -> bool:
-    ttl = lifetimes.issuing_ttl_seconds
-    fits = slot.not_after >= now + ttl
-    return fits and slot.issuing.not_after - now <= ttl // 2
+def _why_prepare(
+    state: AuthorityState, active: Slot | None, now: int, lifetimes: Lifetimes, above: Above | None
+) -> str:
+    """Why another authority should be made and published; empty if it shouldn't."""
+    if active is None:
+        return "there is none"
+    if _misplaced(active, lifetimes):
+        return f"the settings say {lifetimes.origin}"
+    if not _is_above(active):
+        left = _left(active, now)
+        return f"{left} s are left" if left <= _prepare_margin(active, lifetimes) else ""
+    known = {slot.authority_id for slot in state.x509 if slot.status is not Status.OLD or slot.tainted}
+    if above is None or above.authority_id in known:
+        return ""
+    return f"Vault would sign by another root, {above.authority_id}"
+
+
+def _why_renew(slot: X509Slot, now: int, lifetimes: Lifetimes, above: Above | None) -> str:
+    """Why a root should get another issuing CA; empty if it shouldn't."""
+    if _misplaced(slot, lifetimes):
+        return ""
+    ttl, left, upstream = lifetimes.issuing_ttl_seconds, slot.issuing.not_after - now, slot.issuing.upstream
+    if upstream is None and slot.not_after < now + ttl:
+        return ""
+    if left <= lifetimes.renew_issuing_with_seconds_left:
+        return f"the issuing CA has {left} s left"
+    if upstream is None or above is None or above.authority_id != slot.authority_id:
+        return ""
+    moved = upstream.issuer_id != above.issuer_id
+    return f"Vault would sign by another issuer, {above.issuer_id}" if moved else ""
+
+
+def _is_above(slot: Slot) -> bool:
+    """Whether the root's key is Vault's."""
+    return isinstance(slot, X509Slot) and slot.issuing.upstream is not None
+
+
+def _misplaced(slot: Slot, lifetimes: Lifetimes) -> bool:
+    """Whether a root was made under other settings than now."""
+    return isinstance(slot, X509Slot) and _is_above(slot) == (lifetimes.origin is Origin.EMBEDDED)
 
 
 def _left(slot: Slot, now: int) -> int:

@@ -6,7 +6,8 @@ raises FailedPrecondition. What holds after every step:
 
 - whatever is active is in the bundle, and was put there by an earlier or the same step;
 - the bundle's sequence grows with each change of the bundle's content, and only then;
-- an authority goes forward only: PREPARED, ACTIVE, OLD, gone; tainted and revoked are never taken back.
+- an authority goes forward only: PREPARED, ACTIVE, OLD, gone; tainted and revoked are never taken back. An
+  untainted old root whose key is Vault's may be prepared anew, if Vault has gone back to it.
 
 When steps are due is `schedule`'s question; keys and certificates are made by `lifecycle`.
 """
@@ -38,20 +39,42 @@ class Kind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Upstream:
+    """Who signs our issuing CA where the root's key isn't ours: an issuer in Vault.
+
+    `issuer_id` is Vault's name of it, empty where it has none. `chain` leads from its certificate to the one
+    below the root (DER), and is empty where the root itself signs for us.
+    """
+
+    issuer_id: str
+    chain: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class IssuingCa:
-    """The intermediate that signs leaves: certificate (DER), the name of its key, its validity."""
+    """The intermediate that signs leaves: certificate (DER), the name of its key, its validity.
+
+    `upstream` is None where our own root signed it.
+    """
 
     certificate: bytes = field(repr=False)
     key_id: str
     not_before: int
     not_after: int
+    upstream: Upstream | None = None
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """What is served after a leaf that it signed: DER, without the root."""
+        return (self.certificate, *(self.upstream.chain if self.upstream is not None else ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Slot:
     """One X.509 authority: a root, named by its key identifier in hex, and the current issuing CA below it.
 
-    `published_sequence` is the bundle's sequence that first held the root. Times are in Unix seconds.
+    `root_key_id` is empty where the root's key is Vault's. `published_sequence` is the bundle's sequence that
+    first held the root. `retired_at` is when it stopped being the active one. Times are in Unix seconds.
     """
 
     authority_id: str
@@ -66,11 +89,12 @@ class X509Slot:
     prepared_at: int = 0
     activated_at: int = 0
     published_sequence: int = 0
+    retired_at: int = 0
 
     @property
     def key_ids(self) -> tuple[str, ...]:
         """The keys that this authority needs."""
-        return self.root_key_id, self.issuing.key_id
+        return tuple(key_id for key_id in (self.root_key_id, self.issuing.key_id) if key_id)
 
     @property
     def last_valid(self) -> int:
@@ -93,6 +117,7 @@ class JwtSlot:
     prepared_at: int = 0
     activated_at: int = 0
     published_sequence: int = 0
+    retired_at: int = 0
 
     @property
     def key_ids(self) -> tuple[str, ...]:
@@ -176,11 +201,17 @@ def prepare(state: AuthorityState, slot: Slot, now: int) -> AuthorityState:
             f"{kind} authority {waiting.authority_id} is already prepared, so no other can be",
             hint="activate it, or revoke it",
         )
-    if any(other.authority_id == slot.authority_id for other in state.slots(kind)):
-        raise FailedPrecondition(f"{kind} authority {slot.authority_id} exists already")
+    same = next((other for other in state.slots(kind) if other.authority_id == slot.authority_id), None)
+    if same is not None and not _may_return(same):
+        raise FailedPrecondition(
+            f"{kind} authority {slot.authority_id} exists already, {_described(same)}",
+            hint="let Vault sign by another root" if isinstance(slot, X509Slot) else "",
+        )
+    # The order of the slots is that of the bundle: with a returning root, only the order changes there.
     sequence = state.bundle_sequence + 1
     prepared = replace(slot, status=Status.PREPARED, prepared_at=now, published_sequence=sequence)
-    return _with_slots(state, kind, (*state.slots(kind), prepared), sequence)
+    others = tuple(other for other in state.slots(kind) if other is not same)
+    return _with_slots(state, kind, (*others, prepared), sequence)
 
 
 def activate(state: AuthorityState, kind: Kind, authority_id: str, now: int) -> AuthorityState:
@@ -262,10 +293,19 @@ def _kind(slot: Slot) -> Kind:
     return Kind.X509 if isinstance(slot, X509Slot) else Kind.JWT
 
 
+def _may_return(slot: Slot) -> bool:
+    return (
+        isinstance(slot, X509Slot)
+        and slot.issuing.upstream is not None
+        and slot.status is Status.OLD
+        and not (slot.tainted or slot.revoked)
+    )
+
+
 def _activated(slot: Slot, authority_id: str, now: int) -> Slot:
     if slot.authority_id == authority_id:
         return replace(slot, status=Status.ACTIVE, activated_at=now)
-    return replace(slot, status=Status.OLD) if slot.status is Status.ACTIVE else slot
+    return replace(slot, status=Status.OLD, retired_at=now) if slot.status is Status.ACTIVE else slot
 
 
 def _changed(state: AuthorityState, kind: Kind, slot: Slot) -> AuthorityState:

@@ -1,7 +1,8 @@
 """The authorities' state as JSON text, for whatever stores it. Holds certificates and names of keys, no keys.
 
 The form has a version; a reader refuses what it doesn't know rather than to forget an authority. Fields may
-be added with a default, never change their meaning.
+be added with a default, never change their meaning; those that hold nothing are left out, so that a server
+of the version before can read what it would understand.
 """
 
 import base64
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
-from control_plane.authority.state import AuthorityState, IssuingCa, JwtSlot, Status, X509Slot
+from control_plane.authority.state import AuthorityState, IssuingCa, JwtSlot, Status, Upstream, X509Slot
 from control_plane.core.errors import Corrupt, InvalidInput
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.core.strict_json import load_object
@@ -20,6 +21,7 @@ FORM: Final = 1
 MAX_STATE_BYTES: Final = 8 << 20
 
 _BINARY: Final = frozenset({"root", "certificate", "public_key"})
+_ADDED: Final = frozenset({"upstream", "retired_at"})  # since the first release of the form
 
 
 def dump(state: AuthorityState) -> str:
@@ -61,17 +63,30 @@ def _written(value: X509Slot | JwtSlot | IssuingCa) -> dict[str, object]:
     members: dict[str, object] = {}
     for field in fields(value):
         content = getattr(value, field.name)
+        if field.name in _ADDED and not content:
+            continue
         if isinstance(content, bytes):
-            content = base64.b64encode(content).decode("ascii")
+            content = _text(content)
         elif isinstance(content, IssuingCa):
             content = _written(content)
+        elif isinstance(content, Upstream):
+            content = {"issuer_id": content.issuer_id, "chain": [_text(one) for one in content.chain]}
         members[field.name] = content
     return members
 
 
 def _x509_slot(document: Mapping[str, Any]) -> X509Slot:
     members = _read(document)
-    return X509Slot(**{**members, "issuing": IssuingCa(**_read(members["issuing"]))})
+    issuing = _read(members["issuing"])
+    if "upstream" in issuing:
+        upstream = issuing["upstream"]
+        chain = tuple(base64.b64decode(one, validate=True) for one in upstream["chain"])
+        issuing["upstream"] = Upstream(upstream["issuer_id"], chain)
+    return X509Slot(**{**members, "issuing": IssuingCa(**issuing)})
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 def _read(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,17 @@ from control_plane.core.tbs import (
 )
 
 ROOT_PATH_LENGTH: Final = 1
+CA_KEY_USAGE: Final = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def build_root(
@@ -70,19 +81,6 @@ def can_be_constrained(trust_domain: TrustDomain) -> bool:
     return all(labels) and not labels[-1].isdigit()
 
 
-_CA_KEY_USAGE = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)
-
-
 def _ca_name(role: str, serial: int) -> x509.Name:
     """Distinct for each CA: a CA named like its leaf looks self-signed to OpenSSL (error 18)."""
     return x509.Name(
@@ -106,7 +104,7 @@ def _ca_builder(
     san = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(trust_domain.id))])
     return (
         certificate_builder(subject, issuer, spki, serial, window)
-        .add_extension(_CA_KEY_USAGE, critical=True)
+        .add_extension(CA_KEY_USAGE, critical=True)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(x509.SubjectKeyIdentifier(key_id_of(spki)), critical=False)
         .add_extension(san, critical=False)

@@ -37,9 +37,16 @@ class Window:
 
 
 def leaf_window(
-    spiffe_id: SpiffeId, serial: int, now: int, ttl_seconds: int, *, issuer_not_after: int
+    spiffe_id: SpiffeId,
+    serial: int,
+    now: int,
+    ttl_seconds: int,
+    *,
+    issuer_not_after: int,
+    issuer_not_before: int = 0,
 ) -> Window:
-    """The validity of a leaf signed at `now`: back-dated, its end drawn up to 4 % early.
+    """The validity of a leaf signed at `now`: back-dated (not beyond its issuer), its end drawn up to
+    4 % early.
 
     Raises FailedPrecondition where the issuer ends before the leaf would: a leaf is never cut short
     silently.
@@ -56,7 +63,7 @@ def leaf_window(
             f"its issuer ends at {issuer_not_after}, {not_after - issuer_not_after} s earlier",
             hint="shorten the entry's TTL, or rotate the X.509 authority",
         )
-    return Window(now - BACKDATE_SECONDS, not_after)
+    return Window(max(now - BACKDATE_SECONDS, issuer_not_before), not_after)
 
 
 def renewal_instant(

@@ -6,6 +6,10 @@ becomes durable, and only then it is given out. A crash at any point leaves at m
 certificate, or a record of a certificate that nobody got; never a certificate without a record. Tokens have
 a record, no intent: what isn't recorded hasn't left either.
 
+Where the signer is away (Vault) and another has taken over, the rest of a batch is done by that one, within
+the same call and with intents of its own. A certificate that isn't what was asked for is withheld, and
+recorded as such.
+
 Who may have which identity isn't decided here: callers come with the registry's answer. Issuing reads no
 database and needs no other process.
 """
@@ -16,6 +20,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from control_plane.authority.ports import Authority, Order, X509Signer
 from control_plane.core.csr import check_csr
 from control_plane.core.errors import (
@@ -24,6 +33,7 @@ from control_plane.core.errors import (
     GatehouseError,
     InvalidInput,
     PeerMisbehaved,
+    Unavailable,
     shown,
 )
 from control_plane.core.jwt_svid import JwtRequest
@@ -33,17 +43,25 @@ from control_plane.core.lifetime import (
     leaf_window,
 )
 from control_plane.core.profile import SigningRequest
-from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain, server_id
 from control_plane.core.svid import JwtSvid, X509Svid
 from control_plane.core.tbs import new_serial
 from control_plane.identity.journal import Journal
-from control_plane.identity.ledger import JwtRecord, Record, X509Intent, X509Record
+from control_plane.identity.ledger import (
+    MAX_FIELD_BYTES,
+    JwtRecord,
+    Record,
+    X509Intent,
+    X509Record,
+    X509Withheld,
+)
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
 
 CHECKS_PER_TURN: Final = 10  # CSR checks of 80 µs each: about a millisecond of the event loop
 LOOKS_PER_TURN: Final = 60  # at finished leaves, of 15 µs each
 MAX_BATCH: Final = 1000
+MAX_REASON_CHARACTERS: Final = 1000
 
 _log = get_logger("issuance")
 
@@ -119,7 +137,7 @@ class Issuer:
                 prepared.append(error)
             if count % CHECKS_PER_TURN == 0 and count < len(items):
                 await asyncio.sleep(0)
-        return await self._sign(items, prepared, signer, now)
+        return await self._issue(items, prepared, signer, now)
 
     async def mint_x509(
         self, csr: bytes, *, ttl_seconds: int = 0, requested_by: SpiffeId | None = None
@@ -174,7 +192,7 @@ class Issuer:
     async def _issue_one(self, item: X509Issue, spki: bytes) -> X509Svid:
         signer = self._authority.active().x509
         now = self._clock.unix()
-        (outcome,) = await self._sign([item], [self._order(item, spki, signer, now)], signer, now)
+        (outcome,) = await self._issue([item], [self._order(item, spki, signer, now)], signer, now)
         if isinstance(outcome, GatehouseError):
             raise outcome
         return outcome
@@ -189,10 +207,17 @@ class Issuer:
                 "fit into the life of a CA",
                 hint="shorten the entry's TTL, or lengthen the life of the CAs",
             )
-        serial, end = new_serial(self._random_bytes), signer.issuer.not_after
+        serial, issuer = new_serial(self._random_bytes), signer.issuer
         if signer.ends_with_issuer:
-            ttl = min(ttl, end - now)
-        window = leaf_window(spiffe_id, serial, now, ttl, issuer_not_after=end)
+            ttl = min(ttl, issuer.not_after - now)
+        window = leaf_window(
+            spiffe_id,
+            serial,
+            now,
+            ttl,
+            issuer_not_after=issuer.not_after,
+            issuer_not_before=issuer.not_before,
+        )
         return signer.order(SigningRequest(spiffe_id, spki, serial, window, item.dns_names), item.csr)
 
     def _token(self, item: JwtIssue, now: int, not_after: int) -> JwtRequest:
@@ -212,6 +237,49 @@ class Issuer:
             raise InvalidInput(
                 f"SVID {spiffe_id}: isn't in the trust domain {self._settings.trust_domain} of this server"
             )
+
+    async def rehearse(self, signer: X509Signer) -> None:
+        """Has one leaf for ourselves signed by `signer`, ledgered like any other, and thrown away with its
+        key. Raises what an asker would get."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        csr = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(key, hashes.SHA256())
+        item = X509Issue(spiffe_id=server_id(self._settings.trust_domain), csr=csr.public_bytes(Encoding.DER))
+        now = self._clock.unix()
+        order = self._order(item, check_csr(item.csr).spki, signer, now)
+        (outcome,) = await self._sign([item], [order], signer, now)
+        if isinstance(outcome, GatehouseError):
+            raise outcome
+
+    async def _issue(
+        self,
+        items: Sequence[X509Issue],
+        prepared: Sequence[Order | GatehouseError],
+        signer: X509Signer,
+        now: int,
+    ) -> list[X509Svid | GatehouseError]:
+        """Signs, and has what is left undone for want of the signer done by whoever has taken over."""
+        results = await self._sign(items, prepared, signer, now)
+        undone = [number for number, result in enumerate(results) if isinstance(result, Unavailable)]
+        if not undone:
+            return results
+        try:
+            successor = self._authority.active().x509
+        except Unavailable:
+            return results
+        if successor is signer:
+            return results
+        orders: list[Order | GatehouseError] = []
+        for number in undone:
+            before = prepared[number]
+            assert isinstance(before, Order)
+            try:
+                orders.append(self._order(items[number], before.request.spki, successor, now))
+            except GatehouseError as error:
+                orders.append(error)
+        again = await self._sign([items[number] for number in undone], orders, successor, now)
+        for number, result in zip(undone, again, strict=True):
+            results[number] = result
+        return results
 
     async def _sign(
         self,
@@ -239,6 +307,7 @@ class Issuer:
             except (Bug, PeerMisbehaved) as error:
                 _log.error("certificate_withheld", spiffe_id=str(item.spiffe_id), error=str(error))
                 results.append(error)
+                records.append(_withheld(item, certificate, signer, error, now))
                 continue
             results.append(X509Svid.issued(request, (certificate, *signer.chain), signer.authority_id))
             records.append(_record(item, request, certificate, signer, now))
@@ -267,6 +336,21 @@ def _record(
         requested_by=str(item.requested_by or ""),
         mark=signer.mark,
         certificate=certificate,
+    )
+
+
+def _withheld(
+    item: X509Issue, certificate: bytes, signer: X509Signer, error: GatehouseError, now: int
+) -> X509Withheld:
+    return X509Withheld(
+        at=now,
+        spiffe_id=item.spiffe_id,
+        authority_id=signer.authority_id,
+        entry_id=item.entry_id,
+        mark=signer.mark,
+        reason=error.message[:MAX_REASON_CHARACTERS],
+        digest=hashlib.sha256(certificate).digest(),
+        certificate=certificate[:MAX_FIELD_BYTES],
     )
 
 

@@ -198,7 +198,33 @@ class ChangeRecord:
         return b"\x06" + _SECONDS.pack(self.at) + _prefixed(*(text.encode() for text in fields))
 
 
-Record: TypeAlias = X509Intent | X509Record | JwtRecord | AuthorityRecord | AuthorityMark | ChangeRecord
+@dataclass(frozen=True, slots=True)
+class X509Withheld:
+    """A signer gave something else than what it was asked for, and it was given to nobody.
+
+    `digest` is the SHA-256 of what came, `certificate` its first 65,535 bytes, which may be anything.
+    """
+
+    kind: ClassVar[str] = "x509-withheld"
+    at: int
+    spiffe_id: SpiffeId
+    authority_id: str
+    entry_id: str
+    mark: str
+    reason: str
+    digest: bytes
+    certificate: bytes = field(repr=False)
+
+    def encode(self) -> bytes:
+        """The binary form."""
+        fields = (str(self.spiffe_id), self.authority_id, self.entry_id, self.mark, self.reason)
+        contents = (*(text.encode() for text in fields), self.digest, self.certificate)
+        return b"\x07" + _SECONDS.pack(self.at) + _prefixed(*contents)
+
+
+Record: TypeAlias = (
+    X509Intent | X509Record | JwtRecord | AuthorityRecord | AuthorityMark | ChangeRecord | X509Withheld
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +323,9 @@ _READERS: Final[dict[int, Callable[[_Reader], Record]]] = {
     ),
     4: lambda r: AuthorityRecord(r.seconds(), r.text(), r.text(), r.text(), r.text(), r.bytes()),
     5: lambda r: AuthorityMark(r.seconds(), r.text(), r.text(), r.text()),
+    7: lambda r: X509Withheld(
+        r.seconds(), r.spiffe_id(), r.text(), r.text(), r.text(), r.text(), r.bytes(), r.bytes()
+    ),
     6: lambda r: ChangeRecord(r.seconds(), r.text(), r.text(), r.text(), r.text(), r.text(), r.text()),
 }
 

@@ -357,17 +357,19 @@ def test_an_authority_that_fails_its_self_test_is_not_taken() -> None:
         stranger = world.keys.create(KeyPurpose.X509)
         wrong_key = replace(slot, issuing=replace(slot.issuing, key_id=stranger.key_id))
         away = replace(slot, issuing=replace(slot.issuing, key_id="x509-" + "0" * 32))
-        rootless = replace(slot, revoked=True, issuing=replace(slot.issuing, certificate=other_issuing()))
+        rootless = replace(
+            slot, revoked=True, issuing=replace(slot.issuing, certificate=await other_issuing())
+        )
         for bad, kind in ((wrong_key, Bug), (away, NotFound), (rootless, Bug)):
             state = replace(world.state, x509=(replace(bad, authority_id="f" * 40),))
             with pytest.raises(kind):
                 world.authority.reload(state)
             assert world.authority.active() is good
 
-    def other_issuing() -> bytes:
+    async def other_issuing() -> bytes:
         keys = MemoryKeyManager(os.urandom)
-        slot = Maker(keys, DOMAIN, Lifetimes(), random_bytes=os.urandom).x509(1_800_000_000)
-        return slot.issuing.certificate
+        maker = Maker(keys, DOMAIN, Lifetimes(), random_bytes=os.urandom)
+        return (await maker.x509(1_800_000_000)).issuing.certificate
 
     run(test)
 

@@ -26,13 +26,23 @@ from control_plane.identity.ledger import (
     LedgerEntry,
     X509Intent,
     X509Record,
+    X509Withheld,
     parse_entry_id,
 )
 from control_plane.runtime.log import get_logger
 
 MAX_LOOKED_AT: Final = 100_000
 KINDS: Final = tuple(
-    kind.kind for kind in (X509Intent, X509Record, JwtRecord, AuthorityRecord, AuthorityMark, ChangeRecord)
+    kind.kind
+    for kind in (
+        X509Intent,
+        X509Record,
+        X509Withheld,
+        JwtRecord,
+        AuthorityRecord,
+        AuthorityMark,
+        ChangeRecord,
+    )
 )
 _log = get_logger("ledger")
 
