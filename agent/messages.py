@@ -7,6 +7,7 @@ named, so that nothing is served from half of it.
 from collections.abc import Iterable, Mapping
 
 from agent.enforcement.news import News, Quarantine
+from agent.ports import ReportsWanted
 from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
 from control_plane.core.entry import Entry
 from control_plane.core.errors import (
@@ -136,3 +137,10 @@ def news(message: WatchResponse) -> News:
         policy=message.policy if message.HasField("policy") else None,
         quarantine=quarantine,
     )
+
+
+def wanted(message: WatchResponse) -> ReportsWanted | None:
+    """What a push says of reports; a new stream that doesn't mention them wants none."""
+    if not message.HasField("decisions_wanted"):
+        return ReportsWanted() if message.full else None
+    return ReportsWanted(message.decisions_wanted.canary, message.decisions_wanted.interval_seconds)

@@ -55,5 +55,10 @@ def watch(metrics: Metrics, agent: "Agent", clock: Clock) -> None:
     )
     metrics.watched("agent_envoys", "Envoys with an open discovery stream", lambda: len(envoys))
     metrics.total("agent_envoy_rejections", "Configurations that an Envoy refused", lambda: envoys.rejections)
+    counts = agent.counts
+    metrics.total(
+        "agent_decisions", "Requests and connections that Envoys decided", lambda: counts.total.requests
+    )
+    metrics.total("agent_denials", "Those of them that policy denied", lambda: counts.total.denied)
     metrics.total("agent_rulings_allowed", "Requests that ext_authz allowed", lambda: tally.allowed)
     metrics.total("agent_rulings_denied", "Requests that ext_authz denied", lambda: tally.denied)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.cache_content import AgentCredential
+from agent.enforcement.counts import Snapshot
 from agent.enforcement.news import News
 from agent.node_attestors import NodeAttestor
 from control_plane.core.bundle import Bundle
@@ -29,6 +30,14 @@ class Attested:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportsWanted:
+    """What the server wants to hear of decisions: those since the canary of this sequence (0: none)."""
+
+    canary: int = 0
+    interval_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One push of the server, relative to what was known. `full` marks the first one of a stream, which
     names all federated bundles; a `bundle` of None says that ours is unchanged."""
@@ -40,6 +49,7 @@ class Change:
     federated: tuple[Bundle, ...]
     removed_federated: tuple[TrustDomain, ...]
     news: News = field(default_factory=News)
+    wanted: ReportsWanted | None = None
 
     @property
     def is_heartbeat(self) -> bool:
@@ -52,6 +62,7 @@ class Change:
             or self.federated
             or self.removed_federated
             or self.news
+            or self.wanted
         )
 
 
@@ -98,6 +109,10 @@ class ServerApi(Protocol):
 
     async def post_status(self, bundle_sequence: int) -> None:
         """Tells which bundle this agent has, so that the server knows when an authority may begin to sign."""
+        ...
+
+    async def report_decisions(self, canary: int, snapshot: Snapshot) -> bool:
+        """Tells what was decided since a canary began; False where the server has no use for it."""
         ...
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from agent import messages
 from agent.cache_content import AgentCredential
+from agent.enforcement.counts import Decided, Snapshot
 from agent.node_attestors import NodeAttestor
 from agent.ports import Attested, Change
 from control_plane.core.bundle import Bundle
@@ -37,6 +38,7 @@ NODE: Final = "/gatehouse.node.v1.Node/"
 TIMEOUT_SECONDS: Final = 30.0
 MAX_CHALLENGES: Final = 8
 MAX_ENTRIES: Final = 200_000
+MAX_REPORTED: Final = 100  # workloads in one report
 VERSION: Final = "gatehouse"
 
 
@@ -214,6 +216,20 @@ class GrpcServerApi:
             timeout=TIMEOUT_SECONDS,
         )
 
+    async def report_decisions(self, canary: int, snapshot: Snapshot) -> bool:
+        """ReportDecisions. Where there are too many workloads, those with the most denials."""
+        most = sorted(snapshot.workloads.items(), key=lambda one: (-one[1].denied, -one[1].requests))
+        request = node_pb2.ReportDecisionsRequest(
+            canary=canary,
+            sequence=snapshot.sequence,
+            workloads=[_count(decided, str(spiffe_id)) for spiffe_id, decided in most[:MAX_REPORTED]],
+            before=_count(snapshot.before),
+        )
+        response = await self._channel.unary(
+            NODE + "ReportDecisions", request, node_pb2.ReportDecisionsResponse, timeout=TIMEOUT_SECONDS
+        )
+        return response.taken
+
     async def close(self) -> None:
         """Ends the connection."""
         await self._channel.close()
@@ -252,7 +268,12 @@ async def _changes(call: ClientCall[node_pb2.WatchResponse]) -> AsyncIterator[Ch
             federated=tuple(messages.bundle(bundle) for bundle in response.federated_bundles),
             removed_federated=tuple(TrustDomain.parse(name) for name in response.removed_federated),
             news=messages.news(response),
+            wanted=messages.wanted(response),
         )
+
+
+def _count(decided: Decided, spiffe_id: str = "") -> node_pb2.DecisionCount:
+    return node_pb2.DecisionCount(spiffe_id=spiffe_id, requests=decided.requests, denied=decided.denied)
 
 
 async def _page(

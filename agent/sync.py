@@ -18,6 +18,7 @@ from agent.jwt_svids import JwtSvids
 from agent.keeper import Keeper
 from agent.node import Node
 from agent.ports import Change
+from agent.reporting import Reporter
 from agent.waiting import wait_any
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import (
@@ -54,6 +55,7 @@ class Synchroniser:
         clock: Clock,
         stored: asyncio.Event,
         policies: Policies,
+        reporter: Reporter,
     ) -> None:
         self._identities = identities
         self._node = node
@@ -62,6 +64,7 @@ class Synchroniser:
         self._clock = clock
         self._stored = stored
         self._policies = policies
+        self._reporter = reporter
         self._failures = 0
         self._reported: int | None = None
         self.last_sync = 0
@@ -145,6 +148,8 @@ class Synchroniser:
         await self._take_bundles(session, change.bundle or self._node.bundle, federated)
         self._identities.change_entries(change.upserted, change.removed)
         self._policies.take(change.news, full=change.full)
+        if change.wanted is not None:
+            self._reporter.take(change.wanted)
         self._changed()
 
     # ------------------------------------------------------------------ poll

@@ -19,6 +19,7 @@ from agent.broadcast import Broadcast
 from agent.cache import POLICY_FILE, CacheFile
 from agent.cache_key import locate_key
 from agent.enforcement.compiler import Compiler, judge_of
+from agent.enforcement.counts import DecisionCounts
 from agent.enforcement.policies import Policies
 from agent.enforcement.tally import Tally
 from agent.envoy.fleet import Fleet
@@ -31,6 +32,7 @@ from agent.node import Node, Standing
 from agent.node_attestors import JoinToken, NodeAttestor, X509ProofOfPossession
 from agent.ports import Dial
 from agent.refusals import Refusals
+from agent.reporting import Reporter
 from agent.server_api import GrpcDial
 from agent.settings import AgentSettings
 from agent.sockets import lock_data_dir, prepare_socket
@@ -65,6 +67,8 @@ class Agent:
     sync: Synchroniser
     policies: Policies
     tally: Tally
+    counts: DecisionCounts
+    reporter: Reporter
     compiler: Compiler
     envoys: Fleet
     keeper: Keeper
@@ -123,6 +127,7 @@ async def serve(agent: Agent, stop: asyncio.Event) -> None:
         "node": agent.node,
         "sync": agent.sync,
         "policies": agent.policies,
+        "reporter": agent.reporter,
         "envoys": agent.envoys,
         "keeper": agent.keeper,
         "sessions": agent.sessions,
@@ -182,7 +187,9 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
         judge_of,
         clock,
     )
-    sync = Synchroniser(identities, node, keeper, jwt_svids, clock, storage.dirty, policies)
+    counts = DecisionCounts(policies)
+    reporter = Reporter(node, counts)
+    sync = Synchroniser(identities, node, keeper, jwt_svids, clock, storage.dirty, policies, reporter)
     sync.last_sync = stored.synced_at if stored is not None else 0
     sessions = Sessions(UnixAttestor(DigestCache(settings.executable_size_limit_bytes)))
 
@@ -195,7 +202,9 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
     refusals = Refusals(clock, unheard)
     api = WorkloadApi(identities, sessions, broadcast, jwt_svids, clock, ready, refusals)
     tally = Tally(policies)
-    envoy = build_envoy_parts(identities, sessions, broadcast, policies, tally, clock, refusals, ready)
+    envoy = build_envoy_parts(
+        identities, sessions, broadcast, policies, tally, clock, refusals, ready, counts
+    )
     healthy = health(lambda: not ready())
     public = [service(workloadapi_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"], api), healthy]
     private = [
@@ -223,6 +232,8 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
         sync=sync,
         policies=policies,
         tally=tally,
+        counts=counts,
+        reporter=reporter,
         compiler=compiler,
         envoys=envoy.fleet,
         keeper=keeper,

@@ -118,6 +118,16 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanarySettings:
+    """When a canary is rolled back by itself: once it has decided `least_requests`, and its share of denials,
+    and that of each of `least_agents`, has risen by `rise_percent` points (`rollout.denials`)."""
+
+    rise_percent: float = field(default=5.0, metadata={"minimum": 0.1, "maximum": 100})
+    least_requests: int = field(default=100, metadata={"minimum": 1})
+    least_agents: int = field(default=2, metadata={"minimum": 1})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenSettings:
     """As written: text and numbers, hardly checked. The names are those of keys and flags."""
 
@@ -141,6 +151,7 @@ class WrittenSettings:
     oidc: tuple[OidcSettings, ...] = ()
     opa: OpaSettings = field(default_factory=OpaSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    canary: CanarySettings = field(default_factory=CanarySettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +270,7 @@ class ServerSettings:
                 rate_limits=RateLimits(**values.pop("rate_limits")),
                 opa=OpaSettings(**opa),
                 metrics=MetricsSettings(**values.pop("metrics")),
+                canary=CanarySettings(**values.pop("canary")),
                 roles=RoleSettings(**_tuples(values.pop("roles"))),
                 oidc=tuple(
                     OidcSettings(**(one | {"jwks_file": Path(one["jwks_file"])}))

@@ -5,7 +5,6 @@ number), what, and which policy decided. What clients control comes last, since 
 also logs handshakes that it refused. Sending records to the agent isn't done here.
 """
 
-import dataclasses
 from typing import Final
 
 from agent.envoy.listeners import Extras
@@ -37,10 +36,10 @@ FIELDS: Final = (
 )
 
 
-def file_logs(path: str, extras: Extras) -> Extras:
-    """Adds a log file to what is logged elsewhere; an empty path adds none."""
+def file_logs(path: str) -> Extras:
+    """A log file for every listener; an empty path is none."""
     if not path:
-        return extras
+        return Extras()
     line = "\t".join(f"%{field}%" for field in FIELDS) + "\n"
     log: Json = {
         "name": "envoy.access_loggers.file",
@@ -52,9 +51,4 @@ def file_logs(path: str, extras: Extras) -> Extras:
             "log_format": {"text_format_source": {"inline_string": line}},
         },
     }
-    return dataclasses.replace(
-        extras,
-        http_logs=(*extras.http_logs, log),
-        tcp_logs=(*extras.tcp_logs, log),
-        listener_logs=(*extras.listener_logs, log),
-    )
+    return Extras(http_logs=(log,), tcp_logs=(log,), listener_logs=(log,))

@@ -17,7 +17,7 @@ from agent.enforcement.ports import Enforcement, EnforcementSource
 from agent.envoy.catalogue import Catalogue, Encoder
 from agent.envoy.description import ServiceDescription
 from agent.envoy.fleet import Fleet
-from agent.envoy.resources import KINDS, ORDER, ExtrasOf
+from agent.envoy.resources import KINDS, ORDER
 from agent.envoy.streams import DELTA, STATE_OF_THE_WORLD, Dialect, Streams, Subscriptions
 from agent.identities import Identities
 from agent.refusals import Refusals
@@ -40,7 +40,6 @@ class AggregatedDiscovery:
         fleet: Fleet,
         refusals: Refusals,
         encoder: Encoder,
-        extras: ExtrasOf,
         new_mark: Callable[[], str],
     ) -> None:
         """`new_mark` gives another drain mark at each call, also after a restart of the agent."""
@@ -51,7 +50,6 @@ class AggregatedDiscovery:
         self._fleet = fleet
         self._refusals = refusals
         self._encoder = encoder
-        self._extras = extras
         self._new_mark = new_mark
 
     async def stream_aggregated_resources(
@@ -85,7 +83,7 @@ class AggregatedDiscovery:
     def begin(self, listener: Listener, service: ServiceDescription, *, delta: bool) -> Catalogue:
         """What this Envoy is told, from now on. Raises PermissionDenied for somebody else's service."""
         self.check(listener, service)
-        catalogue = Catalogue(service, self._encoder, self._extras, self._new_mark, delta=delta)
+        catalogue = Catalogue(service, self._encoder, self._new_mark, delta=delta)
         self._fleet.join(listener, catalogue)
         _log.info(
             "envoy_connected",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.envoy.address import Address
+from agent.envoy.counters import counter_sink
 from agent.envoy.description import ServiceDescription
 from agent.envoy.listeners import address
 from agent.envoy.names import (
@@ -65,6 +66,7 @@ def bootstrap(service: ServiceDescription, agent_socket: Path, admin: Address, *
             ]
         },
         "stats_config": {"stats_tags": []},
+        **counter_sink(service),
     }
 
 

@@ -17,7 +17,7 @@ from agent.enforcement.ports import Enforcement, WorkloadPolicy
 from agent.envoy import wire
 from agent.envoy.description import ServiceDescription
 from agent.envoy.names import LISTENER, Json
-from agent.envoy.resources import ExtrasOf, Situation, build
+from agent.envoy.resources import Situation, build
 from agent.envoy.subscription import Ask, Resource
 from control_plane.core.spiffe_id import SpiffeId
 
@@ -52,28 +52,30 @@ class Catalogue:
         self,
         service: ServiceDescription,
         encoder: Encoder,
-        extras: ExtrasOf,
         new_mark: Callable[[], str],
         *,
         delta: bool,
     ) -> None:
         self.service = service
         self._encoder = encoder
-        self._extras = extras
         self._new_mark = new_mark
         self._delta = delta
         self._policy: WorkloadPolicy | None = None
+        self._digest = ""
         self._quarantined: frozenset[SpiffeId] | None = None
         self._marks: dict[str, str] = {}
         self._resources: Mapping[str, Mapping[str, Resource]] | None = None
         self._inbound_http = [one.name for one in service.inbound if one.protocol.is_http]
+        self._inbound_tcp = [one.name for one in service.inbound if not one.protocol.is_http]
 
     def enforce(self, enforcement: Enforcement) -> None:
         """Takes the state in force. What runs here ends when the service itself comes into quarantine; what a
         caller in quarantine has running is found as all that has lost its right (`running`)."""
         policy = enforcement.workloads.get(self.service.spiffe_id)
-        if policy is not self._policy and policy != self._policy:
-            self._policy, self._resources = policy, None
+        # What the agent judges can change without a word of it in the filters.
+        digest = enforcement.digest if policy is not None and policy.custom else ""
+        if policy != self._policy or digest != self._digest:
+            self._policy, self._digest, self._resources = policy, digest, None
         before = self._quarantined
         if before != enforcement.quarantined:
             own = self.service.spiffe_id
@@ -105,14 +107,9 @@ class Catalogue:
         return self._resources[type_url]
 
     def _built(self, quarantined: frozenset[SpiffeId]) -> Mapping[str, Mapping[str, Resource]]:
-        situation = Situation(
-            self.service,
-            self._policy,
-            quarantined,
-            self._marks,
-            self._extras(self.service, self._policy),
-            self._delta,
-        )
+        # A connection is judged once, so one of TCP ends when what it was judged by does.
+        marks = {**self._marks, **dict.fromkeys(self._inbound_tcp, self._digest)}
+        situation = Situation(self.service, self._policy, quarantined, marks, self._delta)
         return {
             type_url: {
                 name: self._encoder.resource(

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from agent.enforcement.ports import WorkloadPolicy
+from agent.envoy.counters import QUARANTINE_PREFIX
 from agent.envoy.names import (
     ADS,
     AGENT_CLUSTER,
@@ -70,7 +71,7 @@ def http_contents(
         chain = {ALLOW: _everybody_denied(HTTP_RBAC)} | found
     ordered = [name for name in (*_KINDS, EXTERNAL) if name in chain]
     return {
-        QUARANTINE: _quarantine(own, quarantined, HTTP_RBAC),
+        QUARANTINE: {**_quarantine(own, quarantined, HTTP_RBAC), "rules_stat_prefix": QUARANTINE_PREFIX},
         POLICY: _at_once([{"name": name, "typed_config": chain[name]} for name in ordered]),
     }
 

@@ -4,7 +4,7 @@ A quarantined service gets no outbound listeners, so that it reaches nobody, and
 here knows how resources travel.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,7 +13,7 @@ from agent.envoy.access_logs import file_logs
 from agent.envoy.clusters import keys_clusters, peer_cluster, service_cluster
 from agent.envoy.description import ServiceDescription
 from agent.envoy.filters import http_contents
-from agent.envoy.listeners import Extras, inbound_listener, outbound_listener
+from agent.envoy.listeners import inbound_listener, outbound_listener
 from agent.envoy.names import CLUSTER, EXTENSION, LISTENER, Json
 from agent.envoy.subscription import Kind
 from control_plane.core.spiffe_id import SpiffeId
@@ -31,9 +31,6 @@ KINDS: Final = (
 ORDER: Final = (CLUSTER, LISTENER, EXTENSION)
 """The order in which changes of several types are sent: what is referred to comes first."""
 
-ExtrasOf = Callable[[ServiceDescription, WorkloadPolicy | None], Extras]
-"""What other parts add to the listeners of a service."""
-
 
 @dataclass(frozen=True, slots=True)
 class Situation:
@@ -43,7 +40,6 @@ class Situation:
     policy: WorkloadPolicy | None = None
     quarantined: frozenset[SpiffeId] = frozenset()
     marks: Mapping[str, str] = field(default_factory=dict)
-    extras: Extras = field(default_factory=Extras)
     delta: bool = True
 
     @property
@@ -55,7 +51,7 @@ class Situation:
 def build(situation: Situation) -> Resources:
     """The resources of the situation."""
     service, policy, quarantined = situation.service, situation.policy, situation.quarantined
-    extras = file_logs(service.access_log, situation.extras)
+    extras = file_logs(service.access_log)
     listeners: dict[str, Json] = {
         one.name: inbound_listener(
             service,

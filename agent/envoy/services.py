@@ -16,6 +16,7 @@ from control_plane.runtime.transport import Call, Method, Reply, Requests, Servi
 SECRETS: Final = "envoy.service.secret.v3.SecretDiscoveryService"
 AUTHORIZATION: Final = "envoy.service.auth.v3.Authorization"
 ACCESS_LOGS: Final = "envoy.service.accesslog.v3.AccessLogService"
+METRICS: Final = "opentelemetry.proto.collector.metrics.v1.MetricsService"
 AGGREGATED: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 Load = Callable[[], object]
@@ -40,13 +41,17 @@ def lazy_service(name: str, streams: Iterable[str], unary: Iterable[str], load: 
     return Service(name, {method.path: method for method in methods}, empty_pb2.DESCRIPTOR)
 
 
-def envoy_services(secrets: Load, aggregated: Load, authorization: Load, running: Load) -> list[Service]:
-    """SDS, ADS, external authorization, and the access log service that hears of running requests."""
+def envoy_services(
+    secrets: Load, aggregated: Load, authorization: Load, running: Load, counting: Load
+) -> list[Service]:
+    """SDS, ADS, external authorization, the access log service that hears of running requests, and the sink
+    for counters."""
     return [
         lazy_service(SECRETS, ("StreamSecrets", "DeltaSecrets"), ("FetchSecrets",), secrets),
         lazy_service(AGGREGATED, ("StreamAggregatedResources", "DeltaAggregatedResources"), (), aggregated),
         lazy_service(AUTHORIZATION, (), ("Check",), authorization),
         lazy_service(ACCESS_LOGS, ("StreamAccessLogs",), (), running),
+        lazy_service(METRICS, (), ("Export",), counting),
     ]
 
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from agent.attest.sessions import Sessions
 from agent.broadcast import Broadcast
-from agent.enforcement.ports import Decisions, EnforcementSource, WorkloadPolicy
-from agent.envoy.description import ServiceDescription
+from agent.enforcement.counts import DecisionCounts
+from agent.enforcement.ports import Decisions, EnforcementSource
 from agent.envoy.fleet import Fleet
-from agent.envoy.listeners import Extras
 from agent.envoy.services import envoy_services
 from agent.identities import Identities
 from agent.refusals import Refusals
@@ -29,11 +28,6 @@ class EnvoyParts:
     fleet: Fleet
 
 
-def no_extras(service: ServiceDescription, policy: WorkloadPolicy | None) -> Extras:
-    """Nothing besides mutual TLS and policy."""
-    return Extras()
-
-
 def build_envoy_parts(
     identities: Identities,
     sessions: Sessions,
@@ -43,9 +37,10 @@ def build_envoy_parts(
     clock: Clock,
     refusals: Refusals,
     ready: Callable[[], str],
-    extras: Callable[[ServiceDescription, WorkloadPolicy | None], Extras] = no_extras,
+    counts: DecisionCounts | None = None,
 ) -> EnvoyParts:
-    """`ready` says why no identity can be served yet, and is empty once that is over."""
+    """`ready` says why no identity can be served yet, and is empty once that is over; `counts` takes what the
+    Envoys decided."""
     fleet = Fleet(enforcement)
 
     @functools.cache
@@ -74,7 +69,6 @@ def build_envoy_parts(
             fleet,
             refusals,
             Encoder(),
-            extras,
             new_mark,
         )
 
@@ -88,4 +82,9 @@ def build_envoy_parts(
 
         return RunningRequests(identities, sessions, enforcement, decisions, fleet, clock)
 
-    return EnvoyParts(envoy_services(secrets, aggregated, authorization, running), fleet)
+    def counting() -> object:
+        from agent.envoy.counting import Counting
+
+        return Counting(identities, sessions, counts or DecisionCounts(enforcement))
+
+    return EnvoyParts(envoy_services(secrets, aggregated, authorization, running, counting), fleet)

@@ -93,7 +93,7 @@ METHODS: Final[dict[str, frozenset[Who]]] = {
     **_methods("grpc.health.v1.Health", _LOCAL, "Check List Watch"),
     **_methods("grpc.reflection.v1.ServerReflection", _LOCAL, "ServerReflectionInfo"),
     **_methods("grpc.reflection.v1alpha.ServerReflection", _LOCAL, "ServerReflectionInfo"),
-    **_methods("gatehouse.node.v1.Node", _AGENT, "Watch"),
+    **_methods("gatehouse.node.v1.Node", _AGENT, "Watch ReportDecisions"),
     **_methods("gatehouse.server.v1.Entry", _ADMINS, "BatchCreateEntry BatchUpdateEntry GetPriorities"),
 }
 

@@ -12,6 +12,7 @@ from control_plane.identity.ports import Store
 from control_plane.identity.replica import Replica
 from control_plane.identity.trust import Trust
 from control_plane.rollout.push import PushedPolicies
+from control_plane.rollout.reports import DecisionReports
 from control_plane.runtime.clock import Clock
 
 
@@ -33,6 +34,7 @@ class ServerContext:
     replica: Replica
     trust: Trust
     policies: PushedPolicies
+    reports: DecisionReports
     issuer: Issuer
     confirmations: Confirmations
     attestors: Mapping[str, NodeAttestor]

@@ -17,10 +17,13 @@ from control_plane.api.context import ServerContext
 from control_plane.api.paging import MAX_REPLY_BYTES
 from control_plane.core.bundle import Bundle
 from control_plane.core.entry import Entry
+from control_plane.core.errors import InvalidInput
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.proto.convert import bundle_to_message, entry_to_message
 from control_plane.proto.gatehouse.node.v1 import node_pb2 as wire
 from control_plane.rollout.bundle import PolicyKey
+from control_plane.rollout.denials import Counts
+from control_plane.rollout.reports import MAX_WORKLOADS, Report, Wanted, wanted
 from control_plane.runtime.transport import Call
 
 COALESCE_SECONDS: Final = 0.02
@@ -54,6 +57,26 @@ class NodeService:
         finally:
             self._context.replica.unsubscribe(subscription)
 
+    async def report_decisions(
+        self, call: Call, request: wire.ReportDecisionsRequest
+    ) -> wire.ReportDecisionsResponse:
+        """What an agent's Envoys decided. Identities that the agent doesn't serve are left out."""
+        await self._context.limiters.status.take(call)
+        if len(request.workloads) > MAX_WORKLOADS:
+            raise InvalidInput(
+                f"report of decisions: {len(request.workloads)} workloads, at most {MAX_WORKLOADS}"
+            )
+        agent_id = agent_of(call)
+        report = Report(
+            request.canary,
+            request.sequence,
+            {SpiffeId.parse(one.spiffe_id): _counts(one) for one in request.workloads},
+            _counts(request.before),
+        )
+        entries = self._context.replica.index.authorized_entries(agent_id).entries
+        own = {entry.spiffe_id for entry in entries.values()}
+        return wire.ReportDecisionsResponse(taken=self._context.reports.take(agent_id, report, own))
+
 
 class _Stream:
     """What one stream's agent holds, and how to bring it up to date."""
@@ -69,6 +92,7 @@ class _Stream:
         self._policy_sequence = request.known_policy_sequence
         self._policy_keys: tuple[PolicyKey, ...] = ()
         self._quarantine_revision = request.known_quarantine_revision
+        self._wanted = Wanted()
 
     def changes(
         self, entry_ids: set[str] | None, *, shared: bool, full: bool
@@ -91,6 +115,7 @@ class _Stream:
             self._add_own(response)
             self._add_policy(response)
             self._add_quarantine(response)
+            self._add_wanted(response)
         if full or shared or gone or any(entry.federates_with for entry in new):
             # Which foreign bundles an agent needs follows from its entries.
             self._add_federated(response, entries.values())
@@ -123,6 +148,13 @@ class _Stream:
             self._quarantine_revision = now.revision
             response.quarantine.revision = now.revision
             response.quarantine.spiffe_ids.extend(sorted(map(str, now.members)))
+
+    def _add_wanted(self, response: wire.WatchResponse) -> None:
+        now = wanted(self._context.policies.current.in_force, len(self._context.replica.index.agents))
+        if now.canary != self._wanted.canary:  # that another agent came is no reason to tell all of them
+            self._wanted = now
+            response.decisions_wanted.canary = now.canary
+            response.decisions_wanted.interval_seconds = now.interval_seconds
 
     def confirm(self) -> None:
         """To be called once everything was sent: the agent holds our bundle as it was written there."""
@@ -157,6 +189,10 @@ def _filled(first: wire.WatchResponse, entries: list[Entry]) -> Iterable[wire.Wa
         if entry.priority:
             response.priorities[entry.id] = entry.priority
     yield response
+
+
+def _counts(message: wire.DecisionCount) -> Counts:
+    return Counts.bounded(message.requests, message.denied)
 
 
 def _empty_size(response: wire.WatchResponse) -> int:

@@ -211,7 +211,7 @@ class Rollouts:
         now = await self._store.in_force()
         if now.canary is None or now.full is None:
             return None
-        verdict = judge(*await feed.counts(now.canary.sequence), rule)
+        verdict = judge(*await feed.reports(now.canary.sequence), rule)
         if verdict.rolls_back:
             _log.error("policy_canary_rolled_back", version=now.canary.version, reason=verdict.reason)
             await self.rollback(None, by=OURSELVES, reason=verdict.reason, cause=Cause.DENIALS)

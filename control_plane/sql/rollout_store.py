@@ -1,11 +1,14 @@
 """The life of policies over SQLite: hands each call to the SQL thread as one transaction."""
 
+from collections.abc import Sequence
+
 from control_plane.rollout.assignment import Assignment, InForce, SignedBundle
 from control_plane.rollout.bundle import PolicyKey
+from control_plane.rollout.denials import AgentCounts
 from control_plane.rollout.push import Pushed
 from control_plane.rollout.steps import Life, Step
 from control_plane.rollout.version import PolicySource, SignedVersion
-from control_plane.sql import policy_queries
+from control_plane.sql import policy_queries, report_queries
 from control_plane.sql.thread import SqlThread
 
 
@@ -71,3 +74,15 @@ class SqlRolloutStore:
     async def pushed(self) -> Pushed:
         """See `rollout.push.PushStore`."""
         return await self._thread.read("reading what is pushed", policy_queries.pushed)
+
+    async def put_reports(self, canary: int, reports: Sequence[AgentCounts]) -> None:
+        """See `rollout.reports.ReportStore`."""
+        await self._thread.write(
+            "storing reports of agents", lambda connection: report_queries.put(connection, canary, reports)
+        )
+
+    async def reports(self, canary: int) -> list[AgentCounts]:
+        """See `rollout.reports.ReportStore`."""
+        return await self._thread.read(
+            "reading reports of agents", lambda connection: report_queries.reports(connection, canary)
+        )

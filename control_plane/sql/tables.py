@@ -167,3 +167,17 @@ idempotency = Table(
     Column("answer", Text, nullable=False),
     Column("at", Integer, nullable=False, index=True),
 )
+
+# What agents report while a canary runs; rows of earlier canaries go with the first report of the next.
+decision_reports = Table(
+    "decision_reports",
+    metadata,
+    Column("canary", Integer, primary_key=True, autoincrement=False),
+    Column("agent_id", Text, primary_key=True),
+    Column("in_canary", Boolean, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("denied", Integer, nullable=False),
+    Column("requests_before", Integer, nullable=False),
+    Column("denied_before", Integer, nullable=False),
+    Column("worst", Text, nullable=False),
+)

@@ -37,6 +37,7 @@ async def issue(
                 "authority": parts,
                 "replica": parts.replica,
                 "confirmations": parts.confirmations,
+                "reports": parts.reports,
                 "listener": NodeListener(parts, started, observe),
                 **metrics_service(parts, metrics, index + 1),
             },

@@ -28,7 +28,7 @@ from control_plane.settings import ServerSettings
 from control_plane.sql.answer_store import SqlAnswers
 from control_plane.wiring.metrics import Observe, metrics_of, metrics_service
 from control_plane.wiring.opa import opa_services
-from control_plane.wiring.policy import gate_of, opa_bundles_of, policy_keys_of, rollouts_of
+from control_plane.wiring.policy import canary_watch_of, gate_of, opa_bundles_of, policy_keys_of, rollouts_of
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
 from control_plane.wiring.rest_server import RestServer
 
@@ -61,6 +61,7 @@ async def manage(
         policy_keys = await policy_keys_of(parts)
         rollouts = rollouts_of(parts, policy_keys)
         opa = opa_bundles_of(parts, policy_keys)
+        canary_watch = canary_watch_of(parts, rollouts)
         gate, route_class = gate_of(parts)
         metrics, observe = metrics_of(parts) if settings.metrics_bind is not None else (None, None)
         context = RestContext(
@@ -74,6 +75,7 @@ async def manage(
             route_class=route_class,
             rollouts=rollouts,
             rollout_store=parts.rollout_store,
+            canary_watch=canary_watch,
         )
         app = rest_app(context)
         app.include_router(opa_router(opa))
@@ -82,6 +84,7 @@ async def manage(
                 "authority": parts,
                 "lifecycle": lifecycle,
                 "rollouts": rollouts,
+                "canary": canary_watch,
                 "replica": parts.replica,
                 "confirmations": parts.confirmations,
                 "bundle": published,

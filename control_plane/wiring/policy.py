@@ -9,9 +9,12 @@ from control_plane.api.rest.gate import Gate
 from control_plane.api.rest.idempotency import route_class
 from control_plane.api.rest.roles import Roles
 from control_plane.api.rest.subjects import OidcIssuer, Subjects, user_name
+from control_plane.core.spiffe_id import SpiffeId
 from control_plane.identity.index import Effects
 from control_plane.identity.ledger import ChangeRecord, LedgerEntry
+from control_plane.rollout.canary import CanaryWatch, StoredReports
 from control_plane.rollout.compiler import ChildCompiler
+from control_plane.rollout.denials import DenialRule
 from control_plane.rollout.keys import PolicyKeys
 from control_plane.rollout.lifecycle import Rollouts
 from control_plane.sql.answer_store import SqlAnswers
@@ -44,6 +47,18 @@ def rollouts_of(parts: Parts, keys: PolicyKeys) -> Rollouts:
     """The service that carries policies through their lives."""
     compiler = ChildCompiler(parts.settings.trust_domain, parts.clock)
     return Rollouts(parts.rollout_store, compiler, keys, LedgerRecorder(parts), parts.clock)
+
+
+def canary_watch_of(parts: Parts, rollouts: Rollouts) -> CanaryWatch:
+    """The service that ends a canary whose denials rise."""
+    index, unix, written = parts.replica.index, parts.clock.unix, parts.settings.written.canary
+
+    def live_agents() -> list[SpiffeId]:
+        return [agent_id for agent_id, record in index.agents.items() if record.is_live(unix())]
+
+    feed = StoredReports(parts.rollout_store, parts.rollout_store, live_agents)
+    rule = DenialRule(written.rise_percent, written.least_requests, written.least_agents)
+    return CanaryWatch(rollouts, feed, rule)
 
 
 def gate_of(parts: Parts) -> tuple[Gate, type[APIRoute]]:

@@ -23,6 +23,7 @@ from control_plane.identity.journal import Journal
 from control_plane.identity.replica import Replica
 from control_plane.identity.trust import Trust, merged
 from control_plane.rollout.push import PushedPolicies
+from control_plane.rollout.reports import DecisionReports
 from control_plane.runtime.clock import Clock, SystemClock
 from control_plane.runtime.log import get_logger
 from control_plane.settings import ServerSettings
@@ -46,6 +47,7 @@ class Parts:
         self.authority_store = SqlAuthorityStore(self.store.thread, trust_domain)
         self.rollout_store = SqlRolloutStore(self.store.thread)
         self.policies = PushedPolicies()
+        self.reports = DecisionReports(self.rollout_store, self.policies)
         self.replica = Replica(self.store, Index(trust_domain))
         self.trust = Trust(trust_domain, self.replica.index)
         self.keys = DiskKeyManager(settings.key_dir, settings.key_passphrase, random_bytes=os.urandom)
@@ -161,6 +163,7 @@ class Parts:
             replica=self.replica,
             trust=self.trust,
             policies=self.policies,
+            reports=self.reports,
             issuer=self.issuer,
             confirmations=self.confirmations,
             attestors=self._attestors(),

@@ -11,7 +11,8 @@ import pytest
 
 from control_plane.core.errors import Corrupt, FailedPrecondition, PermissionDenied
 from control_plane.core.signature import POLICY_BUNDLE, is_signed_by
-from control_plane.rollout.denials import Counts, DenialRule
+from control_plane.core.spiffe_id import SpiffeId
+from control_plane.rollout.denials import AgentCounts, Counts, DenialRule
 from control_plane.rollout.steps import Applied
 from control_plane.rollout.version import PolicySource
 
@@ -117,10 +118,17 @@ def test_rollback_brings_back_the_same_version_with_a_higher_sequence(world: Any
     asyncio.run(world.life(work))
 
 
+def agent(name: str) -> SpiffeId:
+    return SpiffeId.parse(f"spiffe://example.org/spire/agent/x/{name}")
+
+
 def test_a_canary_grows_or_goes(world: Any) -> None:
     class Feed:
-        async def counts(self, sequence: int) -> tuple[Counts, Counts]:
-            return Counts(200, 40), Counts(1000, 10)
+        async def reports(self, sequence: int) -> tuple[list[AgentCounts], int]:
+            return [
+                AgentCounts(agent("a"), True, Counts(200, 40)),
+                AgentCounts(agent("b"), False, Counts(1000, 10)),
+            ], 1
 
     async def work(rollouts: Any, store: Any) -> None:
         first = await in_force(rollouts, ONE)

@@ -13,7 +13,6 @@ from control_plane.core.errors import Corrupt, FailedPrecondition, InvalidInput,
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.rollout.assignment import Assignment, Cause, InForce
 from control_plane.rollout.bundle import MAX_PAYLOAD_BYTES, payload_of
-from control_plane.rollout.denials import Counts, DenialRule, judge
 from control_plane.rollout.steps import (
     Approved,
     Compiled,
@@ -92,26 +91,6 @@ def test_what_may_be_applied(now: InForce, version: int, percent: int, outcome: 
         return
     with pytest.raises((FailedPrecondition, InvalidInput), match=outcome):
         now.cause_of_apply(version, percent)
-
-
-@pytest.mark.parametrize(
-    ("canary", "others", "goes"),
-    [
-        (Counts(99, 99), Counts(1000, 0), False),  # too few to say
-        (Counts(100, 5), Counts(1000, 0), True),
-        (Counts(100, 4), Counts(1000, 0), False),
-        (Counts(100, 30), Counts(1000, 280), False),  # everybody is under attack
-        (Counts(100, 5), Counts(), True),
-    ],
-)
-def test_when_denials_end_a_canary(canary: Counts, others: Counts, goes: bool) -> None:
-    assert judge(canary, others, DenialRule()).rolls_back is goes
-
-
-def test_a_denial_rule_that_could_never_or_always_hold_is_refused() -> None:
-    for rule in ((0.0, 100), (101.0, 100), (5.0, 0)):
-        with pytest.raises(InvalidInput):
-            DenialRule(*rule)
 
 
 PLAN = Planned(

@@ -10,6 +10,7 @@ from control_plane.api.context import ServerContext
 from control_plane.api.rest.gate import Gate
 from control_plane.authority.lifecycle import AuthorityLifecycle
 from control_plane.authority.ports import AuthorityStore
+from control_plane.rollout.canary import CanaryWatch
 from control_plane.rollout.lifecycle import Rollouts
 from control_plane.rollout.ports import RolloutStore
 
@@ -29,3 +30,4 @@ class RestContext:
     route_class: type[APIRoute]
     rollouts: Rollouts
     rollout_store: RolloutStore
+    canary_watch: CanaryWatch

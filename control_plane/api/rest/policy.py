@@ -178,8 +178,8 @@ def router(context: RestContext) -> APIRouter:
         now = await store.in_force()
         index, unix = context.server.replica.index, context.server.clock.unix()
         agents = [agent_id for agent_id, record in index.agents.items() if record.is_live(unix)]
-        shown = shown_in_force(now, agents, index.quarantine)
-        if is_known(request, response, f'"{now.sequence}"'):
+        shown = shown_in_force(now, agents, index.quarantine, context.canary_watch.verdict)
+        if is_known(request, response, f'"{now.sequence}"') and shown["denials"] is None:
             return Response(status_code=304, headers={"etag": f'"{now.sequence}"'})
         return shown
 

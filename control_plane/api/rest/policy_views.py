@@ -7,6 +7,7 @@ from typing import Any
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.identity.quarantine import Quarantine
 from control_plane.rollout.assignment import Assignment, InForce
+from control_plane.rollout.denials import DenialVerdict
 from control_plane.rollout.steps import Life, Planned
 from control_plane.rollout.version import SignedVersion
 
@@ -56,8 +57,24 @@ def shown_assignment(assignment: Assignment) -> dict[str, Any]:
     }
 
 
-def shown_in_force(now: InForce, agents: Sequence[SpiffeId], quarantine: Quarantine) -> dict[str, Any]:
-    """What is in force; `agents` counts those that each assignment is meant for."""
+def shown_verdict(verdict: DenialVerdict) -> dict[str, Any]:
+    """What the running canary's agents report, and what follows from it."""
+    return {
+        "requests": verdict.canary.requests,
+        "denied": verdict.canary.denied,
+        "denied_percent": round(verdict.canary.percent, 1),
+        "usual_percent": round(verdict.usual_percent, 1),
+        "agents_reporting": verdict.reporting,
+        "agents_risen": verdict.risen,
+        "judged": verdict.reason,
+    }
+
+
+def shown_in_force(
+    now: InForce, agents: Sequence[SpiffeId], quarantine: Quarantine, verdict: DenialVerdict | None = None
+) -> dict[str, Any]:
+    """What is in force; `agents` counts those that each assignment is meant for, `verdict` is about the
+    canary."""
     chosen = [now.of_agent(agent) for agent in agents]
 
     def shown(assignment: Assignment | None) -> dict[str, Any] | None:
@@ -69,6 +86,7 @@ def shown_in_force(now: InForce, agents: Sequence[SpiffeId], quarantine: Quarant
         "sequence": now.sequence,
         "in_force": shown(now.full),
         "canary": shown(now.canary),
+        "denials": shown_verdict(verdict) if verdict is not None and now.canary is not None else None,
         "agents": len(agents),
         "quarantined": len(quarantine.members),
     }

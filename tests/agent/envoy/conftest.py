@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from agent.enforcement.counts import DecisionCounts
 from agent.enforcement.ports import Enforcement, Ruling, WorkloadPolicy
 from agent.envoy.address import Address
 from agent.envoy.bootstrap import ALONE, FLAGS, bootstrap
@@ -156,6 +157,7 @@ class Lab:
         self.run = run
         self.folder = folder
         self.enforcement = FakeEnforcement()
+        self.counts = DecisionCounts(self.enforcement)
         self.socket = folder / "e.sock"
         self.envoys: list[Envoy] = []
         self.ports: dict[str, int] = {}
@@ -179,6 +181,7 @@ class Lab:
             clock,
             Refusals(clock, lambda: ""),
             agent.ready,
+            self.counts,
         )
         limits = Limits(idle_timeout_seconds=0, max_connection_age_seconds=0)
         self._server = Server(self.parts.services, limits=limits)

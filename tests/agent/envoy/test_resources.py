@@ -18,7 +18,6 @@ from agent.envoy.address import Address
 from agent.envoy.bootstrap import bootstrap
 from agent.envoy.catalogue import Catalogue, Encoder
 from agent.envoy.description import ServiceDescription
-from agent.envoy.listeners import Extras
 from agent.envoy.names import CLUSTER, EXTENSION, LISTENER, POLICY, QUARANTINE
 from agent.envoy.resources import Situation, build
 from agent.envoy.subscription import Ask
@@ -126,7 +125,7 @@ class Book:
         self.seen: dict[str, str] = {}
 
     def new(self) -> Catalogue:
-        return Catalogue(SERVICE, Encoder(), lambda *_: Extras(), lambda: next(self.marks), delta=True)
+        return Catalogue(SERVICE, Encoder(), lambda: next(self.marks), delta=True)
 
     def changed(self) -> set[str]:
         now = {

@@ -24,7 +24,7 @@ class WatchRequest(_message.Message):
     def __init__(self, known_entries: _Optional[_Iterable[_Union[_entry_pb2.EntryRevision, _Mapping]]] = ..., known_bundle_sequence: _Optional[int] = ..., agent_version: _Optional[str] = ..., known_policy_sequence: _Optional[int] = ..., known_quarantine_revision: _Optional[int] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ("full", "upserted", "removed_entry_ids", "bundle", "federated_bundles", "removed_federated", "change_sequence", "priorities", "policy", "policy_keys", "quarantine")
+    __slots__ = ("full", "upserted", "removed_entry_ids", "bundle", "federated_bundles", "removed_federated", "change_sequence", "priorities", "policy", "policy_keys", "quarantine", "decisions_wanted")
     class PrioritiesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class WatchResponse(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     POLICY_KEYS_FIELD_NUMBER: _ClassVar[int]
     QUARANTINE_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_WANTED_FIELD_NUMBER: _ClassVar[int]
     full: bool
     upserted: _containers.RepeatedCompositeFieldContainer[_entry_pb2_1.Entry]
     removed_entry_ids: _containers.RepeatedScalarFieldContainer[str]
@@ -54,7 +55,44 @@ class WatchResponse(_message.Message):
     policy: SignedPolicy
     policy_keys: _containers.RepeatedCompositeFieldContainer[PolicyKey]
     quarantine: Quarantine
-    def __init__(self, full: _Optional[bool] = ..., upserted: _Optional[_Iterable[_Union[_entry_pb2_1.Entry, _Mapping]]] = ..., removed_entry_ids: _Optional[_Iterable[str]] = ..., bundle: _Optional[_Union[_bundle_pb2.Bundle, _Mapping]] = ..., federated_bundles: _Optional[_Iterable[_Union[_bundle_pb2.Bundle, _Mapping]]] = ..., removed_federated: _Optional[_Iterable[str]] = ..., change_sequence: _Optional[int] = ..., priorities: _Optional[_Mapping[str, int]] = ..., policy: _Optional[_Union[SignedPolicy, _Mapping]] = ..., policy_keys: _Optional[_Iterable[_Union[PolicyKey, _Mapping]]] = ..., quarantine: _Optional[_Union[Quarantine, _Mapping]] = ...) -> None: ...
+    decisions_wanted: DecisionsWanted
+    def __init__(self, full: _Optional[bool] = ..., upserted: _Optional[_Iterable[_Union[_entry_pb2_1.Entry, _Mapping]]] = ..., removed_entry_ids: _Optional[_Iterable[str]] = ..., bundle: _Optional[_Union[_bundle_pb2.Bundle, _Mapping]] = ..., federated_bundles: _Optional[_Iterable[_Union[_bundle_pb2.Bundle, _Mapping]]] = ..., removed_federated: _Optional[_Iterable[str]] = ..., change_sequence: _Optional[int] = ..., priorities: _Optional[_Mapping[str, int]] = ..., policy: _Optional[_Union[SignedPolicy, _Mapping]] = ..., policy_keys: _Optional[_Iterable[_Union[PolicyKey, _Mapping]]] = ..., quarantine: _Optional[_Union[Quarantine, _Mapping]] = ..., decisions_wanted: _Optional[_Union[DecisionsWanted, _Mapping]] = ...) -> None: ...
+
+class DecisionsWanted(_message.Message):
+    __slots__ = ("canary", "interval_seconds")
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    canary: int
+    interval_seconds: int
+    def __init__(self, canary: _Optional[int] = ..., interval_seconds: _Optional[int] = ...) -> None: ...
+
+class ReportDecisionsRequest(_message.Message):
+    __slots__ = ("canary", "sequence", "workloads", "before")
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    WORKLOADS_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    canary: int
+    sequence: int
+    workloads: _containers.RepeatedCompositeFieldContainer[DecisionCount]
+    before: DecisionCount
+    def __init__(self, canary: _Optional[int] = ..., sequence: _Optional[int] = ..., workloads: _Optional[_Iterable[_Union[DecisionCount, _Mapping]]] = ..., before: _Optional[_Union[DecisionCount, _Mapping]] = ...) -> None: ...
+
+class ReportDecisionsResponse(_message.Message):
+    __slots__ = ("taken",)
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    taken: bool
+    def __init__(self, taken: _Optional[bool] = ...) -> None: ...
+
+class DecisionCount(_message.Message):
+    __slots__ = ("spiffe_id", "requests", "denied")
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    DENIED_FIELD_NUMBER: _ClassVar[int]
+    spiffe_id: str
+    requests: int
+    denied: int
+    def __init__(self, spiffe_id: _Optional[str] = ..., requests: _Optional[int] = ..., denied: _Optional[int] = ...) -> None: ...
 
 class SignedPolicy(_message.Message):
     __slots__ = ("payload", "signature", "key_id")
