@@ -118,6 +118,25 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """The management API over TLS, beside its unix socket.
+
+    `bind`: `host:port`; empty is nowhere. `dns_names` are put into its certificate, for clients that look at
+    names of hosts and not at SPIFFE IDs. Rates are in requests a second, bursts in requests, a rate of 0 is
+    no limit; an address counts before anybody is authenticated, a subject after it. The user of the unix
+    socket isn't limited. `listeners`: how many event streams may be open at once.
+    """
+
+    bind: str = ""
+    dns_names: tuple[str, ...] = ("localhost",)
+    address_requests_per_second: float = field(default=200.0, metadata={"minimum": 0})
+    address_burst: int = field(default=400, metadata={"minimum": 1})
+    subject_requests_per_second: float = field(default=50.0, metadata={"minimum": 0})
+    subject_burst: int = field(default=200, metadata={"minimum": 1})
+    listeners: int = field(default=100, metadata={"minimum": 0, "maximum": 1000})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CanarySettings:
     """When a canary is rolled back by itself: once it has decided `least_requests`, and its share of denials,
     and that of each of `least_agents`, has risen by `rise_percent` points (`rollout.denials`)."""
@@ -151,6 +170,7 @@ class WrittenSettings:
     oidc: tuple[OidcSettings, ...] = ()
     opa: OpaSettings = field(default_factory=OpaSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
     canary: CanarySettings = field(default_factory=CanarySettings)
 
 
@@ -171,6 +191,7 @@ class ServerSettings:
     opa_bind: tuple[str, int] | None
     opa_push: tuple[OpaAddress, ...]
     metrics_bind: tuple[str, int] | None
+    api_bind: tuple[str, int] | None
 
     @classmethod
     def parse(cls, written: WrittenSettings) -> "ServerSettings":
@@ -189,10 +210,12 @@ class ServerSettings:
         passphrase = written.authority.key_passphrase
         trust_domain = TrustDomain.parse(written.trust_domain)
         names = [issuer.name for issuer in written.oidc]
-        if len(set(names)) != len(names) or not all(map(_NAME.fullmatch, names)) or "local" in names:
+        # Subjects of all kinds share one space of names: local:root, spiffe://example.org/x, login:ada.
+        taken = {"local", "spiffe"} & set(names)
+        if len(set(names)) != len(names) or not all(map(_NAME.fullmatch, names)) or taken:
             raise InvalidInput(
                 f"settings: oidc names {', '.join(map(shown, names))}; expected different ones of a-z, 0-9 "
-                "and -, and not local"
+                "and -, and neither local nor spiffe"
             )
         return cls(
             written=written,
@@ -210,6 +233,7 @@ class ServerSettings:
             opa_bind=parse_loopback("opa.bind", written.opa.bind),
             opa_push=tuple(OpaAddress.parse(url) for url in written.opa.push),
             metrics_bind=parse_loopback("metrics.bind", written.metrics.bind),
+            api_bind=parse_bind(written.api.bind) if written.api.bind else None,
         )
 
     @property
@@ -270,6 +294,7 @@ class ServerSettings:
                 rate_limits=RateLimits(**values.pop("rate_limits")),
                 opa=OpaSettings(**opa),
                 metrics=MetricsSettings(**values.pop("metrics")),
+                api=ApiSettings(**_tuples(values.pop("api"))),
                 canary=CanarySettings(**values.pop("canary")),
                 roles=RoleSettings(**_tuples(values.pop("roles"))),
                 oidc=tuple(

@@ -115,7 +115,10 @@ def test_people_and_their_roles_reach_the_child_process(tmp_path: Path) -> None:
     [
         ('[roles]\ngrants = ["ada owner"]', "owner"),
         ('[roles]\ngrants = ["ada author spiffe://other.org"]', "outside of trust domain"),
-        (ISSUER.format("local"), "not local"),
+        (ISSUER.format("local"), "neither local nor spiffe"),
+        (ISSUER.format("spiffe"), "neither local nor spiffe"),
+        ('[roles]\ngrants = ["spiffe://x author"]', "no SPIFFE ID of a workload"),
+        ('[api]\nbind = "8443"', "expected host:port"),
         (ISSUER.format("a") + ISSUER.format("a"), "expected different ones"),
         (ISSUER.format("A b"), "expected different ones"),
         ('[[oidc]]\nname = "a"', "issuer is required"),

@@ -32,8 +32,17 @@ class _Bucket:
 class Limiter:
     """Tokens for one kind of work. A rate of 0 switches it off."""
 
-    def __init__(self, what: str, per_second: float, burst: float, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        what: str,
+        per_second: float,
+        burst: float,
+        monotonic: Callable[[], float],
+        *,
+        whose: str = "from this address",
+    ) -> None:
         self._what = what
+        self._whose = whose
         self._rate = per_second
         self._burst = max(burst, 1.0)
         self._monotonic = monotonic
@@ -47,6 +56,11 @@ class Limiter:
         wait = self.reserve(_host(call.peer.address), cost, call.remaining_seconds())
         if wait > 0:
             await asyncio.sleep(wait)
+
+    def spend(self, key: str) -> None:
+        """Takes one token now. Raises ResourceExhausted with the time until there is one."""
+        if self._rate:
+            self.reserve(key, 1, 0.0)
 
     def reserve(self, key: str, cost: int, patience_seconds: float | None) -> float:
         """Takes tokens, perhaps in advance, and says how long to wait. Nothing is taken if it raises."""
@@ -66,8 +80,9 @@ class Limiter:
         patience = MAX_WAIT_SECONDS if patience_seconds is None else min(patience_seconds, MAX_WAIT_SECONDS)
         if wait > patience:
             raise ResourceExhausted(
-                f"rate limit: {self._what} from this address, the next is possible in {wait:.1f} s",
+                f"rate limit: {self._what} {self._whose}, the next is possible in {wait:.1f} s",
                 hint="try again later, or raise the limit in the server's settings",
+                retry_after_seconds=wait,
             )
         bucket.tokens -= cost
         return wait

@@ -27,6 +27,12 @@ def run(
     bind: Annotated[
         str | None, typer.Option("--bind", help="host:port for agents.", show_default="0.0.0.0:8081")
     ] = None,
+    api_bind: Annotated[
+        str | None,
+        typer.Option(
+            "--api-bind", help="host:port for the management API over TLS.", show_default="api.sock alone"
+        ),
+    ] = None,
     issuers: Annotated[
         int | None, typer.Option("--issuers", min=0, help="Issuing processes.", show_default="one a core")
     ] = None,
@@ -42,6 +48,7 @@ def run(
         "data_dir": None if data_dir is None else str(data_dir),
         "trust_domain": trust_domain,
         "bind": bind,
+        "api.bind": api_bind,
         "issuers": issuers,
         "log_level": log_level,
         "log_format": log_format,

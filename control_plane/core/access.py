@@ -52,6 +52,11 @@ class Grant:
             raise InvalidInput(
                 f"grant {shown(text)}: {shown(parts[1])} is no role", hint="one of " + ", ".join(Role)
             ) from None
+        if parts[0].startswith("spiffe:") and not _is_svid(parts[0]):
+            raise InvalidInput(
+                f"grant {shown(text)}: {shown(parts[0])} is no SPIFFE ID of a workload",
+                hint="such as: spiffe://example.org/ns/ops/sa/ci author",
+            )
         return cls(
             parts[0], role, _scope(parts[2], trust_domain) if len(parts) == 3 else f"spiffe://{trust_domain}"
         )
@@ -70,6 +75,13 @@ class Subject:
 
     def __str__(self) -> str:
         return self.id
+
+
+def _is_svid(text: str) -> bool:
+    try:
+        return SpiffeId.parse(text).has_path
+    except GatehouseError:
+        return False
 
 
 def _scope(text: str, trust_domain: TrustDomain) -> str:

@@ -132,9 +132,13 @@ class FailedPrecondition(CallerError):
 
 
 class ResourceExhausted(CallerError):
-    """A limit was reached: a rate, a size, the space on a disk."""
+    """A limit was reached: a rate, a size, the space on a disk. A rate says when it may be again."""
 
     code = Code.RESOURCE_EXHAUSTED
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_seconds: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unimplemented(CallerError):

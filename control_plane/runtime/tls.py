@@ -35,11 +35,14 @@ class TlsServerSource:
     """The context for the next connection of a server; `swap` changes it without touching open ones.
 
     Client certificates are asked for and optional. TLS 1.3, with `allow_tls12` also 1.2; sessions are never
-    resumed, since a resumed one skips the check of the certificate.
+    resumed, since a resumed one skips the check of the certificate. `alpn` is the protocol that is spoken.
     """
 
-    def __init__(self, identity: TlsIdentity, trust: Iterable[bytes], *, allow_tls12: bool = False) -> None:
+    def __init__(
+        self, identity: TlsIdentity, trust: Iterable[bytes], *, allow_tls12: bool = False, alpn: str = ALPN
+    ) -> None:
         self._allow_tls12 = allow_tls12
+        self._alpn = alpn
         self._context = self._build(identity, trust)
 
     def swap(self, identity: TlsIdentity, trust: Iterable[bytes]) -> None:
@@ -56,7 +59,7 @@ class TlsServerSource:
 
     def _build(self, identity: TlsIdentity, trust: Iterable[bytes]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        _restrict(context, allow_tls12=self._allow_tls12)
+        _restrict(context, allow_tls12=self._allow_tls12, alpn=self._alpn)
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -169,10 +172,10 @@ def load_trust(context: ssl.SSLContext, authorities: bytes) -> None:
         raise InvalidInput(f"loading TLS trust anchors: {error}") from error
 
 
-def _restrict(context: ssl.SSLContext, *, allow_tls12: bool) -> None:
+def _restrict(context: ssl.SSLContext, *, allow_tls12: bool, alpn: str = ALPN) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2 if allow_tls12 else ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols([ALPN])
+    context.set_alpn_protocols([alpn])
 
 
 def _key_pem(key: bytes) -> bytes:

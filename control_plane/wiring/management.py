@@ -26,11 +26,13 @@ from control_plane.runtime.lifecycle import run_services
 from control_plane.runtime.transport import Server
 from control_plane.settings import ServerSettings
 from control_plane.sql.answer_store import SqlAnswers
+from control_plane.wiring.events import ToldSteps, events_of, rates_of
 from control_plane.wiring.metrics import Observe, metrics_of, metrics_service
 from control_plane.wiring.opa import opa_services
+from control_plane.wiring.own_svid import OwnSvid
 from control_plane.wiring.policy import canary_watch_of, gate_of, opa_bundles_of, policy_keys_of, rollouts_of
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
-from control_plane.wiring.rest_server import RestServer
+from control_plane.wiring.rest_server import HTTP_ALPN, RestServer
 
 GRACE_SECONDS: Final = 5.0
 HOUSEKEEPING_SECONDS: Final = 10.0
@@ -59,10 +61,12 @@ async def manage(
         await lifecycle.tick()  # the first authorities are there before anybody is told that we are ready
         await parts.reload()
         policy_keys = await policy_keys_of(parts)
-        rollouts = rollouts_of(parts, policy_keys)
+        events = events_of(parts)
+        rollouts = rollouts_of(parts, policy_keys, ToldSteps(parts, events))
         opa = opa_bundles_of(parts, policy_keys)
         canary_watch = canary_watch_of(parts, rollouts)
         gate, route_class = gate_of(parts)
+        api_svid = OwnSvid(parts, alpn=HTTP_ALPN, dns_names=settings.written.api.dns_names)
         metrics, observe = metrics_of(parts) if settings.metrics_bind is not None else (None, None)
         context = RestContext(
             server=parts.context,
@@ -76,6 +80,9 @@ async def manage(
             rollouts=rollouts,
             rollout_store=parts.rollout_store,
             canary_watch=canary_watch,
+            events=events,
+            rates=rates_of(parts),
+            max_listeners=settings.written.api.listeners,
         )
         app = rest_app(context)
         app.include_router(opa_router(opa))
@@ -90,7 +97,8 @@ async def manage(
                 "bundle": published,
                 "housekeeping": Housekeeping(parts),
                 "admin": AdminListener(parts, started, observe),
-                "rest": RestServer(app, settings.rest_socket),
+                "events": events,
+                "rest": RestServer(app, settings.rest_socket, bind=settings.api_bind, svid=api_svid),
                 **opa_services(parts, opa),
                 **metrics_service(parts, metrics, 0),
             },

@@ -12,8 +12,9 @@ from control_plane.core.errors import Unavailable
 from control_plane.rollout.opa_push import OpaPush
 from control_plane.runtime.lifecycle import Service
 from control_plane.runtime.log import get_logger
+from control_plane.runtime.transport.listener import BACKLOG
 from control_plane.wiring.process import Parts
-from control_plane.wiring.rest_server import BACKLOG, GRACE_SECONDS, QuietServer
+from control_plane.wiring.rest_server import GRACE_SECONDS, QuietServer
 
 MAX_CONNECTIONS: Final = 2000  # each OPA keeps one, and one more while it waits
 

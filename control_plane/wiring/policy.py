@@ -5,6 +5,7 @@ import os
 from fastapi.routing import APIRoute
 
 from control_plane.api.opa import OpaBundles
+from control_plane.api.rest.evidence import SvidSubjects
 from control_plane.api.rest.gate import Gate
 from control_plane.api.rest.idempotency import route_class
 from control_plane.api.rest.roles import Roles
@@ -17,6 +18,7 @@ from control_plane.rollout.compiler import ChildCompiler
 from control_plane.rollout.denials import DenialRule
 from control_plane.rollout.keys import PolicyKeys
 from control_plane.rollout.lifecycle import Rollouts
+from control_plane.rollout.ports import RolloutStore
 from control_plane.sql.answer_store import SqlAnswers
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
 
@@ -43,10 +45,10 @@ async def policy_keys_of(parts: Parts) -> PolicyKeys:
     return keys
 
 
-def rollouts_of(parts: Parts, keys: PolicyKeys) -> Rollouts:
+def rollouts_of(parts: Parts, keys: PolicyKeys, store: RolloutStore) -> Rollouts:
     """The service that carries policies through their lives."""
     compiler = ChildCompiler(parts.settings.trust_domain, parts.clock)
-    return Rollouts(parts.rollout_store, compiler, keys, LedgerRecorder(parts), parts.clock)
+    return Rollouts(store, compiler, keys, LedgerRecorder(parts), parts.clock)
 
 
 def canary_watch_of(parts: Parts, rollouts: Rollouts) -> CanaryWatch:
@@ -74,7 +76,8 @@ def gate_of(parts: Parts) -> tuple[Gate, type[APIRoute]]:
         OidcIssuer(one.name, one.issuer, one.jwks_file, one.audience, one.subject_claim)
         for one in settings.written.oidc
     ]
-    gate = Gate(Subjects(issuers, parts.clock.unix), roles, LedgerRecorder(parts))
+    svids = SvidSubjects(parts.trust, lambda: parts.replica.index.quarantine, parts.clock.unix)
+    gate = Gate(Subjects(issuers, svids, parts.clock.unix), roles, LedgerRecorder(parts))
     return gate, route_class(gate, SqlAnswers(parts.store.thread), parts.clock.unix)
 
 

@@ -1,41 +1,27 @@
-"""Runs the REST application on a unix socket, by uvicorn, as one of a process's services.
+"""Runs the REST application by uvicorn as a service of a process: on a unix socket, and on TLS if asked.
 
-Who connected is asked of the kernel once a connection and handed on in the state of each request.
+Both are one uvicorn server, so that there is one end to them: no new requests, five seconds for those that
+run. Rotation of the certificate changes what the next connection gets and nothing else.
 """
 
 import asyncio
 import contextlib
-import os
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from control_plane.api.rest.subjects import LocalPeer
-from control_plane.core.errors import Unavailable
-from control_plane.runtime.transport.peer import read_unix_peer
+from control_plane.runtime.log import get_logger
+from control_plane.runtime.transport.listener import bind_unix
+from control_plane.wiring.own_svid import OwnSvid
+from control_plane.wiring.rest_connection import LocalConnection, TlsConnection
+from control_plane.wiring.rest_door import TlsDoor
 
 GRACE_SECONDS: Final = 5
-BACKLOG: Final = 512
-
-
-class _LocalProtocol(H11Protocol):
-    """HTTP with the kernel's word on the caller."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        connection = transport.get_extra_info("socket")
-        try:
-            peer = read_unix_peer(connection)
-        except OSError:
-            transport.abort()  # it has gone already
-            return
-        if peer.pidfd is not None:
-            os.close(peer.pidfd)
-        self.app_state = {**self.app_state, "peer": LocalPeer(peer.pid, peer.uid)}
+KEEP_ALIVE_SECONDS: Final = 30
+REFRESH_SECONDS: Final = 1.0
+HTTP_ALPN: Final = "http/1.1"
 
 
 class QuietServer(uvicorn.Server):
@@ -47,53 +33,72 @@ class QuietServer(uvicorn.Server):
 
 
 class RestServer:
-    """Serves `app` on `path`, mode 0600."""
+    """Serves `app` on the unix socket `path`, mode 0600, and on `bind` with the certificate of `svid`."""
 
-    def __init__(self, app: Any, path: Path) -> None:
+    def __init__(
+        self, app: Any, path: Path, *, bind: tuple[str, int] | None = None, svid: OwnSvid | None = None
+    ) -> None:
         self._app = app
         self._path = path
+        self._bind = bind
+        self._svid = svid
+        self._log = get_logger("rest")
+        self.port = 0  # of TLS; known once it listens
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serves until `stop`. Raises Unavailable if the socket can't be made."""
-        listener = _bind(self._path)
-        config = uvicorn.Config(
-            self._app,
-            http=_LocalProtocol,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            limit_concurrency=200,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+        """Serves until `stop`. Raises Unavailable if a socket can't be had."""
+        listener = bind_unix(self._path, 0o600)
+        server = QuietServer(
+            uvicorn.Config(
+                self._app,
+                http=LocalConnection,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
         )
-        server = QuietServer(config)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         stopping = asyncio.ensure_future(stop.wait())
+        outside = asyncio.ensure_future(self._serve_tls(server, stop))
         try:
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {serving, stopping, outside}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if outside.done():
+                await outside  # it ends before `stop` only by what it raises
             server.should_exit = True
             await serving
         finally:
-            stopping.cancel()
+            for each in (stopping, outside):
+                each.cancel()
+            server.should_exit = True
             listener.close()
             self._path.unlink(missing_ok=True)
 
+    async def _serve_tls(self, server: uvicorn.Server, stop: asyncio.Event) -> None:
+        """Listens on TLS as soon as there is a certificate, and keeps that current."""
+        bind, svid = self._bind, self._svid
+        if bind is None or svid is None:
+            await stop.wait()
+            return
+        while not await svid.refresh():  # noqa: ASYNC110 -- what it waits for has no event
+            await asyncio.sleep(REFRESH_SECONDS)
 
-def _bind(path: Path) -> socket.socket:
-    """Binds under another name and renames: nobody sees the socket with the wrong mode, or not listening."""
-    temporary = path.with_name(path.name + ".new")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        temporary.unlink(missing_ok=True)
-        before = os.umask(0o177)
+        def made(source: str, lost: Callable[[], None]) -> TlsConnection:
+            return TlsConnection(server.config, server.server_state, {}, source=source, lost=lost)
+
+        host, port = bind
+        door = TlsDoor(host, port, svid.source, made)
+        self.port = door.port
+        self._log.info("listening", address=f"{f'[{host}]' if ':' in host else host}:{door.port}")
         try:
-            listener.bind(str(temporary))
+            while not stop.is_set():
+                await svid.refresh()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REFRESH_SECONDS):
+                        await stop.wait()
         finally:
-            os.umask(before)
-        listener.listen(BACKLOG)
-        temporary.rename(path)
-    except OSError as error:
-        listener.close()
-        raise Unavailable(f"listening on unix socket {path}: {error.strerror or error}") from error
-    return listener
+            door.close()

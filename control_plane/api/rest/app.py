@@ -1,21 +1,12 @@
-"""The REST application: routes put together behind the gate, errors as problems, bodies bounded."""
+"""The REST application: routes put together behind front and gate, errors as problems."""
 
-from typing import Any, Final
+from typing import Any
 
 from fastapi import Depends, FastAPI
-from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.api.rest import authority, explain, ledger, policy, problems, quarantine
+from control_plane.api.rest import authority, event_stream, explain, ledger, policy, problems, quarantine
 from control_plane.api.rest.context import RestContext
-from control_plane.api.rest.gate import REQUEST_ID, request_id_of
-from control_plane.rollout.version import MAX_CONTENT_BYTES
-from control_plane.runtime import tracing
-
-MAX_BODY_BYTES: Final = 1 << 20
-MAX_PUSH_BYTES: Final = MAX_CONTENT_BYTES * 3 // 2  # as JSON, with its escapes
-PUSH: Final = "/v1/policy/versions"
+from control_plane.api.rest.front import Front
 
 
 def rest_app(context: RestContext) -> FastAPI:
@@ -48,43 +39,6 @@ def rest_app(context: RestContext) -> FastAPI:
     app.include_router(explain.router(context.server))
     app.include_router(policy.router(context))
     app.include_router(quarantine.router(context))
-    app.add_middleware(_Bounded)
+    app.include_router(event_stream.router(context.events, context.gate, max_listeners=context.max_listeners))
+    app.add_middleware(Front, gate=context.gate, rates=context.rates, more_requests=context.max_listeners)
     return app
-
-
-class _Bounded:
-    """Refuses bodies beyond the bound of their path before anything reads them whole, and gives every answer
-    the request's ID."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        seen = 0
-        limit = MAX_PUSH_BYTES if scope["path"] == PUSH else MAX_BODY_BYTES
-        request = Request(scope)
-        request_id = request_id_of(request)
-        tracing.enter(request.headers.get(tracing.HEADER))
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
-            await send(message)
-
-        async def bounded() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                return {"type": "http.request", "body": b"", "more_body": False}
-            return message
-
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > limit:
-            answer = problems.problem(413, "too-large", f"the body may have {limit} bytes at most")
-            await answer(scope, receive, named)
-            return
-        await self._app(scope, bounded, named)

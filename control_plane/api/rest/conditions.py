@@ -2,17 +2,43 @@
 
 import base64
 import binascii
-from typing import Final
+from typing import ClassVar, Final
 
 from fastapi import Request, Response
 
-from control_plane.core.errors import FailedPrecondition, InvalidInput
+from control_plane.core.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    GatehouseError,
+    InvalidInput,
+    ResourceExhausted,
+)
 
 MAX_CURSOR_CHARACTERS: Final = 100
 
 
-class Stale(FailedPrecondition):
-    """The resource isn't in the state that the caller saw: 412 instead of 409."""
+class OfHttp(GatehouseError):
+    """An error that HTTP has a closer word for than our codes."""
+
+    http_status: ClassVar[int]
+
+
+class Stale(FailedPrecondition, OfHttp):
+    """The resource isn't in the state that the caller saw."""
+
+    http_status = 412
+
+
+class TooLarge(ResourceExhausted, OfHttp):
+    """The body is larger than this path takes."""
+
+    http_status = 413
+
+
+class TooSlow(DeadlineExceeded, OfHttp):
+    """The request took too long to come in."""
+
+    http_status = 408
 
 
 def check_match(request: Request, tag: str) -> None:

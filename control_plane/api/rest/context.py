@@ -7,6 +7,8 @@ from pathlib import Path
 from fastapi.routing import APIRoute
 
 from control_plane.api.context import ServerContext
+from control_plane.api.rest.events import Events
+from control_plane.api.rest.front import Rates
 from control_plane.api.rest.gate import Gate
 from control_plane.authority.lifecycle import AuthorityLifecycle
 from control_plane.authority.ports import AuthorityStore
@@ -31,3 +33,6 @@ class RestContext:
     rollouts: Rollouts
     rollout_store: RolloutStore
     canary_watch: CanaryWatch
+    events: Events
+    rates: Rates
+    max_listeners: int

@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from control_plane.api.rest.roles import Roles
 from control_plane.api.rest.subjects import Subjects
 from control_plane.core.access import Subject, SubjectKind
-from control_plane.core.errors import Bug, PermissionDenied
+from control_plane.core.errors import Bug, PermissionDenied, Unauthenticated
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.rollout.ports import Recorder
 from control_plane.runtime.log import get_logger
@@ -44,6 +44,7 @@ def _rules(action: str, *routes: str, late: bool = False) -> dict[tuple[str, str
 
 RULES: Final[Mapping[tuple[str, str], Rule]] = {
     **_rules("status.read", "GET /v1/health", "GET /v1/policy/status", "GET /v1/quarantine"),
+    **_rules("status.read", "GET /v1/events", late=True),
     **_rules("authority.read", "GET /v1/authority/{kind}"),
     **_rules(
         "authority.rotate",
@@ -104,6 +105,16 @@ class Passage:
             )
         self._entered = True
 
+    def may(self, action: str, spiffe_id: SpiffeId | None = None) -> bool:
+        """Whether the subject may do this, for what a route shows to some and not to others."""
+        decide = self._roles.decide
+        return decide(self.subject, action, spiffe_id=spiffe_id, break_glass=self.break_glass).allowed
+
+    def may_somewhere(self, action: str) -> bool:
+        """Whether there is a scope in which the subject may do this."""
+        scopes = {SpiffeId.parse(grant.scope) for grant in self._roles.of(self.subject)}
+        return any(self.may(action, scope if scope.has_path else None) for scope in scopes)
+
     async def changing(
         self, resource: str, reason: str = "", *, detail: Mapping[str, object] | None = None
     ) -> None:
@@ -141,7 +152,7 @@ class Gate:
             raise PermissionDenied(f"{request.method} {request.url.path}: isn't served here")
         subject = self.subject_of(request)
         wished = request.headers.get(BREAK_GLASS, "") == "1"
-        if wished and not (subject.kind is SubjectKind.LOCAL and subject.uid == 0):
+        if wished and not _can_break_glass(subject):
             raise PermissionDenied(
                 f"{rule.action}: only root on this machine can break the glass, not {subject}"
             )
@@ -154,11 +165,28 @@ class Gate:
         request.state.passage = passage
 
     def subject_of(self, request: Request) -> Subject:
-        """Who calls; found out once a request. Raises Unauthenticated."""
+        """Who calls; found out once a request. Raises Unauthenticated, PermissionDenied."""
         known = getattr(request.state, "subject", None)
         if not isinstance(known, Subject):
             known = request.state.subject = self._subjects.of(request)
         return known
+
+    def still(self, request: Request) -> bool:
+        """Whether the caller of a request that goes on for long would be let in again now."""
+        try:
+            return self._subjects.of(request).id == self.subject_of(request).id
+        except (Unauthenticated, PermissionDenied):
+            return False
+
+    def may(self, request: Request, action: str) -> bool:
+        """Whether the caller may do this to the whole trust domain; for what is decided before a route is."""
+        subject = self.subject_of(request)
+        glass = request.headers.get(BREAK_GLASS, "") == "1" and _can_break_glass(subject)
+        return self._roles.decide(subject, action, break_glass=glass).allowed
+
+
+def _can_break_glass(subject: Subject) -> bool:
+    return subject.kind is SubjectKind.LOCAL and subject.uid == 0
 
 
 def request_id_of(request: Request) -> str:

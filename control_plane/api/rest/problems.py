@@ -1,6 +1,7 @@
 """Errors to problem+json (RFC 9457): the one table of this border. Outsiders get class and id, the log the
 story."""
 
+import math
 import secrets
 from collections.abc import Mapping
 from typing import Final
@@ -10,10 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from control_plane.api.rest.conditions import Stale
-from control_plane.core.errors import Code, GatehouseError, InternalError, Unavailable
+from control_plane.api.rest.conditions import OfHttp
+from control_plane.core.errors import Code, GatehouseError, InternalError, ResourceExhausted, Unavailable
 from control_plane.runtime.log import get_logger
 
+MEDIA_TYPE: Final = "application/problem+json"
 STATUS: Final[Mapping[Code, int]] = {
     Code.INVALID_ARGUMENT: 400,
     Code.UNAUTHENTICATED: 401,
@@ -35,16 +37,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(GatehouseError)
     async def expected(request: Request, error: GatehouseError) -> JSONResponse:
-        if isinstance(error, InternalError):
-            return _internal(request, error)
-        headers = {}
-        if isinstance(error, Unavailable) and error.retry_after_seconds is not None:
-            headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
-        if isinstance(error, Stale):
-            return problem(412, error.kind, error.message, error.hint)
-        if error.code is Code.UNAUTHENTICATED:
-            headers["www-authenticate"] = "Bearer"
-        return problem(STATUS.get(error.code, 500), error.kind, error.message, error.hint, headers)
+        return problem_of(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -62,14 +55,35 @@ def install(app: FastAPI) -> None:
         return _internal(request, error)
 
 
+def problem_of(request: Request, error: GatehouseError) -> JSONResponse:
+    """What the caller gets for an error of ours."""
+    if isinstance(error, InternalError):
+        return _internal(request, error)
+    headers = {}
+    if isinstance(error, Unavailable | ResourceExhausted) and error.retry_after_seconds is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    if error.code is Code.UNAUTHENTICATED:
+        headers["www-authenticate"] = "Bearer"
+    status = error.http_status if isinstance(error, OfHttp) else STATUS.get(error.code, 500)
+    return problem(status, error.kind, error.message, error.hint, headers)
+
+
 def problem(
     status: int, kind: str, detail: str, hint: str = "", headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """One problem. `type` is a name of ours, `hint` says what to do next."""
-    body = {"type": f"urn:gatehouse:problem:{kind}", "title": kind, "status": status, "detail": detail}
-    if hint:
-        body["hint"] = hint
-    return JSONResponse(body, status, dict(headers or {}), "application/problem+json")
+    return JSONResponse(problem_document(status, kind, detail, hint), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def problem_document(status: int, kind: str, detail: str, hint: str = "") -> dict[str, str | int]:
+    """The document of a problem."""
+    body: dict[str, str | int] = {
+        "type": f"urn:gatehouse:problem:{kind}",
+        "title": kind,
+        "status": status,
+        "detail": detail,
+    }
+    return {**body, "hint": hint} if hint else body
 
 
 def _internal(request: Request, error: Exception) -> JSONResponse:

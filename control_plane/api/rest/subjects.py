@@ -1,7 +1,8 @@
-"""Who calls the management API: the peer of the local socket, or the bearer of an OIDC token.
+"""Who calls the management API: the bearer of an OIDC token, the holder of a client SVID, or the local peer.
 
-A token wins over the peer, which then only carries it. Tokens are verified here, against the keys in a file
-that the operator keeps current; nothing is fetched. Who can't be authenticated is refused, never anonymous.
+A token wins over the connection, which then only carries it. Tokens are verified here, against the keys in a
+file that the operator keeps current; nothing is fetched. Who can't be authenticated is refused, never
+anonymous.
 """
 
 import base64
@@ -18,6 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from starlette.requests import HTTPConnection
 
+from control_plane.api.rest.evidence import LocalPeer, SvidSubjects, TlsPeer
 from control_plane.core.access import Subject, SubjectKind
 from control_plane.core.errors import InvalidInput, Unauthenticated, shown
 
@@ -26,14 +28,6 @@ MAX_JWKS_BYTES: Final = 1 << 20
 LEEWAY_SECONDS: Final = 30
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _SUBJECT: Final = re.compile(r"[^\s\x00-\x20\x7f]{1,256}")
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPeer:
-    """The process at the other end of the unix socket, as the kernel says."""
-
-    pid: int
-    uid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +44,14 @@ class OidcIssuer:
 class Subjects:
     """Authenticates callers."""
 
-    def __init__(self, issuers: Sequence[OidcIssuer], unix: Callable[[], int]) -> None:
+    def __init__(self, issuers: Sequence[OidcIssuer], svids: SvidSubjects, unix: Callable[[], int]) -> None:
         self._issuers = {one.issuer: one for one in issuers}
+        self._svids = svids
         self._unix = unix
         self._keys: dict[Path, tuple[tuple[int, int], KeySet]] = {}
 
     def of(self, connection: HTTPConnection) -> Subject:
-        """Who calls. Raises Unauthenticated."""
+        """Who calls. Raises Unauthenticated; PermissionDenied for an SVID that is cut off."""
         scheme, _, token = connection.headers.get("authorization", "").partition(" ")
         if scheme:
             if scheme.lower() != "bearer" or not token:
@@ -65,7 +60,11 @@ class Subjects:
         peer = getattr(connection.state, "peer", None)
         if isinstance(peer, LocalPeer):
             return Subject(f"local:{user_name(peer.uid)}", SubjectKind.LOCAL, peer.uid)
-        raise Unauthenticated("the caller is unknown", hint="send a bearer token")
+        if isinstance(peer, TlsPeer) and peer.chain:
+            return self._svids.of(peer)
+        raise Unauthenticated(
+            "the caller is unknown", hint="send a bearer token, or connect with an X.509-SVID"
+        )
 
     def _of_token(self, token: str) -> Subject:
         if len(token) > MAX_TOKEN_CHARACTERS:

@@ -145,7 +145,7 @@ class Server:
         except OSError:
             connection.close()
             return
-        source, name = _describe(address, unix)
+        source, name = describe(address, unix)
         if (
             self._connections >= self._limits.max_connections
             or self._per_source[source] >= self._limits.max_connections_per_source
@@ -229,8 +229,9 @@ class Server:
             await asyncio.sleep(0.02)
 
 
-def _describe(address: object, unix: UnixPeer | None) -> tuple[str, str]:
-    """The source that a connection counts for, and the name of its peer in logs."""
+def describe(address: object, unix: UnixPeer | None) -> tuple[str, str]:
+    """The source that a connection counts for (a user, an IPv4 address, an IPv6 network of 64 bits), and the
+    name of its peer in logs."""
     if unix is not None:
         return f"uid:{unix.uid}", f"unix:{unix.pid}"
     assert isinstance(address, tuple)
