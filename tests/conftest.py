@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -59,6 +60,26 @@ def peer() -> Callable[[str], Path]:
 def running() -> ModuleType:
     """Our server and agent, and SPIRE's, as processes: see `tests/fakes/running.py`."""
     return _load("fakes/running.py")
+
+
+@pytest.fixture(scope="session")
+def real_vault(peer: Callable[[str], Path]) -> Iterator[Callable[[str], Any]]:
+    """A dev server of `vault` or `bao`, one of each for the whole run: a `real_vault.RealVault`, whose `api`
+    sets it up. Tests mount what they need under names of their own."""
+    started: dict[str, Any] = {}
+
+    def get(program: str) -> Any:
+        if program not in started:
+            from real_vault import RealVault  # the server's code is loaded where it is needed alone
+
+            if program == "bao" and shutil.which("bao") is None:
+                pytest.skip("no bao on PATH: OpenBao isn't built by `make peers`")
+            started[program] = RealVault(peer(program)).__enter__()
+        return started[program]
+
+    yield get
+    for server in started.values():
+        server.__exit__()
 
 
 @pytest.fixture

@@ -3,17 +3,21 @@
 import errno
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from real_vault import REAL_KINDS, Api, Server
+from vault_server import FakeVault
 
 from control_plane.authority import disk_keys
 from control_plane.authority.disk_keys import DiskKeyManager
 from control_plane.authority.keys import MemoryKeyManager, purpose_of
 from control_plane.authority.ports import KeyManager, KeyPurpose, KeyType
+from control_plane.clients.vault.transit import TransitKeyManager
 from control_plane.core.errors import (
     Bug,
     Corrupt,
@@ -30,13 +34,32 @@ PASSPHRASE = Secret("correct horse")
 MISSING = "x509-" + "0" * 32
 
 
-@pytest.fixture(params=["memory", "disk", "disk under a passphrase"])
-def manager(request: Any, tmp_path: Path, monkeypatch: Any) -> KeyManager:
+MANAGERS = [
+    *("memory", "disk", "disk under a passphrase", "fake"),
+    *(pytest.param(kind, marks=pytest.mark.peers) for kind in REAL_KINDS),
+]
+
+
+@pytest.fixture(params=MANAGERS)
+def manager(request: Any, tmp_path: Path, monkeypatch: Any) -> Iterator[KeyManager]:
     monkeypatch.setattr(disk_keys, "SCRYPT_COST", 16)
     if request.param == "memory":
-        return MemoryKeyManager(os.urandom)
-    passphrase = PASSPHRASE if "passphrase" in request.param else None
-    return DiskKeyManager(tmp_path / "keys", passphrase, random_bytes=os.urandom)
+        yield MemoryKeyManager(os.urandom)
+    elif request.param.startswith("disk"):
+        passphrase = PASSPHRASE if "passphrase" in request.param else None
+        yield DiskKeyManager(tmp_path / "keys", passphrase, random_bytes=os.urandom)
+    elif request.param == "fake":
+        with FakeVault() as fake:
+            yield from transit(Server("fake", Api(fake.url)))
+    else:
+        api = request.getfixturevalue("real_vault")(request.param).api
+        yield from transit(Server(request.param, api))
+
+
+def transit(server: Server) -> Iterator[KeyManager]:
+    """Keys in the transit engine of a Vault."""
+    yield TransitKeyManager(server.door(), server.api.mount("transit"), random_bytes=os.urandom)
+    server.close()
 
 
 def verify(spki: bytes, signature: bytes, data: bytes) -> None:

@@ -155,6 +155,8 @@ class HvacExchange:
                 f"{where}: its certificate isn't accepted: {cause.verify_message}",
                 hint="vault.ca_file must hold the CA of Vault's own certificate",
             )
+        if isinstance(cause, http.client.IncompleteRead):
+            return Unavailable(f"{where}: the answer was cut, {cause.expected or 'some'} bytes are missing")
         text = f"{where}: {type(cause).__name__}: {shown(str(cause))}"
         return (
             Unsent(text) if isinstance(cause, ConnectionRefusedError | socket.gaierror) else Unavailable(text)
@@ -163,9 +165,6 @@ class HvacExchange:
     def _read(self, path: str, response: Any, content: bytes) -> Answer:
         """The answer's JSON. A body that is none is kept out, and matters only where one was needed."""
         status, where = int(response.status_code), f"Vault at {self._address}, {path}"
-        expected = response.headers.get("Content-Length", "")
-        if expected.isascii() and expected.isdigit() and int(expected) > len(content):
-            raise Unavailable(f"{where}: the answer was cut after {len(content)} of {expected} bytes")
         retry_after = _seconds(response.headers.get("Retry-After", ""))
         if not content.strip():
             return Answer(status, {}, retry_after)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from real_vault import Api, RealVault, Server
+from real_vault import REAL_KINDS, Api, Server
 from vault_server import FakeVault
 
-KINDS = ("fake", pytest.param("vault", marks=pytest.mark.peers), pytest.param("bao", marks=pytest.mark.peers))
+KINDS = ("fake", *(pytest.param(kind, marks=pytest.mark.peers) for kind in REAL_KINDS))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -25,24 +23,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-@pytest.fixture(scope="session")
-def real(peer: Callable[[str], Path]) -> Iterator[Callable[[str], RealVault]]:
-    """One dev server of each kind for the whole run."""
-    started: dict[str, RealVault] = {}
-
-    def get(kind: str) -> RealVault:
-        if kind == "bao" and shutil.which("bao") is None:
-            pytest.skip("no bao on PATH")
-        if kind not in started:
-            server = RealVault(peer("vault") if kind == "vault" else Path(shutil.which("bao") or ""))
-            started[kind] = server.__enter__()
-        return started[kind]
-
-    yield get
-    for server in started.values():
-        server.__exit__()
-
-
 @pytest.fixture(params=KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of each kind. The real ones are shared by all tests."""
@@ -52,7 +32,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
             yield made
             made.close()
     else:
-        made = Server(request.param, request.getfixturevalue("real")(request.param).api)
+        made = Server(request.param, request.getfixturevalue("real_vault")(request.param).api)
         yield made
         made.close()
 
