@@ -1,10 +1,11 @@
 """Envoy's external authorization, version 3: the agent decides what Envoy's own rules can't say.
 
-The whole policy of the workload is judged for each request (`Decisions`). Only an Envoy that runs as the
-workload may ask, for that workload alone: the destination is the one whose certificate the listener showed,
-and the asking process has to be entitled to it. Whatever goes wrong is a refusal, and Envoy takes silence for
-one as well. The answer carries the decision with its reason and the Rego line as dynamic metadata, for access
-logs; the caller hears that it was denied and by what, not what the policy says.
+The whole policy of the workload is judged for each HTTP request and each TCP connection (`Decisions`). Only
+an Envoy that runs as the workload may ask, for that workload alone: the destination is the one whose
+certificate the listener showed, and the asking process has to be entitled to it. Whatever goes wrong is a
+refusal, and Envoy takes silence for one as well. The answer carries the decision with its reason and the Rego
+line as dynamic metadata, for access logs; the caller hears that it was denied and by what, not what the
+policy says.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from agent.attest.sessions import Session, Sessions
 from agent.enforcement.ports import Decisions, Ruling
+from agent.envoy.names import JWT_FILTER
 from agent.envoy.request_input import input_document
 from agent.identities import Identities
 from agent.refusals import Refusals
@@ -24,7 +26,6 @@ from control_plane.core.errors import Code, InvalidInput, Unavailable, shown
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.runtime.transport import Call
 
-CLAIMS_OF: Final = "envoy.filters.http.jwt_authn"  # the name under which Envoy puts verified claims
 PAYLOAD: Final = "payload"
 
 
@@ -44,9 +45,9 @@ class Authorization:
         self._refusals = refusals
 
     async def check(self, call: Call, request: Any) -> bytes:
-        """Decides one request. Raises InvalidInput for what isn't a request of Envoy's, PermissionDenied for
-        a caller that isn't the workload's Envoy: both deny. Raises Unavailable while the agent doesn't know
-        what is enforced: Envoy asks again."""
+        """Decides one request or connection. Raises InvalidInput for what isn't a question of Envoy's,
+        PermissionDenied for a caller that isn't the workload's Envoy: both deny. Raises Unavailable while the
+        agent doesn't know what is enforced: Envoy asks again."""
         attributes = _attributes(request.SerializeToString())
         destination = SpiffeId.parse(attributes.destination.principal)
         session = await self._session(call)
@@ -75,9 +76,9 @@ def _attributes(payload: bytes) -> Any:
     except DecodeError as error:
         raise InvalidInput(f"a request of {len(payload)} bytes can't be read as a CheckRequest") from error
     attributes = request.attributes
-    if not attributes.destination.principal or not attributes.request.HasField("http"):
+    if not attributes.destination.principal:
         raise InvalidInput(
-            "a CheckRequest came without the certificate of its listener or without an HTTP request",
+            "a CheckRequest came without the certificate of its listener",
             hint="only listeners of `gatehouse-agent envoy bootstrap` may ask",
         )
     return attributes
@@ -101,9 +102,9 @@ def _document(attributes: Any) -> Mapping[str, object]:
 
 def claims_of(metadata: Any) -> Mapping[str, Any] | None:
     """The claims of a token that Envoy has verified, from its metadata by filter; None without one."""
-    if CLAIMS_OF not in metadata or PAYLOAD not in metadata[CLAIMS_OF].fields:
+    if JWT_FILTER not in metadata or PAYLOAD not in metadata[JWT_FILTER].fields:
         return None
-    claims: object = json_format.MessageToDict(metadata[CLAIMS_OF].fields[PAYLOAD])
+    claims: object = json_format.MessageToDict(metadata[JWT_FILTER].fields[PAYLOAD])
     return claims if isinstance(claims, dict) else None
 
 

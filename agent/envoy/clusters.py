@@ -26,7 +26,9 @@ def service_cluster(inbound: Inbound) -> Json:
 
 def peer_cluster(own: SpiffeId, outbound: Outbound, *, delta: bool) -> Json:
     """The other service behind an outbound port, which has to be `outbound.spiffe_id`."""
-    alpn = {Protocol.TCP: (), Protocol.HTTP: ("http/1.1",)}.get(outbound.protocol, ("h2",))
+    alpn: tuple[str, ...] = ()
+    if outbound.protocol.is_http:
+        alpn = ("h2",) if outbound.protocol.is_http2 else ("http/1.1",)
     socket = outbound_socket(own, outbound.spiffe_id, alpn=alpn, delta=delta)
     found = _cluster(outbound.name, outbound.upstream, outbound.protocol)
     return {**found, "transport_socket": socket}

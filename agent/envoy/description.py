@@ -10,7 +10,7 @@ given only to a process that is entitled to it.
     [[inbound]]                        # others call it: mutual TLS, then policy, then the service
     listen = "0.0.0.0:8443"
     upstream = "127.0.0.1:8080"
-    protocol = "http"                  # http, http2, grpc or tcp
+    protocol = "http"                  # http, http2, grpc, tcp or tcp-server-first
 
     [[outbound]]                       # it calls others: plain on loopback, mutual TLS from there on
     name = "card-db"
@@ -41,17 +41,23 @@ T = TypeVar("T")
 
 
 class Protocol(enum.Enum):
-    """What is spoken on a port. `http` is HTTP/1.1 to the service and either version from callers."""
+    """What is spoken on a port. `http` is HTTP/1.1 to the service and either version from callers.
+
+    `tcp` is where the caller speaks first: its first bytes are what Envoy judges a connection by, and the
+    service hears of it only then. Where the server speaks first, as in MySQL or SMTP, a caller that is denied
+    gets what it says until it says something itself; that has to be asked for.
+    """
 
     HTTP = "http"
     HTTP2 = "http2"
     GRPC = "grpc"
     TCP = "tcp"
+    TCP_SERVER_FIRST = "tcp-server-first"
 
     @property
     def is_http(self) -> bool:
         """Whether requests can be seen in it."""
-        return self is not Protocol.TCP
+        return self not in (Protocol.TCP, Protocol.TCP_SERVER_FIRST)
 
     @property
     def is_http2(self) -> bool:

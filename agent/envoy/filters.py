@@ -11,7 +11,7 @@ agent is the default written here, which denies everything. A TCP listener carri
         gatehouse.segmentation   the ALLOW of segmentation: which connections may be
         gatehouse.allow          the ALLOW of authorization: which requests may be; the rest is denied
       or, where Envoy can't say what Rego says, after the tokens
-        gatehouse.external       the agent judges every request
+        gatehouse.external       the agent judges every request, and every connection of TCP
 
 What the policy means isn't decided here: the filters are those of the target `envoy-rbac`, proved.
 """
@@ -32,7 +32,9 @@ from agent.envoy.names import (
     EXTERNAL,
     HTTP_RBAC,
     JWT_AUTHN,
+    JWT_FILTER,
     MATCHING,
+    NETWORK_EXT_AUTHZ,
     NETWORK_RBAC,
     POLICY,
     QUARANTINE,
@@ -66,7 +68,7 @@ def http_contents(
     if policy is not None and policy.custom:
         # Tokens are Envoy's to check all the same; everything else is judged by the agent.
         chain = {TOKENS: found[TOKENS]} if TOKENS in found else {}
-        chain[EXTERNAL] = _ASK_THE_AGENT
+        chain[EXTERNAL] = {"@type": EXT_AUTHZ, **_ASK_THE_AGENT, **_IN_HTTP}
     else:
         chain = {ALLOW: _everybody_denied(HTTP_RBAC)} | found
     ordered = [name for name in (*_KINDS, EXTERNAL) if name in chain]
@@ -79,12 +81,15 @@ def http_contents(
 def tcp_chain(policy: WorkloadPolicy | None, own: SpiffeId, quarantined: frozenset[SpiffeId]) -> list[Json]:
     """The network filters of a TCP listener in order, without the proxy itself."""
     found = _by_name(policy.tcp_filters if policy is not None else (), _TCP_KINDS)
-    contents = {
-        QUARANTINE: _quarantine(own, quarantined, NETWORK_RBAC),
-        DENY: found.get(DENY, _nobody_denied(NETWORK_RBAC)),
-        SEGMENTATION: found.get(SEGMENTATION, _nobody_denied(NETWORK_RBAC)),
-        ALLOW: found.get(ALLOW, _everybody_denied(NETWORK_RBAC)),
-    }
+    contents = {QUARANTINE: _quarantine(own, quarantined, NETWORK_RBAC)}
+    if policy is not None and policy.custom:
+        contents[EXTERNAL] = {"@type": NETWORK_EXT_AUTHZ, **_ASK_THE_AGENT}
+    else:
+        contents |= {
+            DENY: found.get(DENY, _nobody_denied(NETWORK_RBAC)),
+            SEGMENTATION: found.get(SEGMENTATION, _nobody_denied(NETWORK_RBAC)),
+            ALLOW: found.get(ALLOW, _everybody_denied(NETWORK_RBAC)),
+        }
     return [
         {"name": name, "typed_config": {**config, "stat_prefix": name.replace(".", "_")}}
         for name, config in contents.items()
@@ -100,7 +105,6 @@ _UNTIL_IT_IS_BACK: Final[Json] = {
 }
 
 _ASK_THE_AGENT: Final[Json] = {
-    "@type": EXT_AUTHZ,
     "transport_api_version": "V3",
     "grpc_service": {
         "envoy_grpc": {"cluster_name": AGENT_CLUSTER},
@@ -108,9 +112,11 @@ _ASK_THE_AGENT: Final[Json] = {
         "retry_policy": _UNTIL_IT_IS_BACK,
     },
     "failure_mode_allow": False,
-    "status_on_error": {"code": "ServiceUnavailable"},
     "include_tls_session": True,
-    "metadata_context_namespaces": ["envoy.filters.http.jwt_authn"],
+}
+_IN_HTTP: Final[Json] = {
+    "status_on_error": {"code": "ServiceUnavailable"},
+    "metadata_context_namespaces": [JWT_FILTER],
 }
 
 

@@ -26,6 +26,7 @@ from agent.envoy.tls import inbound_socket
 from control_plane.core.spiffe_id import SpiffeId
 
 MAX_HEADER_KIB: Final = 60
+EARLY_BYTES: Final = 65536  # of a TCP caller, until the connection to the service is open
 NO_TIMEOUT: Final = "0s"  # streams live as long as both ends want; what must end them is policy
 
 # HTTP/2 as at an edge that others may attack: few streams, small windows (Envoy, "Configuring Envoy as an
@@ -200,6 +201,12 @@ def _routes(cluster: str, patience: Json) -> Json:
 
 def _tcp_proxy(one: Inbound | Outbound, extras: Extras) -> Json:
     config: dict[str, object] = {"@type": TCP_PROXY, "stat_prefix": one.name, "cluster": one.name}
+    if isinstance(one, Inbound):
+        # Filters judge a connection by its first bytes. Would the service hear of it before, what that says
+        # first would reach callers that are denied.
+        server_first = one.protocol is Protocol.TCP_SERVER_FIRST
+        when = "ON_DOWNSTREAM_TLS_HANDSHAKE" if server_first else "ON_DOWNSTREAM_DATA"
+        config |= {"upstream_connect_mode": when, "max_early_data_bytes": EARLY_BYTES}
     config |= _logging(extras.tcp_logs)
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from typing import Any
@@ -138,13 +139,78 @@ def test_the_agent_judges_what_envoy_can_not_say(
     assert not any(name.startswith(":") for name in first["request"]["headers"])
 
 
+def test_the_agent_judges_connections_of_tcp(
+    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any
+) -> None:
+    asked: list[Any] = []
+    allowed = [True]
+
+    def judge(destination: Any, request: Any) -> Ruling:
+        asked.append(request)
+        return Ruling(allowed[0] and "request" not in request, "judged")
+
+    async def work() -> None:
+        async with lab(entry("e1", "/web"), entry("e2", "/pay")) as it:
+            pay, _ = await it.pair()
+            it.enforcement.judge = judge
+
+            def put(sequence: int, digest: str) -> None:
+                policy = enforcing(dataclasses.replace(admitting(PAY), custom=True), sequence=sequence)
+                it.enforcement.put(dataclasses.replace(policy, digest=digest))
+
+            put(1, "sha256:one")
+            reader, writer = await talking(it)
+            # The agent is away: who talks goes on, who comes waits for it.
+            await it.close()
+            waiting = asyncio.create_task(talking(it))
+            await asyncio.sleep(1)
+            assert not waiting.done()
+            writer.write(b"again")
+            assert await reader.readexactly(5) == b"again"
+            await it.serve()
+            (await waiting)[1].close()
+            # The same policy again ends nothing, another one ends what was judged by the one before.
+            put(2, "sha256:one")
+            writer.write(b"more")
+            await it.run.until(lambda: len(it.parts.fleet) == 2, "both Envoys are back")
+            assert await reader.readexactly(4) == b"more"
+            allowed[0] = False
+            put(3, "sha256:two")
+            async with asyncio.timeout(CUT_OFF_SECONDS):
+                await ended(reader)
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", it.ports["tcp"])
+            writer.write(b"hello")
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+            writer.close()
+            assert await pay.stat(r".*update_rejected") == 0
+
+    run_async(work())
+    assert asked[0]["source"] == {"ip": "127.0.0.1", "spiffe_id": WEB}
+    assert asked[0]["connection"] == {"mtls": True}
+    assert asked[0]["destination"]["port"] > 0
+
+
+async def talking(it: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection from web to the TCP service of pay that is answered; tried until one is."""
+    async with asyncio.timeout(20):
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", it.ports["tcp"])
+            writer.write(b"hello")
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                assert await reader.readexactly(5) == b"hello"
+                return reader, writer
+            writer.close()
+
+
 def check(destination: str = PAY, **http: str) -> bytes:
     """A request as Envoy sends it."""
     request = external_auth_pb2.CheckRequest()
     request.attributes.destination.principal = destination
     request.attributes.source.principal = WEB
-    request.attributes.request.http.method = http.get("method", "GET")
-    request.attributes.request.http.path = "/"
+    if http.get("method", "GET"):
+        request.attributes.request.http.method = http.get("method", "GET")
+        request.attributes.request.http.path = "/"
     payload: bytes = request.SerializeToString()
     return payload
 
@@ -163,6 +229,7 @@ def test_only_the_workloads_own_envoy_may_ask(lab: Any, entry: Any, run_async: A
                 assert (await ask(check())).status.code == 0
                 with pytest.raises(PermissionDenied, match="isn't entitled to"):
                     await ask(check("spiffe://agents.test/database"))
+                assert (await ask(check(method=""))).status.code == 0
                 with pytest.raises(InvalidInput, match="without the certificate"):
                     await ask(b"")
                 with pytest.raises(InvalidInput):

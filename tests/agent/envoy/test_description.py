@@ -70,7 +70,7 @@ def test_a_description_is_read_and_written_back() -> None:
         ("inbound.0.listen", "127.0.0.1:65536", "isn't an address"),
         ("inbound.0.listen", "unix:/run/x", "an address and a port are expected"),
         ("inbound.0.upstream", "unix:relative", "isn't a unix socket"),
-        ("inbound.0.protocol", "HTTP", "isn't a protocol: one of http, http2, grpc, tcp"),
+        ("inbound.0.protocol", "HTTP", "isn't a protocol: one of http, http2, grpc, tcp, tcp-server-first"),
         ("inbound.0.spiffe_id", "spiffe://a/b", "reading inbound 1: there is no 'spiffe_id'"),
         ("outbound.0.spiffe_id", None, "reading outbound 1: spiffe_id is missing"),
         ("outbound.0.name", "in-8443", "the name in-8443 is given twice"),

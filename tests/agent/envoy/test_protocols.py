@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -145,5 +146,63 @@ def test_tokens_are_checked_with_the_keys_of_their_issuer(
             assert await it.status(headers=token(other, role="admin")) == 401
             assert await pay.stat(r".*update_rejected") == 0
             issuer.close()
+
+    run_async(work())
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A TCP service that speaks first, and sends back what it gets."""
+    writer.write(b"hello, who are you?")
+    with contextlib.suppress(OSError):
+        while data := await reader.read(1024):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+def test_a_tcp_service_hears_of_nobody_who_is_denied(
+    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any, free_port: Any
+) -> None:
+    """Envoy's filters look at a connection when its first bytes come; a service that speaks before that would
+    tell it to anybody in the mesh. Where that is wanted, it has to be said."""
+
+    async def work() -> None:
+        async with lab(entry("e1", "/web"), entry("e2", "/ns/shop/sa/pay")) as it:
+            upstream = await it._listen(greet)
+            ports = {name: (free_port(), free_port()) for name in ("tcp", "tcp-server-first")}
+            inbound = [
+                {"name": name, "listen": f"127.0.0.1:{port}", "upstream": upstream, "protocol": name}
+                for name, (port, _) in ports.items()
+            ]
+            outbound = [
+                {"name": name, "listen": f"127.0.0.1:{port}", "upstream": f"127.0.0.1:{at}",
+                 "spiffe_id": PAY, "protocol": name}
+                for name, (at, port) in ports.items()
+            ]  # fmt: skip
+            await it.envoy({"name": "pay", "spiffe_id": PAY, "inbound": inbound}).live(*ports)
+            await it.envoy({"name": "web", "spiffe_id": WEB, "outbound": outbound}).live(*ports)
+
+            async def heard(name: str, said: bytes, expected: bytes) -> bytes:
+                """What comes within a second, or as soon as it is what is expected."""
+                reader, writer = await asyncio.open_connection("127.0.0.1", ports[name][1])
+                writer.write(said)
+                found = b""
+                with contextlib.suppress(TimeoutError, OSError):
+                    async with asyncio.timeout(1 if not expected else 20):
+                        while found != expected and (more := await reader.read(100)):
+                            found += more
+                writer.close()
+                return found
+
+            greeting = b"hello, who are you?"
+            it.enforcement.put(enforcing(admitting(PAY)))
+            await asyncio.sleep(1)
+            for said in (b"", b"me"):
+                assert await heard("tcp", said, b"") == b""
+            it.enforcement.put(enforcing(admitting(PAY, WEB), sequence=2))
+            async with asyncio.timeout(20):
+                while await heard("tcp", b"me", greeting + b"me") != greeting + b"me":  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert await heard("tcp-server-first", b"", greeting) == greeting
 
     run_async(work())
