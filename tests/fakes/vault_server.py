@@ -37,6 +37,7 @@ class Token:
     max_ends: float = 0.0
     period: int = 0
     renewable: bool = True
+    accessor: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def left(self) -> int:
@@ -289,7 +290,7 @@ class FakeVault:
                 return {
                     "data": {
                         "ttl": token.left, "renewable": token.renewable, "policies": list(token.policies),
-                        "creation_ttl": token.ttl,
+                        "creation_ttl": token.ttl, "accessor": token.accessor,
                     }
                 }  # fmt: skip
             case ["auth", "token", "renew-self"]:
@@ -307,6 +308,11 @@ class FakeVault:
                 return {"auth": self._auth(self._issue(tuple(body.get("policies", ())), options))}
             case ["auth", "token", "revoke"]:
                 state.tokens.pop(body["token"], None)
+                return {}
+            case ["auth", "token", "revoke-accessor"]:
+                found = [each for each in state.tokens.values() if each.accessor == body["accessor"]]
+                for each in found:
+                    del state.tokens[each.value]
                 return {}
             case ["sys", "seal"]:
                 state.sealed = True

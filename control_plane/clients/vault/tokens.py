@@ -38,7 +38,9 @@ class Lease:
     @property
     def ends(self) -> float:
         """From when on it is no longer used."""
-        return self.obtained + self.ttl_seconds - MARGIN_SECONDS if self.ttl_seconds else float("inf")
+        if not self.ttl_seconds:
+            return float("inf")
+        return self.obtained + self.ttl_seconds - min(MARGIN_SECONDS, self.ttl_seconds / 10)
 
     @classmethod
     def from_answer(cls, answer: Answer, what: str, now: float) -> "Lease":

@@ -1,0 +1,430 @@
+"""Logins: each method against each server, renewal before need, a token that is lost, wrapped secret IDs."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from joserfc import jwt
+from joserfc.jwk import ECKey
+from real_vault import REAL_KINDS, Api, RealVault, Server
+from vault_server import FakeVault, tls_context
+
+from control_plane.core.errors import (
+    FailedPrecondition,
+    InvalidInput,
+    PermissionDenied,
+    Unavailable,
+)
+from control_plane.core.secret import Secret
+from control_plane.runtime.tls import TlsIdentity
+from control_plane.runtime.vault_settings import LoginMethod
+
+READ_MOUNTS = 'path "sys/mounts" {\n  capabilities = ["read"]\n}\n'
+LOOKUP = "looking ourselves up"
+SVID = "spiffe://td.example/gatehouse/server"
+
+
+async def own_policies(door: Any) -> list[str]:
+    """The policies of the token that the door uses."""
+    answer = await door.ask("get", "auth/token/lookup-self", what=LOOKUP)
+    return list(answer.section("data", LOOKUP)["policies"])
+
+
+def make_approle(server: Server, **options: Any) -> tuple[str, str, str]:
+    """A mount with a role: mount, role's ID, policy."""
+    mount, policy = server.api.login("approle"), server.api.policy(READ_MOUNTS)
+    server.api.write(f"auth/{mount}/role/gatehouse", token_policies=[policy], **options)
+    role_id = server.api.read(f"auth/{mount}/role/gatehouse/role-id")["role_id"]
+    return mount, role_id, policy
+
+
+def secret_id(server: Server, mount: str) -> str:
+    answer = server.api.write(f"auth/{mount}/role/gatehouse/secret-id")
+    found: str = answer["data"]["secret_id"]
+    return found
+
+
+def wrapped_secret_id(server: Server, mount: str) -> str:
+    answer = server.api("POST", f"auth/{mount}/role/gatehouse/secret-id", {}, wrap="60s")
+    found: str = answer["wrap_info"]["token"]
+    return found
+
+
+async def test_a_token_that_was_given(server: Server) -> None:
+    policy = server.api.policy(READ_MOUNTS)
+    token = server.api.make_token(policy, ttl="60s")
+    assert policy in await own_policies(server.door(token=Secret(token)))
+
+
+async def test_a_token_from_a_file_is_read_again_once_it_is_refused(server: Server, tmp_path: Path) -> None:
+    policy = server.api.policy(READ_MOUNTS)
+    old, new = server.api.make_token(policy, ttl="60s"), server.api.make_token(policy, ttl="60s")
+    file = tmp_path / "token"
+    file.write_text(old + "\n")
+    door = server.door(token=Secret(""), token_file=str(file))
+    await own_policies(door)
+    server.api.write("auth/token/revoke", token=old)
+    file.write_text(new)
+    assert policy in await own_policies(door)
+
+
+async def test_approle(server: Server) -> None:
+    mount, role_id, policy = make_approle(server, token_ttl="60s")
+    settings = {"login": LoginMethod.APPROLE, "login_mount": mount, "role_id": role_id}
+    door = server.door(**settings, login_role="gatehouse", secret_id=Secret(secret_id(server, mount)))
+    assert policy in await own_policies(door)
+    with pytest.raises(PermissionDenied, match=f"approle at auth/{mount}"):
+        await own_policies(server.door(**settings, secret_id=Secret("wrong"), login_role="gatehouse"))
+
+
+async def test_a_method_that_is_not_enabled_is_named(server: Server) -> None:
+    door = server.door(
+        login=LoginMethod.APPROLE, login_mount="nowhere", role_id="r", secret_id=Secret("s"), login_role="x"
+    )
+    with pytest.raises((FailedPrecondition, PermissionDenied), match="nowhere"):
+        await own_policies(door)
+
+
+async def test_a_wrapped_secret_id_is_unwrapped_once_for_all(server: Server, tmp_path: Path) -> None:
+    mount, role_id, policy = make_approle(server, token_ttl="60s")
+    wrapping = wrapped_secret_id(server, mount)
+    settings = server.settings(
+        login=LoginMethod.APPROLE,
+        login_mount=mount,
+        login_role="gatehouse",
+        role_id=role_id,
+        secret_id=Secret(wrapping),
+        secret_id_wrapped=True,
+    )
+    keep = tmp_path / "vault-secret-id"
+    # Three processes of a server that start together, and one that starts later.
+    doors = [server.open(settings, keep=keep) for _ in range(3)]
+    assert all(policy in each for each in await asyncio.gather(*map(own_policies, doors)))
+    assert policy in await own_policies(server.open(settings, keep=keep))
+    assert keep.stat().st_mode & 0o777 == 0o600
+    # Anybody who comes with the same token afterwards is told what that means.
+    with pytest.raises(PermissionDenied, match="somebody has used it before us"):
+        await own_policies(server.open(settings, keep=tmp_path / "other"))
+
+
+async def test_a_wrapped_text_that_is_no_secret_id_of_the_role_is_refused(
+    server: Server, tmp_path: Path
+) -> None:
+    mount, role_id, _ = make_approle(server)
+    other, _, _ = make_approle(server)
+    door = server.open(
+        server.settings(
+            login=LoginMethod.APPROLE,
+            login_mount=mount,
+            login_role="gatehouse",
+            role_id=role_id,
+            secret_id=Secret(wrapped_secret_id(server, other)),
+            secret_id_wrapped=True,
+        )
+    )
+    with pytest.raises(PermissionDenied, match="wasn't wrapped by"):
+        await own_policies(door)
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey) -> str:
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return public.decode()
+
+
+def token_for(key: ec.EllipticCurvePrivateKey, **claims: Any) -> Secret[str]:
+    own = {"sub": SVID, "aud": ["vault"], "iat": int(time.time()), "exp": int(time.time()) + 300}
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Secret(jwt.encode({"alg": "ES256"}, own | claims, ECKey.import_key(private)))
+
+
+def make_jwt(server: Server, key: ec.EllipticCurvePrivateKey) -> tuple[str, str]:
+    mount, policy = server.api.login("jwt"), server.api.policy(READ_MOUNTS)
+    server.api.write(f"auth/{mount}/config", jwt_validation_pubkeys=[pem_of(key)])
+    server.api.write(
+        f"auth/{mount}/role/gatehouse",
+        role_type="jwt",
+        user_claim="sub",
+        bound_audiences=["vault"],
+        bound_subject=SVID,
+        token_policies=[policy],
+        token_ttl="60s",
+    )
+    return mount, policy
+
+
+async def test_a_jwt_svid_of_our_own(server: Server) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    mount, policy = make_jwt(server, key)
+    settings = server.settings(login=LoginMethod.JWT, login_mount=mount, login_role="gatehouse")
+    assert policy in await own_policies(server.open(settings, own_jwt=lambda: token_for(key)))
+    for wrong in ({"aud": ["other"]}, {"sub": "spiffe://td.example/other"}, {"exp": int(time.time()) - 600}):
+        door = server.open(settings, own_jwt=lambda wrong=wrong: token_for(key, **wrong))
+        with pytest.raises(PermissionDenied, match=f"jwt at auth/{mount}"):
+            await own_policies(door)
+    with pytest.raises(FailedPrecondition, match=r"jwt_file"):
+        server.open(settings)
+
+
+async def test_a_jwt_from_a_file(server: Server, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    mount, policy = make_jwt(server, key)
+    file = tmp_path / "jwt"
+    file.write_text(token_for(key).reveal())
+    door = server.door(login=LoginMethod.JWT, login_mount=mount, login_role="gatehouse", jwt_file=str(file))
+    assert policy in await own_policies(door)
+    for content in ("", "two\nlines", "\x80"):
+        file.write_bytes(content.encode("latin-1"))
+        door = server.door(
+            login=LoginMethod.JWT, login_mount=mount, login_role="gatehouse", jwt_file=str(file)
+        )
+        with pytest.raises(FailedPrecondition, match=r"vault\.jwt_file"):
+            await own_policies(door)
+
+
+async def test_a_service_account_of_kubernetes(fake: Server, tmp_path: Path) -> None:
+    # Vault's small build has no Kubernetes login, and a real one asks a cluster.
+    key = ec.generate_private_key(ec.SECP256R1())
+    mount, policy = fake.api.login("kubernetes"), fake.api.policy(READ_MOUNTS)
+    fake.api.write(f"auth/{mount}/config", pem_keys=[pem_of(key)])
+    names = {"bound_service_account_names": ["gatehouse"], "bound_service_account_namespaces": ["gatehouse"]}
+    fake.api.write(f"auth/{mount}/role/gatehouse", token_policies=[policy], **names)
+    file = tmp_path / "token"
+    settings = {"login": LoginMethod.KUBERNETES, "login_mount": mount, "login_role": "gatehouse"}
+    file.write_text(token_for(key, **{"kubernetes.io": {"serviceaccount": {"name": "gatehouse"}}}).reveal())
+    assert policy in await own_policies(fake.door(**settings, jwt_file=str(file)))
+    file.write_text(token_for(key, **{"kubernetes.io": {"serviceaccount": {"name": "other"}}}).reveal())
+    with pytest.raises(PermissionDenied, match="service account name not authorized"):
+        await own_policies(fake.door(**settings, jwt_file=str(file)))
+
+
+@dataclass
+class Authority:
+    """A CA for a test: it makes server certificates and SVIDs."""
+
+    folder: Path
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @classmethod
+    def make(cls, folder: Path, name: str) -> Authority:
+        key = ec.generate_private_key(ec.SECP256R1())
+        made = _certificate(name, key.public_key(), name, key, x509.BasicConstraints(True, None))
+        (folder / f"{name}.pem").write_bytes(made.public_bytes(Encoding.PEM))
+        return cls(folder, key, made)
+
+    @property
+    def pem(self) -> str:
+        return self.certificate.public_bytes(Encoding.PEM).decode()
+
+    def issue(self, *names: x509.GeneralName) -> TlsIdentity:
+        key = ec.generate_private_key(ec.SECP256R1())
+        issuer = self.certificate.subject.rfc4514_string().removeprefix("CN=")
+        usage = x509.BasicConstraints(False, None)
+        made = _certificate("leaf", key.public_key(), issuer, self.key, usage, names)
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return TlsIdentity((made.public_bytes(Encoding.DER),), Secret(private))
+
+    def write(self, name: str, identity: TlsIdentity) -> tuple[Path, Path]:
+        leaf = x509.load_der_x509_certificate(identity.chain[0])
+        (self.folder / f"{name}.crt").write_bytes(leaf.public_bytes(Encoding.PEM))
+        (self.folder / f"{name}.key").write_bytes(identity.key.reveal())
+        return self.folder / f"{name}.crt", self.folder / f"{name}.key"
+
+
+def _certificate(
+    subject: str, public: Any, issuer: str, key: Any, basic: x509.BasicConstraints, names: Any = ()
+) -> x509.Certificate:
+    def named(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+    now = datetime.datetime.now(datetime.UTC)
+    signing = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False
+    ) | dict.fromkeys(("encipher_only", "decipher_only"), False)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(named(subject))
+        .issuer_name(named(issuer))
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(basic, True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=True, key_cert_sign=basic.ca, crl_sign=basic.ca, **signing),
+            True,
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), False)
+    )
+    if names:
+        both = [x509.ExtendedKeyUsageOID.CLIENT_AUTH, x509.ExtendedKeyUsageOID.SERVER_AUTH]
+        builder = builder.add_extension(x509.SubjectAlternativeName(list(names)), False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(both), False)
+    return builder.sign(key, hashes.SHA256())
+
+
+@dataclass
+class TlsServer:
+    """A server that is spoken to by TLS: its CA in a file, and the CA of SVIDs."""
+
+    server: Server
+    ca_file: Path
+    svids: Authority
+
+
+@pytest.fixture(params=["fake", *(pytest.param(kind, marks=pytest.mark.peers) for kind in REAL_KINDS)])
+def tls_server(
+    request: pytest.FixtureRequest, tmp_path: Path, peer: Callable[[str], Path]
+) -> Iterator[TlsServer]:
+    web, svids = Authority.make(tmp_path, "web"), Authority.make(tmp_path, "svids")
+    certificate, key = web.write("vault", web.issue(x509.IPAddress(ipaddress.ip_address("127.0.0.1"))))
+    ca_file = tmp_path / "web.pem"
+    if request.param == "fake":
+        with FakeVault(tls_context(certificate, key, tmp_path / "svids.pem")) as fake:
+            server = Server("fake", Api(fake.url, ca_file=ca_file), fake)
+            yield TlsServer(server, ca_file, svids)
+            server.close()
+    else:
+        with RealVault(peer(request.param), tls=(certificate, key, ca_file)) as real:
+            server = Server(request.param, real.api)
+            yield TlsServer(server, ca_file, svids)
+            server.close()
+
+
+async def test_an_x509_svid_of_our_own(tls_server: TlsServer) -> None:
+    server, svids = tls_server.server, tls_server.svids
+    mount, policy = server.api.login("cert"), server.api.policy(READ_MOUNTS)
+    server.api.write(
+        f"auth/{mount}/certs/gatehouse",
+        certificate=svids.pem,
+        allowed_uri_sans=[SVID],
+        token_policies=[policy],
+        token_ttl="60s",
+    )
+    settings = server.settings(
+        login=LoginMethod.CERT,
+        login_mount=mount,
+        login_role="gatehouse",
+        ca_file=str(tls_server.ca_file),
+    )
+    own = svids.issue(x509.UniformResourceIdentifier(SVID))
+    current = [own]
+    door = server.open(settings, own_identity=lambda: current[0])
+    assert policy in await own_policies(door)
+    # The SVID is replaced, and the next login shows the new one.
+    current[0] = svids.issue(x509.UniformResourceIdentifier(SVID))
+    answer = await door.ask("get", "auth/token/lookup-self", what=LOOKUP)
+    assert policy in answer.section("data", LOOKUP)["policies"]
+    other = svids.issue(x509.UniformResourceIdentifier("spiffe://td.example/other"))
+    with pytest.raises(PermissionDenied, match=f"cert at auth/{mount}"):
+        await own_policies(server.open(settings, own_identity=lambda: other))
+    certificate, key = svids.write("login", own)
+    files = {"certificate_file": str(certificate), "key_file": str(key), "login_mount": mount}
+    files |= {"ca_file": str(tls_server.ca_file), "login": LoginMethod.CERT}
+    assert policy in await own_policies(server.door(**files))
+
+
+async def test_a_server_that_another_authority_vouches_for_is_not_told_anything(
+    tls_server: TlsServer, tmp_path: Path
+) -> None:
+    Authority.make(tmp_path, "other")
+    door = tls_server.server.door(ca_file=str(tmp_path / "other.pem"))
+    with pytest.raises(Unavailable, match="certificate isn't accepted"):
+        await own_policies(door)
+    if tls_server.server.fake is not None:
+        assert tls_server.server.fake.requests == []
+    door = tls_server.server.door(ca_file="")  # the system's authorities
+    with pytest.raises(Unavailable, match="certificate isn't accepted"):
+        await own_policies(door)
+
+
+async def test_a_token_is_renewed_before_it_ends(server: Server) -> None:
+    mount, role_id, policy = make_approle(server, token_ttl="6s", token_max_ttl="60s", secret_id_num_uses=1)
+    door = server.door(
+        login=LoginMethod.APPROLE,
+        login_mount=mount,
+        login_role="gatehouse",
+        role_id=role_id,
+        secret_id=Secret(secret_id(server, mount)),
+    )
+    await own_policies(door)
+    stop = asyncio.Event()
+    renewing = asyncio.create_task(door.run(stop))
+    # The secret ID is used up: only renewal keeps the token past its six seconds.
+    deadline = time.monotonic() + 9
+    while time.monotonic() < deadline:
+        assert policy in await own_policies(door)
+        await asyncio.sleep(0.5)
+    stop.set()
+    await renewing
+
+
+async def test_a_token_that_is_revoked_is_replaced_by_one_login(server: Server) -> None:
+    mount, role_id, policy = make_approle(server, token_ttl="60s")
+    door = server.door(
+        login=LoginMethod.APPROLE,
+        login_mount=mount,
+        login_role="gatehouse",
+        role_id=role_id,
+        secret_id=Secret(secret_id(server, mount)),
+    )
+    first = door.call("get", "auth/token/lookup-self", what=LOOKUP).section("data", LOOKUP)
+    server.api.write("auth/token/revoke-accessor", accessor=first["accessor"])
+    assert policy in await own_policies(door)
+    second = door.call("get", "auth/token/lookup-self", what=LOOKUP).section("data", LOOKUP)
+    assert second["accessor"] != first["accessor"]
+
+
+async def test_a_token_that_ended_is_replaced_at_the_next_call(server: Server) -> None:
+    mount, role_id, policy = make_approle(server, token_ttl="3s", token_max_ttl="3s")
+    door = server.door(
+        login=LoginMethod.APPROLE,
+        login_mount=mount,
+        login_role="gatehouse",
+        role_id=role_id,
+        secret_id=Secret(secret_id(server, mount)),
+    )
+    await own_policies(door)
+    await asyncio.sleep(3.2)
+    assert policy in await own_policies(door)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"address": "http://vault.example:8200"}, "use https"),
+        ({"address": "ftp://x"}, "vault.address"),
+        ({"token": Secret("")}, "vault.token"),
+        ({"pki_mount": "../x"}, "vault.pki_mount"),
+        ({"pki_mount": "a//b"}, "vault.pki_mount"),
+        ({"role": "a b"}, "vault.role"),
+        ({"role": "x\n"}, "vault.role"),
+        ({"issuer": "?"}, "vault.issuer"),
+        ({"login": LoginMethod.APPROLE}, "role_id"),
+        ({"login": LoginMethod.APPROLE, "role_id": "x"}, "secret_id"),
+        ({"login": LoginMethod.KUBERNETES, "login_role": "x"}, "jwt_file"),
+        ({"login": LoginMethod.JWT}, "login_role"),
+        ({"login": LoginMethod.CERT, "key_file": "x"}, "neither"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(fake: Server, changed: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidInput, match=named):
+        fake.settings(**changed).check()
