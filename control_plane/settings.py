@@ -6,6 +6,7 @@ can't work (a leaf that would outlive its CA) is refused here, with the arithmet
 """
 
 import dataclasses
+import enum
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.runtime.addresses import OpaAddress, parse_bind, parse_loopback
 from control_plane.runtime.log import LEVELS
 from control_plane.runtime.settings import load
+from control_plane.runtime.vault_settings import LoginMethod, VaultMode, VaultSettings
 
 ENVIRONMENT_PREFIX: Final = "GATEHOUSE_"
 OTHERS: Final = (
@@ -49,14 +51,24 @@ class RateLimits:
     status_burst: int = field(default=1000, metadata={"minimum": 1})
 
 
+class AuthorityKind(enum.StrEnum):
+    """Whose key the root is: ours, or Vault's."""
+
+    EMBEDDED = "embedded"
+    VAULT = "vault"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthoritySettings:
-    """How long authorities live, what they may name, and how their keys are kept.
+    """Whose the root is, how long authorities live, what they may name, and how their keys are kept.
 
+    With `kind` vault, the life of the root is Vault's affair; where Vault signs leaves too, `ca_ttl_seconds`
+    says nothing about the standby CA, only how long a leaf may be asked for.
     `constrain_uris` binds issuing CAs to the URIs of their trust domain; some verifiers refuse every
     certificate below such a CA, and for their sake it can be switched off. An empty passphrase means none.
     """
 
+    kind: AuthorityKind = AuthorityKind.EMBEDDED
     root_ttl_seconds: int = 365 * DAY
     ca_ttl_seconds: int = 7 * DAY
     jwt_key_ttl_seconds: int = 7 * DAY
@@ -164,6 +176,7 @@ class WrittenSettings:
     log_level: str = "info"
     log_format: str = "json"
     authority: AuthoritySettings = field(default_factory=AuthoritySettings)
+    vault: VaultSettings = field(default_factory=VaultSettings)
     x509pop: X509PopSettings = field(default_factory=X509PopSettings)
     rate_limits: RateLimits = field(default_factory=RateLimits)
     roles: RoleSettings = field(default_factory=RoleSettings)
@@ -206,6 +219,12 @@ class ServerSettings:
                 f"expected one of {', '.join(LEVELS)}, and json or human"
             )
         _check_lifetimes(written)
+        written.vault.check()
+        if written.authority.kind is AuthorityKind.VAULT and not written.vault.address:
+            raise InvalidInput(
+                "settings: authority.kind is vault, and vault.address is missing",
+                hint="such as https://vault.example:8200",
+            )
         host, port = parse_bind(written.bind)
         passphrase = written.authority.key_passphrase
         trust_domain = TrustDomain.parse(written.trust_domain)
@@ -247,6 +266,12 @@ class ServerSettings:
         return self.data_dir / "ledger"
 
     @property
+    def by_vault(self) -> VaultMode | None:
+        """What Vault signs: leaves, or our intermediate; None where the root is ours."""
+        is_vault = self.written.authority.kind is AuthorityKind.VAULT
+        return self.written.vault.mode if is_vault else None
+
+    @property
     def key_dir(self) -> Path:
         """Private keys."""
         return self.data_dir / "keys"
@@ -285,11 +310,16 @@ class ServerSettings:
         values: dict[str, Any] = json.loads(text)
         authority = values.pop("authority")
         authority["key_passphrase"] = Secret(authority["key_passphrase"])
+        authority["kind"] = AuthorityKind(authority["kind"])
+        vault = values.pop("vault")
+        vault |= {name: Secret(vault[name]) for name in ("token", "secret_id")}
+        vault |= {"mode": VaultMode(vault["mode"]), "login": LoginMethod(vault["login"])}
         opa = _tuples(values.pop("opa"))
         opa["push_token"] = Secret(opa["push_token"])
         return cls.parse(
             WrittenSettings(
                 authority=AuthoritySettings(**authority),
+                vault=VaultSettings(**vault),
                 x509pop=X509PopSettings(**values.pop("x509pop")),
                 rate_limits=RateLimits(**values.pop("rate_limits")),
                 opa=OpaSettings(**opa),
