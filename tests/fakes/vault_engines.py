@@ -106,11 +106,16 @@ class TransitMount:
                 if name not in self._keys:
                     raise Refused(400, f"no existing key named {name} could be found")
                 self._keys[name]["deletable"] = bool(body.get("deletion_allowed"))
+                self._keys[name]["least"] = int(body.get("min_encryption_version", 1))
                 return self._shown(name)
             case ["keys", name, "rotate"] if name in self._keys:
                 key = self._keys[name]
                 key["versions"].append(_make_key(key["type"]))
                 return self._shown(name)
+            case ["keys", name, "trim"] if name in self._keys:
+                for at in range(int(body["min_available_version"]) - 1):
+                    self._keys[name]["versions"][at] = None
+                return {}
             case ["sign", name, *_]:
                 return self._sign(name, body)
         raise Refused(404, "")
@@ -119,6 +124,11 @@ class TransitMount:
         key = self._keys[name]
         shown = {}
         for at, private in enumerate(key["versions"], 1):
+            if private is None:
+                continue
+            if isinstance(private, bytes):
+                shown[str(at)] = int(time.time())
+                continue
             public = private.public_key()
             if isinstance(public, ed25519.Ed25519PublicKey):
                 text = base64.b64encode(public.public_bytes_raw()).decode()
@@ -126,14 +136,16 @@ class TransitMount:
                 pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
                 text = pem.decode()
             shown[str(at)] = {"public_key": text, "name": key["type"]}
-        return {"data": {"name": name, "type": key["type"], "keys": shown, "latest_version": len(shown)}}
+        return {
+            "data": {"name": name, "type": key["type"], "keys": shown, "latest_version": len(key["versions"])}
+        }
 
     def _sign(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         if name not in self._keys:
             raise Refused(400, "signing key not found")
         versions = self._keys[name]["versions"]
         version = int(body.get("key_version") or len(versions))
-        if not 1 <= version <= len(versions):
+        if not self._keys[name].get("least", 1) <= version <= len(versions):
             raise Refused(400, "cannot sign with this key version")
         key, data = versions[version - 1], base64.b64decode(body["input"], validate=True)
         hash_ = {"sha2-256": hashes.SHA256(), "sha2-384": hashes.SHA384()}[
@@ -164,6 +176,8 @@ def _make_key(kind: str) -> Any:
         return ed25519.Ed25519PrivateKey.generate()
     if kind in ("rsa-2048", "rsa-4096"):
         return rsa.generate_private_key(public_exponent=65537, key_size=int(kind[4:]))
+    if kind == "aes256-gcm96":
+        return secrets.token_bytes(32)
     raise Refused(400, f"unknown key type {kind}")
 
 
