@@ -62,16 +62,17 @@ def check_csr(data: bytes, *, require_uri: bool = False) -> Csr:
     With `require_uri` the request must hold exactly one URI name, a SPIFFE ID with a path, and its DNS names
     are read too; without, names are left alone. Raises InvalidInput with what is wrong.
     """
-    if not data or len(data) > MAX_CSR_BYTES:
-        raise InvalidInput(f"CSR of {len(data)} bytes: expected 1 to {MAX_CSR_BYTES} bytes of DER")
-    try:
-        request = x509.load_der_x509_csr(data)
-    except UNREADABLE as error:
-        raise InvalidInput(f"CSR of {len(data)} bytes: not readable as DER PKCS #10") from error
+    request = _read(data)
     spki = _check_p256(data) or _check_other(request)
     if not require_uri:
         return Csr(spki)
     return _with_names(request, spki)
+
+
+def proven_key(data: bytes) -> bytes:
+    """What `check_csr` says of the key alone: its SPKI, DER. Raises InvalidInput with what is wrong."""
+    request = _read(data)
+    return _check_p256(data) or _check_other(request)
 
 
 def check_key(key: PublicKey) -> None:
@@ -84,6 +85,15 @@ def check_key(key: PublicKey) -> None:
             raise InvalidInput(
                 f"CSR: RSA key of {key.key_size} bits is weak: exponent below 65,537 or small factor"
             )
+
+
+def _read(data: bytes) -> x509.CertificateSigningRequest:
+    if not data or len(data) > MAX_CSR_BYTES:
+        raise InvalidInput(f"CSR of {len(data)} bytes: expected 1 to {MAX_CSR_BYTES} bytes of DER")
+    try:
+        return x509.load_der_x509_csr(data)
+    except UNREADABLE as error:
+        raise InvalidInput(f"CSR of {len(data)} bytes: not readable as DER PKCS #10") from error
 
 
 def _check_p256(data: bytes) -> bytes | None:

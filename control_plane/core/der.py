@@ -20,14 +20,16 @@ SEQUENCE: Final = 0x30
 
 def encode(tag: int, content: bytes) -> bytes:
     """One value: tag, minimal length, content."""
-    length = len(content)
+    return header(tag, len(content)) + content
+
+
+@functools.lru_cache(maxsize=1024)
+def header(tag: int, length: int) -> bytes:
+    """What stands before `length` bytes of content: the tag, and the length in its shortest form."""
     if length < 0x80:
-        return bytes((tag, length)) + content
-    if length < 0x100:
-        return bytes((tag, 0x81, length)) + content
-    if length < 0x10000:
-        return bytes((tag, 0x82, length >> 8, length & 0xFF)) + content
-    return bytes((tag, 0x83)) + length.to_bytes(3, "big") + content
+        return bytes((tag, length))
+    width = (length.bit_length() + 7) // 8
+    return bytes((tag, 0x80 | width)) + length.to_bytes(width, "big")
 
 
 def read(data: bytes, offset: int, limit: int) -> tuple[int, int, int]:
@@ -58,22 +60,29 @@ def read(data: bytes, offset: int, limit: int) -> tuple[int, int, int]:
 def expect(data: bytes, offset: int, limit: int, tag: int) -> tuple[int, int]:
     """Reads a header whose tag must be `tag`; gives start and end of the content. Raises InvalidInput."""
     start = offset + 2
-    if start <= limit and data[offset] == tag and data[offset + 1] < 0x80:  # short, as most values are
-        end = start + data[offset + 1]
-        if end <= limit:
-            return start, end
+    if start <= limit and data[offset] == tag:
+        length = data[offset + 1]
+        if (
+            length == 0x82 and start + 2 <= limit and data[start]
+        ):  # as whole certificates and requests have it
+            start += 2
+            length = data[start - 2] << 8 | data[start - 1]
+            if start + length <= limit:
+                return start, start + length
+        elif length < 0x80 and start + length <= limit:  # as most values have it
+            return start, start + length
     found, start, end = read(data, offset, limit)
     if found != tag:
         raise InvalidInput(f"DER at byte {offset}: tag {found:#04x}, expected {tag:#04x}")
     return start, end
 
 
-@functools.lru_cache(maxsize=256)
 def encode_validity(not_before: int, not_after: int) -> bytes:
     """The validity of a certificate, in Unix seconds (RFC 5280 section 4.1.2.5)."""
     return encode(SEQUENCE, encode_time(not_before) + encode_time(not_after))
 
 
+@functools.lru_cache(maxsize=4096)  # leaves of one hour end within the same hour, and all begin now
 def encode_time(unix_seconds: int) -> bytes:
     """UTCTime through 2049, GeneralizedTime from 2050 on (RFC 5280 section 4.1.2.5)."""
     day, seconds = divmod(unix_seconds, 86400)

@@ -24,7 +24,7 @@ from control_plane.core.profile import (
     SigningRequest,
 )
 from control_plane.core.spiffe_id import SpiffeId
-from control_plane.core.tbs import authority_key_id, key_id_of, signature_algorithm
+from control_plane.core.tbs import KEY_ID_BYTES, authority_key_id, key_id_of, signature_algorithm
 
 PARSE_SAMPLE: Final = 16
 
@@ -84,9 +84,17 @@ def _difference(data: bytes, request: SigningRequest, frame: "_Frame") -> str:
 
 def _expected(request: SigningRequest, frame: "_Frame") -> bytes:
     """The signed part, its extensions in the order in which we write them ourselves."""
-    extensions = der.encode(der.SEQUENCE, b"".join(_expected_extensions(request, frame)))
-    fields = *_expected_fields(request, frame), der.encode(_EXTENSIONS, extensions)
-    return der.encode(der.SEQUENCE, b"".join(fields))
+    names = _encoded_names(request.spiffe_id, request.dns_names)
+    body = b"".join(
+        (
+            *_expected_fields(request, frame),
+            frame.before_key_id(len(names)),
+            key_id_of(request.spki),
+            frame.authority_key_id,
+            names,
+        )
+    )
+    return der.header(der.SEQUENCE, len(body)) + body
 
 
 def _signed_difference(
@@ -148,7 +156,14 @@ def _extensions_in(data: bytes, position: int, limit: int) -> list[bytes]:
 class _Frame:
     """What all leaves of one issuer have in common, as cryptography encodes it."""
 
-    __slots__ = ("algorithm", "algorithm_and_issuer", "authority_key_id", "static", "subject")
+    __slots__ = (
+        "algorithm",
+        "algorithm_and_issuer",
+        "authority_key_id",
+        "before_key_id",
+        "static",
+        "subject",
+    )
 
     def __init__(self, issuer: Certificate) -> None:
         self.algorithm = signature_algorithm(issuer.public_key)
@@ -160,6 +175,14 @@ class _Frame:
             _encoded(LEAF_BASIC_CONSTRAINTS, True),
         )
         self.authority_key_id = _encoded(authority_key_id(issuer), False)
+        self.before_key_id = functools.lru_cache(maxsize=256)(self._before_key_id)
+
+    def _before_key_id(self, name_bytes: int) -> bytes:
+        """What stands between a leaf's key and its key identifier, by the length of its alternative names."""
+        content = b"".join((*self.static, _SUBJECT_KEY_ID_HEAD))
+        length = len(content) + KEY_ID_BYTES + len(self.authority_key_id) + name_bytes
+        inner = der.header(der.SEQUENCE, length)
+        return der.header(_EXTENSIONS, len(inner) + length) + inner + content
 
 
 @functools.lru_cache(maxsize=64)

@@ -25,6 +25,8 @@ Hash: TypeAlias = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 _HASHES: Final[dict[int, Hash]] = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
 SERIAL_BYTES: Final = 17  # a leading 1, so that the 16 random bytes keep all of their 128 bits
 
+KEY_ID_BYTES: Final = 20
+
 
 def new_serial(random_bytes: Callable[[int], bytes]) -> int:
     """A positive serial number with 128 random bits (RFC 5280 section 4.1.2.2 allows 20 bytes)."""

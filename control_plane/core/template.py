@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from control_plane.core import der
 from control_plane.core.certificate import Certificate
-from control_plane.core.csr import ECDSA_SHA256, is_p256
+from control_plane.core.csr import ECDSA_SHA256, P256_SPKI_BYTES, is_p256
 from control_plane.core.dns_name import check_dns_name
 from control_plane.core.errors import InvalidInput
 from control_plane.core.profile import LEAF_SUBJECT, SigningRequest
 from control_plane.core.spiffe_id import SpiffeId
-from control_plane.core.tbs import SERIAL_BYTES, key_id_of
+from control_plane.core.tbs import KEY_ID_BYTES, SERIAL_BYTES, key_id_of
 
 _VERSION_3: Final = bytes.fromhex("a003020102")
 _KEY_USAGE: Final = bytes.fromhex("300e0603551d0f0101ff040403020780")  # critical, digitalSignature
@@ -49,6 +49,7 @@ class LeafTemplate:
         key_id = der.encode(0x80, issuer.subject_key_id or key_id_of(issuer.spki))
         authority = der.encode(der.OCTET_STRING, der.encode(der.SEQUENCE, key_id))
         self._authority_key_id = der.encode(der.SEQUENCE, _AUTHORITY_KEY_ID_OID + authority)
+        self._fixed_bytes = len(self._algorithm_and_issuer) + len(self._subject) + P256_SPKI_BYTES
 
     @staticmethod
     def fits(request: SigningRequest) -> bool:
@@ -60,30 +61,47 @@ class LeafTemplate:
         if not request.spiffe_id.path:
             raise InvalidInput(f"X.509-SVID {request.spiffe_id}: has no path")
         serial = request.serial
-        window = request.window
-        extensions = (
-            _FIXED_EXTENSIONS,
-            _SUBJECT_KEY_ID_HEAD,
-            key_id_of(request.spki),
-            self._authority_key_id,
-            _alternative_names(request.spiffe_id, request.dns_names),
+        number = der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
+        validity = der.encode_validity(request.window.not_before, request.window.not_after)
+        names = _alternative_names(request.spiffe_id, request.dns_names)
+        before_serial, before_key_id = _headers(
+            self._fixed_bytes + len(number) + len(validity), len(self._authority_key_id) + len(names)
         )
-        body = (
-            _VERSION_3,
-            der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big")),
-            self._algorithm_and_issuer,
-            der.encode_validity(window.not_before, window.not_after),
-            self._subject,
-            request.spki,
-            der.encode(_EXTENSIONS, der.encode(der.SEQUENCE, b"".join(extensions))),
+        return b"".join(
+            (
+                before_serial,
+                number,
+                self._algorithm_and_issuer,
+                validity,
+                self._subject,
+                request.spki,
+                before_key_id,
+                key_id_of(request.spki),
+                self._authority_key_id,
+                names,
+            )
         )
-        return der.encode(der.SEQUENCE, b"".join(body))
 
     @staticmethod
     def assemble(tbs: bytes, signature: bytes) -> bytes:
         """Puts the signed part, the algorithm and the signature together."""
         bits = der.encode(der.BIT_STRING, b"\x00" + signature)
         return der.encode(der.SEQUENCE, tbs + ECDSA_SHA256 + bits)
+
+
+@functools.lru_cache(maxsize=1024)
+def _headers(field_bytes: int, last_bytes: int) -> tuple[bytes, bytes]:
+    """What depends on lengths alone: all before the serial number, and all from the key to its identifier.
+
+    `field_bytes` are those of the fields from serial number to key, `last_bytes` those of the extensions
+    after the key's identifier.
+    """
+    extensions = len(_FIXED_EXTENSIONS) + len(_SUBJECT_KEY_ID_HEAD) + KEY_ID_BYTES + last_bytes
+    inner = der.header(der.SEQUENCE, extensions)
+    outer = der.header(_EXTENSIONS, len(inner) + extensions)
+    body = len(_VERSION_3) + field_bytes + len(outer) + len(inner) + extensions
+    before_serial = der.header(der.SEQUENCE, body) + _VERSION_3
+    return before_serial, outer + inner + _FIXED_EXTENSIONS + _SUBJECT_KEY_ID_HEAD
 
 
 @functools.lru_cache(maxsize=8192)
