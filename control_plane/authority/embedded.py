@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from control_plane.authority.ports import Active, KeyManager, Order, Signer
+from control_plane.authority.ports import Active, KeyManager, Order, Signer, SigningStatus, WhoSigns
 from control_plane.authority.state import AuthorityState, JwtSlot, X509Slot, bundle_of
 from control_plane.core.certificate import Certificate, read_certificate
 from control_plane.core.errors import Bug, GatehouseError, InvalidInput, Unauthenticated, Unavailable
@@ -134,6 +134,7 @@ class EmbeddedAuthority:
         self._keys = keys
         self._mark = mark  # of what is signed below a root of Vault's
         self._active: Active | None = None
+        self._slot: X509Slot | None = None
         if state is not None:
             self.reload(state)
 
@@ -145,7 +146,7 @@ class EmbeddedAuthority:
         """
         x509, jwt = state.active_x509, state.active_jwt
         if x509 is None or jwt is None:
-            self._active = None
+            self._active = self._slot = None
             return
         before = self._active
         if before is not None and _unchanged(before, x509, jwt):
@@ -159,7 +160,16 @@ class EmbeddedAuthority:
             EmbeddedJwtSigner(jwt, self._keys.get(jwt.key_id)),
         )
         _self_test(state, active, self._keys.get(x509.issuing.key_id), self._keys.get(jwt.key_id))
-        self._active = active
+        self._active, self._slot = active, x509
+
+    @property
+    def status(self) -> SigningStatus:
+        """See `ports.Authority`."""
+        slot = self._slot
+        if slot is None:
+            return SigningStatus(WhoSigns.NOBODY)
+        signer = WhoSigns.EMBEDDED if slot.issuing.upstream is None else WhoSigns.INTERMEDIATE
+        return SigningStatus(signer, slot.activated_at, slot.authority_id, slot.issuing.not_after)
 
     def active(self) -> Active:
         """What signs now. Raises Unavailable while there is nothing."""

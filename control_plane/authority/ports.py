@@ -153,11 +153,44 @@ class Active:
     jwt: JwtSigner
 
 
+class WhoSigns(enum.StrEnum):
+    """Whose key signs leaves."""
+
+    NOBODY = "nobody"
+    EMBEDDED = "embedded"  # ours, below a root of ours
+    INTERMEDIATE = "intermediate"  # ours, below a root of Vault's, as the settings want it
+    VAULT = "vault"
+    STANDBY = "standby"  # ours, below a root of Vault's, for as long as Vault is away
+
+
+@dataclass(frozen=True, slots=True)
+class SigningStatus:
+    """Who signs in this process, since when, and how long it could without anybody's help. Unix seconds.
+
+    `issuing_ends` is the end of the issuing CA whose key is here, 0 where there is none; `last_error` what
+    Vault's last failure said, at `last_error_at`, 0 if there was none.
+    """
+
+    signer: WhoSigns
+    since: int = 0
+    authority_id: str = ""
+    issuing_ends: int = 0
+    last_error: str = ""
+    last_error_at: int = 0
+
+
 class Authority(Protocol):
     """Who signs. Nothing is checked against entries or ledgers here: that is issuance's part."""
 
     def active(self) -> Active:
         """What signs now. Raises Unavailable while there is nothing."""
+
+    @property
+    def status(self) -> SigningStatus:
+        """Who signs, for people and metrics."""
+
+    def reload(self, state: AuthorityState) -> None:
+        """Signs by what is active in `state` from now on; if that can't be, raises and signs as before."""
 
     async def sign_x509(self, requests: Sequence[SigningRequest]) -> list[X509Svid]:
         """Signs by what is active, without ledger: for self-tests and tools."""

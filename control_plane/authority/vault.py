@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.authority.embedded import EmbeddedAuthority
-from control_plane.authority.ports import Active, KeyManager, X509Signer
+from control_plane.authority.ports import Active, KeyManager, SigningStatus, WhoSigns, X509Signer
 from control_plane.authority.state import AuthorityState, X509Slot
 from control_plane.authority.vault_ports import VaultHealth, VaultPki
 from control_plane.authority.vault_signer import VaultX509Signer
@@ -50,24 +50,6 @@ class Switch:
     authority_id: str
     mark: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class VaultStatus:
-    """Who signs in this process, since when, and how long it could without Vault. Unix seconds.
-
-    `signer` is `vault`, `standby` or `embedded`; `last_error` what Vault's last failure said, at
-    `last_error_at`, 0 if there was none. The standby is 0 where there is none.
-    """
-
-    signer: str
-    since: int
-    authority_id: str
-    standby_not_before: int
-    standby_not_after: int
-    health: VaultHealth | None
-    last_error: str
-    last_error_at: int
 
 
 Rehearse = Callable[[X509Signer], Awaitable[None]]
@@ -107,7 +89,6 @@ class VaultAuthority:
         self._suspicion: GatehouseError | None = None
         self._switched_just_now = asyncio.Event()
         self._unrecorded: deque[Switch] = deque()
-        self._health: VaultHealth | None = None
         self._last_error = ""
         self._last_error_at = 0
 
@@ -146,20 +127,18 @@ class VaultAuthority:
         return await self._local.sign_jwt(requests)
 
     @property
-    def status(self) -> VaultStatus:
-        """Who signs, and how long that could go on."""
-        slot = self._slot
-        ours = slot is not None and slot.issuing.upstream is None
-        away = self._given_up.is_set()
-        return VaultStatus(
-            signer="embedded" if ours else STANDBY if away else "vault",
-            since=self._since,
-            authority_id=slot.authority_id if slot is not None else "",
-            standby_not_before=slot.issuing.not_before if slot is not None and not ours else 0,
-            standby_not_after=slot.issuing.not_after if slot is not None and not ours else 0,
-            health=self._health,
-            last_error=self._last_error,
-            last_error_at=self._last_error_at,
+    def status(self) -> SigningStatus:
+        """See `ports.Authority`."""
+        local = self._local.status
+        if self._by_vault is None:
+            return local
+        return SigningStatus(
+            WhoSigns.STANDBY if self._given_up.is_set() else WhoSigns.VAULT,
+            self._since,
+            local.authority_id,
+            local.issuing_ends,
+            self._last_error,
+            self._last_error_at,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -184,8 +163,7 @@ class VaultAuthority:
         await self._tell()
 
     async def _look_for_return(self, signer: VaultX509Signer) -> None:
-        self._health = await self._pki.health()
-        if self._health not in SIGNING_HEALTH:
+        if await self._pki.health() not in SIGNING_HEALTH:
             self._good_looks = 0
             return
         self._good_looks += 1

@@ -15,8 +15,9 @@ __all__ = ["run_issuer", "run_management", "run_server"]
 def run_server(settings: ServerSettings, started: Callable[[], None] | None = None) -> None:
     """Runs the whole server until a signal; see `wiring.supervisor.run_server`."""
     from control_plane.wiring import supervisor
+    from control_plane.wiring.vault import with_secrets
 
-    supervisor.run_server(settings, started)
+    supervisor.run_server(with_secrets(settings), started)
 
 
 def run_issuer(settings: ServerSettings, index: int, started: Callable[[], None] | None = None) -> None:

@@ -10,6 +10,7 @@ from control_plane.settings import ServerSettings
 from control_plane.wiring.listener import NodeListener
 from control_plane.wiring.metrics import metrics_of, metrics_service
 from control_plane.wiring.process import Parts
+from control_plane.wiring.vault import vault_services
 
 
 def run_issuer(settings: ServerSettings, index: int, started: Callable[[], None] | None = None) -> None:
@@ -39,6 +40,7 @@ async def issue(
                 "confirmations": parts.confirmations,
                 "reports": parts.reports,
                 "listener": NodeListener(parts, started, observe),
+                **vault_services(parts.vault, parts.authority),
                 **metrics_service(parts, metrics, index + 1),
             },
             stop=stop,

@@ -15,8 +15,6 @@ from control_plane.api.opa import router as opa_router
 from control_plane.api.rest import RestContext, rest_app
 from control_plane.api.services import local_services
 from control_plane.authority.lifecycle import AuthorityLifecycle
-from control_plane.authority.make import Maker
-from control_plane.authority.schedule import Lifetimes
 from control_plane.authority.state import AuthorityState
 from control_plane.core.errors import GatehouseError, Unavailable
 from control_plane.identity.authority_ledger import authority_records
@@ -33,6 +31,7 @@ from control_plane.wiring.own_svid import OwnSvid
 from control_plane.wiring.policy import canary_watch_of, gate_of, opa_bundles_of, policy_keys_of, rollouts_of
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
 from control_plane.wiring.rest_server import HTTP_ALPN, RestServer
+from control_plane.wiring.vault import lifetimes_of, maker_of, vault_services
 
 GRACE_SECONDS: Final = 5.0
 HOUSEKEEPING_SECONDS: Final = 10.0
@@ -58,7 +57,7 @@ async def manage(
     try:
         await parts.open()
         lifecycle = lifecycle_of(parts)
-        await lifecycle.tick()  # the first authorities are there before anybody is told that we are ready
+        await _first_tick(parts, lifecycle)
         await parts.reload()
         policy_keys = await policy_keys_of(parts)
         events = events_of(parts)
@@ -100,12 +99,24 @@ async def manage(
                 "events": events,
                 "rest": RestServer(app, settings.rest_socket, bind=settings.api_bind, svid=api_svid),
                 **opa_services(parts, opa),
+                **vault_services(parts.vault, parts.authority),
                 **metrics_service(parts, metrics, 0),
             },
             stop=stop,
         )
     finally:
         await parts.close()
+
+
+async def _first_tick(parts: Parts, lifecycle: AuthorityLifecycle) -> None:
+    """The first authorities are there before anybody is told that we are ready. Where there are some already,
+    a step that fails (Vault is away) is the life cycle's affair, and it tries again."""
+    try:
+        await lifecycle.tick()
+    except GatehouseError as error:
+        if not _healthy(parts):
+            raise
+        log.get_logger("authority").error("authority_step_failed", error=str(error), kind=error.kind)
 
 
 class AdminListener:
@@ -211,22 +222,8 @@ class Housekeeping:
 def lifecycle_of(parts: Parts) -> AuthorityLifecycle:
     """The service that makes and rotates the authorities."""
     settings = parts.settings
-    written, authority = settings.written, settings.written.authority
-    lifetimes = Lifetimes(
-        root_ttl_seconds=authority.root_ttl_seconds,
-        issuing_ttl_seconds=authority.ca_ttl_seconds,
-        leaf_ttl_seconds=max(written.default_x509_svid_ttl_seconds, written.agent_ttl_seconds),
-        jwt_key_ttl_seconds=authority.jwt_key_ttl_seconds,
-        jwt_ttl_seconds=written.default_jwt_svid_ttl_seconds,
-        confirmation_limit_seconds=authority.confirmation_limit_seconds,
-    )
-    maker = Maker(
-        parts.keys,
-        settings.trust_domain,
-        lifetimes,
-        random_bytes=os.urandom,
-        constrain_uris=authority.constrain_uris,
-    )
+    lifetimes = lifetimes_of(settings)
+    maker = maker_of(settings, parts.vault, parts.keys, parts.clock, lifetimes, random_bytes=os.urandom)
 
     async def confirmed(sequence: int) -> bool:
         return await _unconfirmed(parts, sequence) == 0

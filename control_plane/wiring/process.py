@@ -8,8 +8,9 @@ from typing import Final
 from control_plane.api.context import ServerContext, Ttls
 from control_plane.api.limits import Limiter, Limiters
 from control_plane.authority.disk_keys import DiskKeyManager
-from control_plane.authority.embedded import EmbeddedAuthority
+from control_plane.authority.ports import X509Signer
 from control_plane.authority.state import AuthorityState, bundle_of
+from control_plane.authority.vault import Switch
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import GatehouseError, InvalidInput
 from control_plane.core.lifetime import max_leaf_ttl_seconds
@@ -20,6 +21,7 @@ from control_plane.identity.confirmations import Confirmations
 from control_plane.identity.index import Effects, Index
 from control_plane.identity.issuance import IssuanceSettings, Issuer
 from control_plane.identity.journal import Journal
+from control_plane.identity.ledger import AuthorityMark
 from control_plane.identity.replica import Replica
 from control_plane.identity.trust import Trust, merged
 from control_plane.rollout.push import PushedPolicies
@@ -30,6 +32,7 @@ from control_plane.settings import ServerSettings
 from control_plane.sql.authority_store import SqlAuthorityStore
 from control_plane.sql.rollout_store import SqlRolloutStore
 from control_plane.sql.store import SqlStore
+from control_plane.wiring.vault import authority_of, vault_of
 
 MANAGEMENT_JOURNAL: Final = 0  # issuers count from 1
 RETRY_SECONDS: Final = 1.0
@@ -51,7 +54,10 @@ class Parts:
         self.replica = Replica(self.store, Index(trust_domain))
         self.trust = Trust(trust_domain, self.replica.index)
         self.keys = DiskKeyManager(settings.key_dir, settings.key_passphrase, random_bytes=os.urandom)
-        self.authority = EmbeddedAuthority(self.keys)
+        self.vault = vault_of(settings)
+        self.authority = authority_of(
+            settings, self.vault, self.keys, self.clock, rehearse=self._rehearse, record=self._record_switch
+        )
         self.journal = Journal(settings.ledger_dir, journal_index, self.clock)
         self.issuer = Issuer(
             self.authority,
@@ -86,6 +92,8 @@ class Parts:
             self.log.warning("confirmations_not_written", reason=str(error))
         await self.journal.close()
         await self.store.close()
+        if self.vault is not None:
+            self.vault.door.close()
 
     async def reload(self) -> None:
         """Signs and judges by the authority state that is stored now."""
@@ -134,6 +142,12 @@ class Parts:
                     stale.set()
         finally:
             stopping.cancel()
+
+    async def _rehearse(self, signer: X509Signer) -> None:
+        await self.issuer.rehearse(signer)
+
+    async def _record_switch(self, switch: Switch) -> None:
+        await self.journal.append([AuthorityMark(switch.at, switch.authority_id, switch.mark, switch.reason)])
 
     def _on_changes(self, effects: Effects) -> None:
         if effects.authorities:
