@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from control_plane.authority.ports import Authority, Order, X509Signer
-from control_plane.core.csr import check_csr
+from control_plane.core.csr import check_csr, proven_key
 from control_plane.core.errors import (
     Bug,
     FailedPrecondition,
@@ -129,14 +129,15 @@ class Issuer:
         signer = self._authority.active().x509
         now = self._clock.unix()
         prepared: list[Order | GatehouseError] = []
-        for count, item in enumerate(items, 1):
-            try:
-                spki = check_csr(item.csr).spki
-                prepared.append(self._order(item, spki, signer, now))
-            except GatehouseError as error:
-                prepared.append(error)
-            if count % CHECKS_PER_TURN == 0 and count < len(items):
+        for start in range(0, len(items), CHECKS_PER_TURN):
+            if start:
                 await asyncio.sleep(0)
+            turn = items[start : start + CHECKS_PER_TURN]
+            # First all keys, then all orders: OpenSSL and the interpreter each need the processor's caches.
+            keys = [_key_or_error(item.csr) for item in turn]
+            prepared += [
+                self._order_or_error(item, key, signer, now) for item, key in zip(turn, keys, strict=True)
+            ]
         return await self._issue(items, prepared, signer, now)
 
     async def mint_x509(
@@ -197,6 +198,16 @@ class Issuer:
             raise outcome
         return outcome
 
+    def _order_or_error(
+        self, item: X509Issue, key: bytes | GatehouseError, signer: X509Signer, now: int
+    ) -> Order | GatehouseError:
+        if isinstance(key, GatehouseError):
+            return key
+        try:
+            return self._order(item, key, signer, now)
+        except GatehouseError as error:
+            return error
+
     def _order(self, item: X509Issue, spki: bytes, signer: X509Signer, now: int) -> Order:
         spiffe_id = item.spiffe_id
         self._check_member(spiffe_id)
@@ -233,7 +244,7 @@ class Issuer:
         return JwtRequest(item.spiffe_id, item.audience, now, now + ttl, token_id)
 
     def _check_member(self, spiffe_id: SpiffeId) -> None:
-        if spiffe_id.trust_domain != self._settings.trust_domain:
+        if spiffe_id.trust_domain.name != self._settings.trust_domain.name:
             raise InvalidInput(
                 f"SVID {spiffe_id}: isn't in the trust domain {self._settings.trust_domain} of this server"
             )
@@ -272,10 +283,7 @@ class Issuer:
         for number in undone:
             before = prepared[number]
             assert isinstance(before, Order)
-            try:
-                orders.append(self._order(items[number], before.request.spki, successor, now))
-            except GatehouseError as error:
-                orders.append(error)
+            orders.append(self._order_or_error(items[number], before.request.spki, successor, now))
         again = await self._sign([items[number] for number in undone], orders, successor, now)
         for number, result in zip(undone, again, strict=True):
             results[number] = result
@@ -316,6 +324,13 @@ class Issuer:
         # A crash here leaves signed certificates in this process's memory, which are gone with it.
         await self._journal.append(records)
         return results
+
+
+def _key_or_error(csr: bytes) -> bytes | GatehouseError:
+    try:
+        return proven_key(csr)
+    except GatehouseError as error:
+        return error
 
 
 def _intent(order: Order, authority_id: str, now: int) -> X509Intent:
