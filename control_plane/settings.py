@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from control_plane.core.access import Grant
 from control_plane.core.errors import InvalidInput, shown
-from control_plane.core.lifetime import check_ca_ttl
+from control_plane.core.lifetime import check_ca_ttl, standby_ttl_seconds
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.runtime.addresses import OpaAddress, parse_bind, parse_loopback
@@ -270,6 +270,18 @@ class ServerSettings:
         """What Vault signs: leaves, or our intermediate; None where the root is ours."""
         is_vault = self.written.authority.kind is AuthorityKind.VAULT
         return self.written.vault.mode if is_vault else None
+
+    @property
+    def leaf_ttl_seconds(self) -> int:
+        """The longest life of a leaf that these settings have issued."""
+        return max(self.written.default_x509_svid_ttl_seconds, self.written.agent_ttl_seconds)
+
+    @property
+    def intermediate_ttl_seconds(self) -> int:
+        """How long an issuing CA below a root lives: as written, or as the standby for a Vault needs it."""
+        if self.by_vault is VaultMode.LEAF:
+            return standby_ttl_seconds(self.leaf_ttl_seconds)
+        return self.written.authority.ca_ttl_seconds
 
     @property
     def key_dir(self) -> Path:

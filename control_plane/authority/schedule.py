@@ -36,7 +36,10 @@ from control_plane.core.errors import InvalidInput
 from control_plane.core.lifetime import (
     DEFAULT_JWT_TTL_SECONDS,
     DEFAULT_LEAF_TTL_SECONDS,
+    STANDBY_BEYOND_LEAF_SECONDS,
+    STANDBY_REPLACED_AFTER_SECONDS,
     check_ca_ttl,
+    standby_ttl_seconds,
 )
 
 CA_BACKDATE_SECONDS: Final = 3600  # survives a clock that is set back by ten minutes after the first start
@@ -45,8 +48,6 @@ PRUNE_GRACE_SECONDS: Final = 3600
 MIN_ROOT_FACTOR: Final = 4
 JWT_KEY_FACTOR: Final = 12
 MAX_LEAF_OF_VAULT_SECONDS: Final = 7 * 24 * 3600  # generous: what the role allows isn't known here
-STANDBY_REPLACED_AFTER_SECONDS: Final = 20 * 3600
-STANDBY_BEYOND_LEAF_SECONDS: Final = (48 + 20 + 4) * 3600  # an outage, and how old it may be as that begins
 
 
 class Origin(enum.StrEnum):
@@ -55,11 +56,6 @@ class Origin(enum.StrEnum):
     EMBEDDED = "embedded"
     VAULT_INTERMEDIATE = "vault-intermediate"
     VAULT_LEAF = "vault-leaf"
-
-
-def standby_ttl_seconds(leaf_ttl_seconds: int) -> int:
-    """How long a standby lives: 96 hours for leaves of 24."""
-    return leaf_ttl_seconds + STANDBY_BEYOND_LEAF_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

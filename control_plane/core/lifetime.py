@@ -22,6 +22,8 @@ DEFAULT_LEAF_TTL_SECONDS: Final = 24 * 3600
 DEFAULT_JWT_TTL_SECONDS: Final = 300
 MIN_LEAF_TTL_SECONDS: Final = 60
 CA_TO_LEAF_FACTOR: Final = 6
+STANDBY_REPLACED_AFTER_SECONDS: Final = 20 * 3600
+STANDBY_BEYOND_LEAF_SECONDS: Final = (48 + 20 + 4) * 3600  # an outage, and how old it may be as that begins
 RENEWAL_BAND: Final = (0.15, 0.22)
 NOT_AFTER_JITTER: Final = 0.04
 
@@ -90,6 +92,11 @@ def renewal_instant(
 def max_leaf_ttl_seconds(ca_ttl_seconds: int) -> int:
     """The longest leaf that a CA of this life may be asked for."""
     return ca_ttl_seconds // CA_TO_LEAF_FACTOR
+
+
+def standby_ttl_seconds(leaf_ttl_seconds: int) -> int:
+    """How long a standby CA lives, that signs while Vault is away: 96 hours for leaves of 24."""
+    return leaf_ttl_seconds + STANDBY_BEYOND_LEAF_SECONDS
 
 
 def check_ca_ttl(ca_ttl_seconds: int, leaf_ttl_seconds: int) -> None:

@@ -13,6 +13,7 @@ from control_plane.api.authorization import Authorization
 from control_plane.api.caller import Admission
 from control_plane.api.opa import router as opa_router
 from control_plane.api.rest import RestContext, rest_app
+from control_plane.api.rest.authority_status import router as signing_router
 from control_plane.api.services import local_services
 from control_plane.authority.lifecycle import AuthorityLifecycle
 from control_plane.authority.state import AuthorityState
@@ -31,6 +32,7 @@ from control_plane.wiring.own_svid import OwnSvid
 from control_plane.wiring.policy import canary_watch_of, gate_of, opa_bundles_of, policy_keys_of, rollouts_of
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
 from control_plane.wiring.rest_server import HTTP_ALPN, RestServer
+from control_plane.wiring.signing import signing_of
 from control_plane.wiring.vault import lifetimes_of, maker_of, vault_services
 
 GRACE_SECONDS: Final = 5.0
@@ -84,6 +86,7 @@ async def manage(
             max_listeners=settings.written.api.listeners,
         )
         app = rest_app(context)
+        app.include_router(signing_router(lambda: signing_of(parts.authority, parts.vault, parts.clock)))
         app.include_router(opa_router(opa))
         await run_services(
             {

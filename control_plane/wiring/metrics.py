@@ -5,11 +5,13 @@ Nearly everything is asked for when Prometheus looks; only calls and ledger reco
 
 from collections.abc import Callable, Sequence
 
+from control_plane.authority.ports import WhoSigns
 from control_plane.core.errors import Unavailable
-from control_plane.identity.ledger import JwtRecord, Record, X509Record
+from control_plane.identity.ledger import JwtRecord, Record, X509Record, X509Withheld
 from control_plane.runtime.lifecycle import Service
 from control_plane.runtime.metrics import Metrics
 from control_plane.runtime.metrics_server import MetricsServer
+from control_plane.runtime.vault_settings import VaultMode
 from control_plane.wiring.process import Parts
 
 Observe = Callable[[str, str, float], None]
@@ -40,6 +42,9 @@ def metrics_of(parts: Parts) -> tuple[Metrics, Observe]:
     metrics.watched("policy_version", "The version in force for all agents", lambda: _policy(parts)[0])
     metrics.watched("policy_applied_timestamp_seconds", "When it came into force", lambda: _policy(parts)[1])
     metrics.watched("policy_canary_percent", "Of agents with a canary", lambda: _policy(parts)[2])
+    if parts.settings.by_vault is VaultMode.LEAF:
+        _watch_standby(metrics, parts)
+    withheld = metrics.counter("svids_withheld", "Certificates that weren't what was asked for")
     issued = metrics.counter("svids_issued", "SVIDs and agent certificates", ("kind",))
     appended = metrics.seconds("ledger_append_seconds", "Until a ledger record is durable, flush included")
 
@@ -50,6 +55,8 @@ def metrics_of(parts: Parts) -> tuple[Metrics, Observe]:
                 issued.labels("x509").inc()
             elif isinstance(record, JwtRecord):
                 issued.labels("jwt").inc()
+            elif isinstance(record, X509Withheld):
+                withheld.inc()
 
     parts.journal.observe = durable
     return metrics, metrics.calls()
@@ -62,6 +69,26 @@ def metrics_service(parts: Parts, metrics: Metrics | None, offset: int) -> dict[
         return {}
     host, port = bind
     return {"metrics": MetricsServer(metrics, host, port + offset if port else 0)}
+
+
+def _watch_standby(metrics: Metrics, parts: Parts) -> None:
+    authority, clock = parts.authority, parts.clock
+
+    def signs(who: WhoSigns) -> float:
+        return 1 if authority.status.signer is who else 0
+
+    def left() -> float:
+        status = authority.status
+        has_standby = status.signer in (WhoSigns.VAULT, WhoSigns.STANDBY)
+        return max(0, status.issuing_ends - clock.unix()) if has_standby else 0
+
+    metrics.watched(
+        "authority_vault_up", "1 while Vault signs for this process", lambda: signs(WhoSigns.VAULT)
+    )
+    metrics.watched(
+        "authority_standby_signing", "1 while the standby CA does", lambda: signs(WhoSigns.STANDBY)
+    )
+    metrics.watched("authority_standby_seconds_left", "How long issuing could go on without Vault", left)
 
 
 def _authority_ends(parts: Parts) -> float:

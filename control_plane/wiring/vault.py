@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from control_plane.authority.embedded import EmbeddedAuthority
 from control_plane.authority.make import Maker
 from control_plane.authority.ports import Authority, KeyManager, SlotMaker, X509Signer
-from control_plane.authority.schedule import Lifetimes, Origin, standby_ttl_seconds
+from control_plane.authority.schedule import Lifetimes, Origin
 from control_plane.authority.vault import Switch, VaultAuthority
 from control_plane.authority.vault_make import VaultMaker
 from control_plane.authority.vault_ports import VaultHealth, VaultPki
@@ -17,7 +17,7 @@ from control_plane.clients.vault.opening import open_pki, open_vault
 from control_plane.clients.vault.secrets import is_reference, resolve
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.lifecycle import Service
-from control_plane.runtime.vault_settings import VaultMode
+from control_plane.runtime.vault_settings import VaultMode, VaultSettings
 from control_plane.settings import ServerSettings
 
 ORIGINS = {
@@ -34,6 +34,7 @@ class Vault:
     door: VaultDoor
     pki: VaultPki
     share: int
+    settings: VaultSettings
 
     async def health(self) -> VaultHealth:
         """How the server is now."""
@@ -52,7 +53,7 @@ def vault_of(settings: ServerSettings) -> Vault | None:
         max_requests=share,
         keep=settings.data_dir / "vault-secret-id",
     )
-    return Vault(door, open_pki(door, written), share)
+    return Vault(door, open_pki(door, written), share, written)
 
 
 def authority_of(
@@ -83,17 +84,14 @@ def vault_services(vault: Vault | None, authority: Authority) -> dict[str, Servi
 def lifetimes_of(settings: ServerSettings) -> Lifetimes:
     """How long authorities live, by the settings."""
     written, authority = settings.written, settings.written.authority
-    leaf = max(written.default_x509_svid_ttl_seconds, written.agent_ttl_seconds)
-    origin = ORIGINS[settings.by_vault]
-    standby = origin is Origin.VAULT_LEAF
     return Lifetimes(
         root_ttl_seconds=authority.root_ttl_seconds,
-        issuing_ttl_seconds=standby_ttl_seconds(leaf) if standby else authority.ca_ttl_seconds,
-        leaf_ttl_seconds=leaf,
+        issuing_ttl_seconds=settings.intermediate_ttl_seconds,
+        leaf_ttl_seconds=settings.leaf_ttl_seconds,
         jwt_key_ttl_seconds=authority.jwt_key_ttl_seconds,
         jwt_ttl_seconds=written.default_jwt_svid_ttl_seconds,
         confirmation_limit_seconds=authority.confirmation_limit_seconds,
-        origin=origin,
+        origin=ORIGINS[settings.by_vault],
     )
 
 

@@ -19,12 +19,13 @@ from control_plane.authority.keys import MemoryKeyManager
 from control_plane.authority.lifecycle import AuthorityLifecycle
 from control_plane.authority.make import Maker
 from control_plane.authority.memory_store import MemoryAuthorityStore
-from control_plane.authority.schedule import Lifetimes, Origin, standby_ttl_seconds
+from control_plane.authority.schedule import Lifetimes, Origin
 from control_plane.authority.state import AuthorityState, bundle_of
 from control_plane.authority.vault import Switch, VaultAuthority
 from control_plane.authority.vault_make import VaultMaker
 from control_plane.authority.vault_ports import VaultPki
 from control_plane.core.bundle import Bundle
+from control_plane.core.lifetime import standby_ttl_seconds
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.core.svid import X509Svid
 from control_plane.identity.issuance import IssuanceSettings, Issuer, X509Issue
