@@ -54,7 +54,7 @@ fuzz: setup-dev  ## generated input, 10^6 for each parser: hours (FUZZ=brief: mi
 	HYPOTHESIS_PROFILE=$(FUZZ) $(PYTEST) -n $(JOBS) --maxprocesses 8 --timeout 3600 -m "hypothesis and not soak and not peers"
 	$(VENV)/python tests/fuzz/targets.py $(if $(filter brief,$(FUZZ)),--seconds 5,--runs 1000000 --seconds 36000)
 
-peers: setup-dev  ## build the real counterparts into the cache: SPIRE, OPA, go-spiffe, kube-apiserver, CRDs of Istio
+peers: setup-dev  ## build the real counterparts into the cache: SPIRE, OPA, go-spiffe, kube-apiserver, Vault, CRDs of Istio
 	@$(VENV)/python tests/interop/peers.py build
 
 format: setup-dev  ## let ruff format and fix

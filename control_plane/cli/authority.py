@@ -12,11 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from control_plane.cli import printing
+from control_plane.cli import printing, vault
+from control_plane.cli.authority_status import status
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
 from control_plane.cli.remote import rest
 
 AuthorityIdFlag = Annotated[str, typer.Option("--authority-id", help="As `show` prints it.")]
+WhyFlag = Annotated[
+    str,
+    typer.Option("--reason", "-m", help="Why, for the ledger.", show_default="that it is done by hand"),
+]
 
 ABOUT = {
     "x509": "The authority that signs X509-SVIDs.",
@@ -35,30 +40,41 @@ def _commands(kind: str) -> typer.Typer:
         printing.emit(output, answer, lambda: _print(answer))
 
     @made.command()
-    def prepare(data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN) -> None:
+    def prepare(
+        reason: WhyFlag = "", data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN
+    ) -> None:
         """Makes the next authority and publishes it; it does not sign yet."""
-        _act(kind, "prepare", None, data_dir, output)
+        _act(kind, "prepare", None, reason, data_dir, output)
 
     @made.command()
     def activate(
-        authority_id: AuthorityIdFlag = "", data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN
+        authority_id: AuthorityIdFlag = "",
+        reason: WhyFlag = "",
+        data_dir: DataDirFlag = None,
+        output: OutputFlag = Output.HUMAN,
     ) -> None:
         """Lets the prepared authority sign from now on."""
-        _act(kind, "activate", authority_id or None, data_dir, output)
+        _act(kind, "activate", authority_id or None, reason, data_dir, output)
 
     @made.command()
     def taint(
-        authority_id: AuthorityIdFlag, data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN
+        authority_id: AuthorityIdFlag,
+        reason: WhyFlag = "",
+        data_dir: DataDirFlag = None,
+        output: OutputFlag = Output.HUMAN,
     ) -> None:
         """Marks an old authority: agents replace at once what it signed."""
-        _act(kind, "taint", authority_id, data_dir, output)
+        _act(kind, "taint", authority_id, reason, data_dir, output)
 
     @made.command()
     def revoke(
-        authority_id: AuthorityIdFlag, data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN
+        authority_id: AuthorityIdFlag,
+        reason: WhyFlag = "",
+        data_dir: DataDirFlag = None,
+        output: OutputFlag = Output.HUMAN,
     ) -> None:
         """Takes a tainted authority out of the bundle: what it signed is no longer trusted."""
-        _act(kind, "revoke", authority_id, data_dir, output)
+        _act(kind, "revoke", authority_id, reason, data_dir, output)
 
     return made
 
@@ -66,11 +82,17 @@ def _commands(kind: str) -> typer.Typer:
 app = group("Signing authorities and their rotation.")
 app.add_typer(_commands("x509"), name="x509")
 app.add_typer(_commands("jwt"), name="jwt")
+app.add_typer(vault.app, name="vault")
+app.command("status")(status)
 
 
-def _act(kind: str, step: str, authority_id: str | None, data_dir: Path | None, output: Output) -> None:
+def _act(
+    kind: str, step: str, authority_id: str | None, reason: str, data_dir: Path | None, output: Output
+) -> None:
     """One step of a rotation, and the state after it."""
-    body: dict[str, Any] = {} if authority_id is None else {"authority_id": authority_id}
+    body: dict[str, Any] = {"reason": reason or f"{step} by hand"}
+    if authority_id is not None:
+        body["authority_id"] = authority_id
     answer = rest("POST", f"/v1/authority/{kind}/{step}", data_dir=data_dir, output=output, body=body)
     printing.emit(output, answer, lambda: _print(answer))
 

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from control_plane.cli import printing
+from control_plane.cli import printing, vault
 from control_plane.cli.options import Output, OutputFlag, group
 from control_plane.cli.remote import reported
 from control_plane.settings import load_settings
 
-app = group("Check files before they are used.")
+app = group("Check files, and what they name, before they are used.")
+app.command("vault")(vault.inspect)
 
 
 @app.command()

@@ -23,6 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from running import free_port, tail, until
 
 from control_plane.clients.vault.door import VaultDoor
@@ -273,3 +277,13 @@ class Server:
     def close(self) -> None:
         for door in self.doors:
             door.close()
+
+
+def csr(*uris: str) -> bytes:
+    """A request for a certificate (DER) with a key that nobody keeps."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    if uris:
+        names = [x509.UniformResourceIdentifier(each) for each in uris]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
+    key = ec.generate_private_key(ec.SECP256R1())
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)

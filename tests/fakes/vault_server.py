@@ -332,6 +332,10 @@ class FakeVault:
                 return {}
             case ["sys", "policies", "acl", name] if name in state.policies:
                 return {"data": {"name": name, "policy": state.policies[name]}}
+            case ["sys", "auth"]:
+                return {"data": {f"{name}/": {"type": auth.kind} for name, auth in state.auth.items()}}
+            case ["sys", "mounts"]:
+                return {"data": {f"{name}/": {"type": engine.kind} for name, engine in state.mounts.items()}}
             case ["sys", "auth", *mount] if method in ("POST", "PUT"):
                 return self._enable(state.auth, "/".join(mount), lambda: AuthMount(body["type"]))
             case ["sys", "mounts", *mount] if method in ("POST", "PUT") and mount[-1] != "tune":

@@ -31,7 +31,7 @@ MINIMUM_GO = (1, 26)
 class Peer:
     """One foreign program: its Go module below `go/`, the package to build, the pinned version.
 
-    With `file` the peer is no program but that file of the module `package`.
+    With `file` the peer is no program but that file of the module `package`; `tags` are build tags.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Peer:
     package: str
     about: str
     file: str = ""
+    tags: str = ""
 
     @property
     def cached(self) -> Path:
@@ -62,6 +63,7 @@ PEERS = (
     Peer("opa", "1.19.0", "opa", "github.com/open-policy-agent/opa", "Open Policy Agent"),
     Peer("spire-agent", "1.15.3", "spire", "github.com/spiffe/spire/cmd/spire-agent", "SPIRE's agent"),
     Peer("spire-server", "1.15.3", "spire", "github.com/spiffe/spire/cmd/spire-server", "SPIRE's server"),
+    Peer("vault", "1.21.1", "vault", ".", "HashiCorp Vault, without most plugins", tags="minimal"),
 )  # fmt: skip
 
 
@@ -101,7 +103,8 @@ def build(peer: Peer, go: str) -> Path:
             module = json.loads(_go(peer, [go, "mod", "download", "-json", peer.package]))
             shutil.copyfile(Path(module["Dir"]) / peer.file, output)
         else:
-            _go(peer, [go, "build", "-mod=readonly", "-trimpath", "-o", str(output), peer.package])
+            tags = ["-tags", peer.tags] if peer.tags else []
+            _go(peer, [go, "build", "-mod=readonly", *tags, "-trimpath", "-o", str(output), peer.package])
         output.replace(target)
     _say(f"{peer.name}: built in {time.monotonic() - started:.0f} s, {target.stat().st_size >> 20} MiB")
     return target

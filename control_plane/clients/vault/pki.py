@@ -10,13 +10,14 @@ import base64
 from collections.abc import Sequence
 from typing import Final
 
+from cryptography import x509
+
 from control_plane.authority.vault_ports import LeafOrder, VaultHealth, VaultIssuer
 from control_plane.clients.vault.answers import Answer, text_of, texts_of
 from control_plane.clients.vault.chains import is_root, ordered_chain, read_pem
 from control_plane.clients.vault.door import VaultDoor
 from control_plane.core.certificate import read_certificate
 from control_plane.core.errors import FailedPrecondition, NotFound
-from control_plane.core.spiffe_id import TrustDomain
 
 DEFAULT_ISSUER: Final = "default"
 
@@ -76,11 +77,10 @@ class PkiMount:
             "not_before_duration": f"{backdate_seconds}s",
             "ttl": f"{ttl_seconds}s",
         }
+        # Vault takes these from the request alone, and without them the intermediate is no SVID.
+        body["uri_sans"] = ",".join(_uris_of(csr))
         if uri_host:
-            body |= {
-                "uri_sans": str(TrustDomain.parse(uri_host).id),
-                "permitted_uri_domains": [uri_host],
-            }
+            body["permitted_uri_domains"] = [uri_host]
         chain = _signed(await self._ask("post", path, body, what=what), what)
         if uri_host and read_certificate(chain[0]).name_constraints is None:
             body |= {"use_csr_values": True}
@@ -139,6 +139,15 @@ class PkiMount:
             raise FailedPrecondition(
                 error.message, hint="`gatehouse check vault` tells whether mount, issuer and role are there"
             ) from error
+
+
+def _uris_of(csr: bytes) -> tuple[str, ...]:
+    """The URI names that our own request asks for."""
+    try:
+        names = x509.load_der_x509_csr(csr).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(names.value.get_values_for_type(x509.UniformResourceIdentifier))
 
 
 def csr_pem(der: bytes) -> str:

@@ -6,11 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from real_vault import Server
+from real_vault import Server, csr
 
 from control_plane.authority.vault_ports import LeafOrder, VaultHealth
 from control_plane.clients.vault.roles import role_fields
@@ -21,15 +17,6 @@ from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 
 DOMAIN = TrustDomain.parse("td.example")
 DAY = 86_400
-
-
-def csr(*uris: str) -> bytes:
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    if uris:
-        names = [x509.UniformResourceIdentifier(each) for each in uris]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
-    key = ec.generate_private_key(ec.SECP256R1())
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def order(path: str = "/app", *, ttl: int = DAY, dns: tuple[str, ...] = (), csr_: bytes = b"") -> LeafOrder:
