@@ -31,7 +31,11 @@ def test_authority_steps(gatehouse: Gatehouse, registry: Any) -> None:
     assert "ab" in shown.stdout
     assert "active" in shown.stdout
     assert gatehouse("authority", "jwt", "taint", "--authority-id", "ab").exit_code == 0
-    assert registry.asked[-1] == ("POST", "/v1/authority/jwt/taint", {"authority_id": "ab"})
+    assert registry.asked[-1] == (
+        "POST",
+        "/v1/authority/jwt/taint",
+        {"authority_id": "ab", "reason": "taint by hand"},
+    )
 
 
 def test_ledger_query_and_cursor(gatehouse: Gatehouse, registry: Any) -> None:

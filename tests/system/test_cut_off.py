@@ -178,7 +178,7 @@ def test_whoever_came_by_a_revoked_authority_loses_the_stream(server: Any) -> No
             f"/v1/authority/x509/{step}",
             data_dir=server.data,
             output=Form.JSON,
-            body={"authority_id": authority_id} if authority_id else {},
+            body={"reason": "a test", **({"authority_id": authority_id} if authority_id else {})},
         )
 
     async def one() -> Cut:

@@ -190,7 +190,9 @@ def test_rest(server: Server) -> None:
     status, shown = server.rest("GET", "/v1/authority/x509")
     assert status == 200 and [one["status"] for one in shown["authorities"]] == ["active"]
     active = shown["authorities"][0]["authority_id"]
-    status, problem = server.rest("POST", "/v1/authority/x509/taint", {"authority_id": active})
+    status, problem = server.rest(
+        "POST", "/v1/authority/x509/taint", {"authority_id": active, "reason": "a test"}
+    )
     assert status == 409 and problem["title"] == "failed-precondition" and problem["detail"]
     assert server.rest("GET", "/v1/authority/nonsense")[0] == 400
     assert server.rest("GET", "/v1/nothing")[0] == 404

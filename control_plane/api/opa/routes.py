@@ -16,13 +16,17 @@ from control_plane.rollout.opa_bundle import MEDIA_TYPE, verification_key
 
 MAX_WAIT_SECONDS: Final = 300
 """A poll that asks for more is answered after this long; OPA asks again at once."""
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}},
+    304: {"description": "Nothing new."},
+}
 
 
 def router(bundles: OpaBundles) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/v1/opa", tags=["opa"])
 
-    @routes.get("/bundle", response_class=Response, responses={304: {"description": "Nothing new."}})
+    @routes.get("/bundle", response_class=Response, responses=_RESPONSES)
     async def bundle(
         request: Request, agent: Annotated[str | None, Query(max_length=2048)] = None
     ) -> Response:

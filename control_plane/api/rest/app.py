@@ -1,10 +1,10 @@
 """The REST application: routes put together behind front and gate, errors as problems."""
 
-from typing import Any
-
 from fastapi import Depends, FastAPI
 
 from control_plane.api.rest import authority, event_stream, explain, ledger, policy, problems, quarantine
+from control_plane.api.rest import openapi as document
+from control_plane.api.rest.answers import Health
 from control_plane.api.rest.context import RestContext
 from control_plane.api.rest.front import Front
 
@@ -17,12 +17,13 @@ def rest_app(context: RestContext) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        redirect_slashes=False,
         dependencies=[Depends(context.gate)],
     )
     problems.install(app)
 
     @app.get("/v1/health", tags=["health"])
-    async def health() -> dict[str, Any]:
+    async def health() -> Health:
         """Whether the management process can do its work."""
         index = context.server.replica.index
         return {
@@ -41,4 +42,5 @@ def rest_app(context: RestContext) -> FastAPI:
     app.include_router(quarantine.router(context))
     app.include_router(event_stream.router(context.events, context.gate, max_listeners=context.max_listeners))
     app.add_middleware(Front, gate=context.gate, rates=context.rates, more_requests=context.max_listeners)
+    document.install(app)
     return app

@@ -1,10 +1,9 @@
 """`/v1/authority/{kind}`: which authorities there are, and the steps of a forced rotation."""
 
-from typing import Any
-
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from control_plane.api.rest.answers import Authorities, Authority
 from control_plane.api.rest.context import RestContext
 from control_plane.api.rest.gate import Passing
 from control_plane.authority.state import Kind, Slot, Status
@@ -12,9 +11,11 @@ from control_plane.core.errors import FailedPrecondition, InvalidInput
 
 
 class Named(BaseModel):
-    """The body of a step; where only one authority can be meant it may be left out."""
+    """The body of a step; where only one authority can be meant it may be left out. The reason can also come
+    in the header."""
 
-    authority_id: str | None = None
+    authority_id: str | None = Field(None, max_length=200)
+    reason: str = Field("", max_length=1000, examples=["the yearly rotation"])
 
 
 def router(context: RestContext) -> APIRouter:
@@ -22,44 +23,48 @@ def router(context: RestContext) -> APIRouter:
     routes = APIRouter(prefix="/v1/authority/{kind}", tags=["authority"], route_class=context.route_class)
 
     @routes.get("")
-    async def show(kind: Kind) -> dict[str, Any]:
+    async def show(kind: Kind) -> Authorities:
         """All authorities of a kind, oldest first."""
         return await _all(context, kind)
 
     @routes.post("/prepare")
-    async def prepare(kind: Kind, passage: Passing, body: Named | None = None) -> dict[str, Any]:
+    async def prepare(kind: Kind, passage: Passing, body: Named | None = None) -> Authorities:
         """Makes the next authority and publishes it; it doesn't sign yet."""
-        await passage.changing(f"{kind} authority", detail={"step": "prepare"})
+        await passage.changing(f"{kind} authority", _reason(body), detail={"step": "prepare"})
         await context.lifecycle.prepare(kind)
         return await _all(context, kind)
 
     @routes.post("/activate")
-    async def activate(kind: Kind, passage: Passing, body: Named | None = None) -> dict[str, Any]:
+    async def activate(kind: Kind, passage: Passing, body: Named | None = None) -> Authorities:
         """Lets the prepared authority sign from now on."""
         _, state = await context.authorities.load()
         prepared = state.with_status(kind, Status.PREPARED)
         authority_id = (body and body.authority_id) or (prepared.authority_id if prepared else None)
         if authority_id is None:
             raise FailedPrecondition(f"{kind} authority: none is prepared", hint="prepare one first")
-        await passage.changing(f"{kind} authority {authority_id}", detail={"step": "activate"})
+        await passage.changing(f"{kind} authority {authority_id}", _reason(body), detail={"step": "activate"})
         await context.lifecycle.activate(kind, authority_id)
         return await _all(context, kind)
 
     @routes.post("/taint")
-    async def taint(kind: Kind, body: Named, passage: Passing) -> dict[str, Any]:
+    async def taint(kind: Kind, body: Named, passage: Passing) -> Authorities:
         """Marks an old authority: agents replace what it signed."""
-        await passage.changing(f"{kind} authority {_given(body)}", detail={"step": "taint"})
+        await passage.changing(f"{kind} authority {_given(body)}", body.reason, detail={"step": "taint"})
         await context.lifecycle.taint(kind, _given(body))
         return await _all(context, kind)
 
     @routes.post("/revoke")
-    async def revoke(kind: Kind, body: Named, passage: Passing) -> dict[str, Any]:
+    async def revoke(kind: Kind, body: Named, passage: Passing) -> Authorities:
         """Takes a tainted authority out of the bundle."""
-        await passage.changing(f"{kind} authority {_given(body)}", detail={"step": "revoke"})
+        await passage.changing(f"{kind} authority {_given(body)}", body.reason, detail={"step": "revoke"})
         await context.lifecycle.revoke(kind, _given(body))
         return await _all(context, kind)
 
     return routes
+
+
+def _reason(body: Named | None) -> str:
+    return "" if body is None else body.reason
 
 
 def _given(body: Named) -> str:
@@ -68,7 +73,7 @@ def _given(body: Named) -> str:
     return body.authority_id
 
 
-async def _all(context: RestContext, kind: Kind) -> dict[str, Any]:
+async def _all(context: RestContext, kind: Kind) -> Authorities:
     _, state = await context.authorities.load()
     return {
         "kind": str(kind),
@@ -77,7 +82,7 @@ async def _all(context: RestContext, kind: Kind) -> dict[str, Any]:
     }
 
 
-async def _one(context: RestContext, slot: Slot) -> dict[str, Any]:
+async def _one(context: RestContext, slot: Slot) -> Authority:
     unconfirmed = None
     if slot.status is Status.PREPARED:
         unconfirmed = await context.unconfirmed(slot.published_sequence)

@@ -15,6 +15,8 @@ from control_plane.core.errors import (
 )
 
 MAX_CURSOR_CHARACTERS: Final = 100
+MAX_NUMBER: Final = 2**53
+MAX_PLACE_CHARACTERS: Final = 4096
 
 
 class OfHttp(GatehouseError):
@@ -65,7 +67,7 @@ def read_cursor(cursor: str | None) -> int:
         number = int(base64.urlsafe_b64decode(cursor[:MAX_CURSOR_CHARACTERS]))
     except (binascii.Error, ValueError) as error:
         raise InvalidInput("cursor: isn't one of ours", hint="begin again without a cursor") from error
-    if number < 1:
+    if not 1 <= number <= MAX_NUMBER:
         raise InvalidInput("cursor: isn't one of ours", hint="begin again without a cursor")
     return number
 
@@ -75,6 +77,20 @@ def write_cursor(number: int | None) -> str | None:
     if number is None or number <= 1:
         return None
     return base64.urlsafe_b64encode(str(number).encode("ascii")).decode("ascii")
+
+
+def read_place(cursor: str | None) -> str:
+    """The name behind which a page begins, for lists in order of names; "" for the first. Raises
+    InvalidInput."""
+    try:
+        return base64.urlsafe_b64decode((cursor or "").encode("ascii")).decode()
+    except ValueError as error:
+        raise InvalidInput("cursor: isn't one of ours", hint="begin again without a cursor") from error
+
+
+def write_place(name: str) -> str:
+    """The cursor of the page that begins behind `name`."""
+    return base64.urlsafe_b64encode(name.encode()).decode("ascii")
 
 
 def tags_of(header: str) -> set[str]:

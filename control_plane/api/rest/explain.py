@@ -1,11 +1,12 @@
 """`/v1/explain`: which entries would match a process, and which miss by one selector."""
 
-from typing import Any
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from control_plane.api.context import ServerContext
+from control_plane.api.rest.answers import ExplainedEntry, Explanation
 from control_plane.core.entry import Entry
 from control_plane.core.errors import NotFound
 from control_plane.core.selectors import Selector
@@ -16,9 +17,11 @@ from control_plane.identity.explain import explain
 class Question(BaseModel):
     """Selectors of a process, and where to look: one agent, one parent, or everywhere."""
 
-    selectors: list[str] = Field(max_length=1000)
-    agent_id: str | None = None
-    parent_id: str | None = None
+    selectors: list[Annotated[str, Field(max_length=4096)]] = Field(
+        max_length=1000, examples=[["unix:uid:1000", "unix:path:/usr/bin/cart"]]
+    )
+    agent_id: str | None = Field(None, max_length=2048)
+    parent_id: str | None = Field(None, max_length=2048)
 
 
 def router(context: ServerContext) -> APIRouter:
@@ -26,7 +29,7 @@ def router(context: ServerContext) -> APIRouter:
     routes = APIRouter(tags=["explain"])
 
     @routes.post("/v1/explain")
-    async def answer(question: Question) -> dict[str, Any]:
+    async def answer(question: Question) -> Explanation:
         """What these selectors would get, and why not more."""
         found = explain(
             frozenset(Selector.parse(text) for text in question.selectors),
@@ -38,8 +41,8 @@ def router(context: ServerContext) -> APIRouter:
         )
         return {
             "matches": [
-                _entry(match.entry)
-                | {
+                {
+                    **_entry(match.entry),
                     "quarantined": _quarantined(context, match.entry),
                     "is_default": match.is_default,
                     "x509_svid_ttl_seconds": match.x509_svid_ttl_seconds,
@@ -47,7 +50,7 @@ def router(context: ServerContext) -> APIRouter:
                 }
                 for match in found.matches
             ],
-            "near": [_entry(near.entry) | {"missing": [str(near.missing)]} for near in found.near],
+            "near": [{**_entry(near.entry), "missing": [str(near.missing)]} for near in found.near],
             "elsewhere": [_entry(entry) for entry in found.elsewhere],
         }
 
@@ -74,7 +77,7 @@ def _quarantined(context: ServerContext, entry: Entry) -> str:
     return "" if found is None else found.reason
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _entry(entry: Entry) -> ExplainedEntry:
     return {
         "entry_id": entry.id,
         "spiffe_id": str(entry.spiffe_id),

@@ -19,12 +19,12 @@ from control_plane.core.access import Subject, SubjectKind
 from control_plane.core.errors import Bug, PermissionDenied, Unauthenticated
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.rollout.ports import Recorder
+from control_plane.rollout.version import checked_reason
 from control_plane.runtime.log import get_logger
 
 REQUEST_ID: Final = "x-request-id"
 BREAK_GLASS: Final = "gatehouse-break-glass"
 REASON: Final = "gatehouse-reason"
-MAX_REASON_CHARACTERS: Final = 1000
 
 _log = get_logger("rest")
 
@@ -45,7 +45,7 @@ def _rules(action: str, *routes: str, late: bool = False) -> dict[tuple[str, str
 RULES: Final[Mapping[tuple[str, str], Rule]] = {
     **_rules("status.read", "GET /v1/health", "GET /v1/policy/status", "GET /v1/quarantine"),
     **_rules("status.read", "GET /v1/events", late=True),
-    **_rules("authority.read", "GET /v1/authority/{kind}"),
+    **_rules("authority.read", "GET /v1/authority", "GET /v1/authority/{kind}"),
     **_rules(
         "authority.rotate",
         "POST /v1/authority/{kind}/prepare",
@@ -118,14 +118,16 @@ class Passage:
     async def changing(
         self, resource: str, reason: str = "", *, detail: Mapping[str, object] | None = None
     ) -> None:
-        """Puts the change that is about to be made into the ledger; made it may be when this returns."""
+        """Puts the change that is about to be made into the ledger; made it may be when this returns. Why it
+        is made says `reason`, or else the header. Raises InvalidInput where neither does."""
         if not self._entered:
             raise Bug(f"{self.rule.action} on {resource}: was not let through the gate")
+        why = checked_reason(reason or self.reason)
         await self._recorder.record(
             action=self.rule.action,
             by=self.subject.id,
             resource=resource,
-            reason=" ".join((reason or self.reason).split())[:MAX_REASON_CHARACTERS],
+            reason=why,
             request_id=self.request_id,
             detail=json.dumps({**(detail or {}), **({"break_glass": True} if self.break_glass else {})}),
         )

@@ -4,8 +4,9 @@ Answers are kept for a day, by subject and key; errors are not, so that trying a
 with another request is a mistake of the caller's and refused (draft-ietf-httpapi-idempotency-key-header).
 """
 
+import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from fastapi import Request, Response
@@ -36,10 +37,8 @@ def route_class(gate: Gate, answers: Answers, unix: Callable[[], int]) -> type[A
                 if not 1 <= len(key) <= MAX_KEY_CHARACTERS or not key.isprintable():
                     raise InvalidInput(f"{HEADER}: expected 1 to {MAX_KEY_CHARACTERS} printable characters")
                 subject = gate.subject_of(request).id
-                asked = hashlib.sha256()
-                for part in (request.method.encode(), request.url.path.encode(), await request.body()):
-                    asked.update(len(part).to_bytes(8, "big") + part)
-                digest = asked.hexdigest()
+                asked = (request.method.encode(), request.url.path.encode(), await request.body())
+                digest = await asyncio.to_thread(_digest, asked)
                 if (subject, key) in asking:
                     return problem(409, "in-progress", f"{HEADER}: this request is being worked on")
                 asking.add((subject, key))
@@ -57,6 +56,14 @@ def route_class(gate: Gate, answers: Answers, unix: Callable[[], int]) -> type[A
             return handler
 
     return Repeatable
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    asked = hashlib.sha256()
+    for part in parts:
+        asked.update(len(part).to_bytes(8, "big"))
+        asked.update(part)
+    return asked.hexdigest()
 
 
 def _again(known: Answer, digest: str) -> Response:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
+from fastapi import Path as InPath
 
+from control_plane.api.rest.answers import LedgerPage, LedgerRecord
 from control_plane.core.errors import InvalidInput, NotFound
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.identity.journal_file import Damage, segments
@@ -44,6 +46,7 @@ KINDS: Final = tuple(
         ChangeRecord,
     )
 )
+RecordId = Annotated[str, InPath(max_length=64, description="As in a page: issuer-sequence.")]
 _log = get_logger("ledger")
 
 
@@ -54,11 +57,11 @@ def router(directory: Path) -> APIRouter:
     @routes.get("")
     def page(
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
-        cursor: str | None = None,
-        spiffe_id: str | None = None,
-        serial: str | None = None,
-        kind: str | None = None,
-    ) -> dict[str, Any]:
+        cursor: Annotated[str | None, Query(max_length=4096)] = None,
+        spiffe_id: Annotated[str | None, Query(max_length=2048)] = None,
+        serial: Annotated[str | None, Query(max_length=200, description="Hex, colons are fine.")] = None,
+        kind: Annotated[str | None, Query(max_length=32, description=f"One of {', '.join(KINDS)}.")] = None,
+    ) -> LedgerPage:
         """One page. Intents are shown only if asked for by kind."""
         wanted = _Wanted(spiffe_id, serial, kind)
         before = _read_cursor(cursor)
@@ -72,7 +75,7 @@ def router(directory: Path) -> APIRouter:
         return {"records": records, "next_cursor": None}
 
     @routes.get("/{record_id}")
-    def one(record_id: str) -> dict[str, Any]:
+    def one(record_id: RecordId) -> LedgerRecord:
         """One record with all that is known of it."""
         entry = find_record(directory, *parse_entry_id(record_id))
         if entry is None:
@@ -136,7 +139,7 @@ def _read_cursor(cursor: str | None) -> dict[int, int]:
     try:
         pairs = json.loads(base64.urlsafe_b64decode(cursor[:4096]))
         return {int(issuer): int(sequence) for issuer, sequence in pairs}
-    except (binascii.Error, ValueError, TypeError) as error:
+    except (binascii.Error, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidInput("cursor: isn't one of ours", hint="begin again without a cursor") from error
 
 

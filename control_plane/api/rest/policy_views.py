@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
+from control_plane.api.rest import answers
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.identity.quarantine import Quarantine
 from control_plane.rollout.assignment import Assignment, InForce
@@ -17,7 +17,7 @@ def tag_of(life: Life) -> str:
     return f'"{life.number}-{len(life.steps)}"'
 
 
-def shown_version(signed: SignedVersion, life: Life) -> dict[str, Any]:
+def shown_version(signed: SignedVersion, life: Life) -> answers.Version:
     """A version without its steps."""
     version = signed.version
     return {
@@ -31,7 +31,7 @@ def shown_version(signed: SignedVersion, life: Life) -> dict[str, Any]:
     }
 
 
-def shown_life(life: Life) -> list[dict[str, Any]]:
+def shown_life(life: Life) -> list[answers.Step]:
     """Every step with its time as `at`; a plan with its digest."""
     return [
         {
@@ -43,7 +43,7 @@ def shown_life(life: Life) -> list[dict[str, Any]]:
     ]
 
 
-def shown_assignment(assignment: Assignment) -> dict[str, Any]:
+def shown_assignment(assignment: Assignment) -> answers.Assignment:
     """One assignment."""
     return {
         "sequence": assignment.sequence,
@@ -57,7 +57,7 @@ def shown_assignment(assignment: Assignment) -> dict[str, Any]:
     }
 
 
-def shown_verdict(verdict: DenialVerdict) -> dict[str, Any]:
+def shown_verdict(verdict: DenialVerdict) -> answers.Denials:
     """What the running canary's agents report, and what follows from it."""
     return {
         "requests": verdict.canary.requests,
@@ -72,12 +72,12 @@ def shown_verdict(verdict: DenialVerdict) -> dict[str, Any]:
 
 def shown_in_force(
     now: InForce, agents: Sequence[SpiffeId], quarantine: Quarantine, verdict: DenialVerdict | None = None
-) -> dict[str, Any]:
+) -> answers.InForce:
     """What is in force; `agents` counts those that each assignment is meant for, `verdict` is about the
     canary."""
     chosen = [now.of_agent(agent) for agent in agents]
 
-    def shown(assignment: Assignment | None) -> dict[str, Any] | None:
+    def shown(assignment: Assignment | None) -> answers.AssignmentInForce | None:
         if assignment is None:
             return None
         return {**shown_assignment(assignment), "agents": sum(one is assignment for one in chosen)}

@@ -1,23 +1,27 @@
 """`/v1/quarantine`: who is cut off, cutting off and letting back in. Both are idempotent."""
 
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from control_plane.api.rest import answers
+from control_plane.api.rest.answers import QuarantinePage
+from control_plane.api.rest.conditions import read_place, write_place
 from control_plane.api.rest.context import RestContext
 from control_plane.api.rest.gate import Passing
+from control_plane.api.rest.openapi import Cursor
 from control_plane.core.errors import InvalidInput, NotFound
 from control_plane.core.spiffe_id import SpiffeId, is_agent_id
-from control_plane.identity.quarantine import Quarantined
+from control_plane.identity.quarantine import MAX_QUARANTINED, Quarantined
 from control_plane.rollout.version import checked_reason
 
 
 class Cut(BaseModel):
     """Whom, and why."""
 
-    spiffe_id: str = Field(max_length=2048)
-    reason: str = Field(max_length=1000)
+    spiffe_id: str = Field(max_length=2048, examples=["spiffe://example.org/ns/shop/sa/web"])
+    reason: str = Field(min_length=1, max_length=1000, examples=["calls what it never called"])
 
 
 def router(context: RestContext) -> APIRouter:
@@ -26,12 +30,19 @@ def router(context: RestContext) -> APIRouter:
     routes = APIRouter(prefix="/v1/quarantine", tags=["quarantine"], route_class=context.route_class)
 
     @routes.get("")
-    async def show() -> dict[str, Any]:
-        """Everybody who is cut off, with why, since when and by whom."""
-        now = server.replica.index.quarantine
-        members = sorted(now.members.values(), key=lambda one: str(one.spiffe_id))
+    async def show(
+        limit: Annotated[int, Query(ge=1, le=MAX_QUARANTINED)] = MAX_QUARANTINED, cursor: Cursor = None
+    ) -> QuarantinePage:
+        """Everybody who is cut off, by SPIFFE ID, with why, since when and by whom."""
+        now, behind = server.replica.index.quarantine, read_place(cursor)
+        later = sorted(
+            (one for one in now.members.values() if str(one.spiffe_id) > behind),
+            key=lambda one: str(one.spiffe_id),
+        )
+        members = later[:limit]
         return {
             "revision": now.revision,
+            "next_cursor": write_place(str(members[-1].spiffe_id)) if len(later) > limit else None,
             "quarantined": [
                 {
                     "spiffe_id": str(one.spiffe_id),
@@ -44,7 +55,7 @@ def router(context: RestContext) -> APIRouter:
         }
 
     @routes.post("")
-    async def cut_off(body: Cut, passage: Passing) -> dict[str, Any]:
+    async def cut_off(body: Cut, passage: Passing) -> answers.Cut:
         """Stops issue and renewal for an identity, and has every agent deny it as caller and as callee."""
         spiffe_id = SpiffeId.parse(body.spiffe_id)
         passage.enter(spiffe_id=spiffe_id)
@@ -57,7 +68,7 @@ def router(context: RestContext) -> APIRouter:
         return _answer(spiffe_id, changed)
 
     @routes.post("/release")
-    async def release(body: Cut, passage: Passing) -> dict[str, Any]:
+    async def release(body: Cut, passage: Passing) -> answers.Cut:
         """Lets an identity back in."""
         spiffe_id = SpiffeId.parse(body.spiffe_id)
         passage.enter(spiffe_id=spiffe_id)
@@ -85,7 +96,7 @@ def router(context: RestContext) -> APIRouter:
             )
         return spiffe_id
 
-    def _answer(spiffe_id: SpiffeId, changed: bool) -> dict[str, Any]:
+    def _answer(spiffe_id: SpiffeId, changed: bool) -> answers.Cut:
         now = server.replica.index.quarantine
         entries = server.replica.index.entries_of(spiffe_id)
         return {

@@ -1,0 +1,152 @@
+"""The OpenAPI 3.1 document: what FastAPI knows of the routes, and what stands before and behind all of them.
+
+Errors are problems (RFC 9457) and listed by status; how callers are authenticated, the headers that every
+change takes, and the ID of each request are added here, so that no route has to say it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, Query
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from control_plane.api.rest.conditions import MAX_PLACE_CHARACTERS
+from control_plane.api.rest.gate import BREAK_GLASS, REASON, REQUEST_ID
+from control_plane.api.rest.problems import MEDIA_TYPE
+
+Cursor = Annotated[
+    str | None, Query(max_length=MAX_PLACE_CHARACTERS, description="`next_cursor` of the page before.")
+]
+NOTHING_NEW: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "It is as `If-None-Match` has it."}
+}
+
+_DESCRIPTION: Final = """
+The management API of Gatehouse: over TLS for bearers of OIDC tokens and holders of X.509-SVIDs of the trust
+domain, and over a unix socket for the users of the server's machine. Who may do what follows from roles;
+errors are problems (RFC 9457) with a hint at what to do next.
+"""
+_WORDS: Final[Mapping[int, str]] = {
+    400: "What came doesn't have the form or the values that it must have.",
+    401: "Who calls couldn't be established.",
+    403: "The caller is known and may not do this.",
+    404: "There is no such thing.",
+    408: "The request took too long to come in.",
+    409: "The present state doesn't allow it, or a request with the same key is being worked on.",
+    412: "The resource isn't in the state that `If-Match` names.",
+    413: "The body is too large.",
+    422: "The idempotency key was used for another request.",
+    429: "Too many requests, or a bound was reached.",
+    500: "Our own fault; the answer names where the log has the story.",
+    503: "Something that is needed can't be reached, or too much is going on.",
+    504: "Something took too long.",
+}
+_ALWAYS: Final = (400, 401, 403, 408, 413, 429, 500, 503, 504)
+_PROBLEM: Final = {
+    "type": "object",
+    "description": "A problem (RFC 9457).",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "format": "uri", "examples": ["urn:gatehouse:problem:permission-denied"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "hint": {"type": "string", "description": "What to do next."},
+    },
+    "example": {
+        "type": "urn:gatehouse:problem:permission-denied",
+        "title": "permission-denied",
+        "status": 403,
+        "detail": "policy.approve: nobody decides on a change of their own",
+        "hint": "roles are granted by [roles] in the server's settings",
+    },
+}
+_SECURITY: Final = {
+    "oidc": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "Of a configured issuer.",
+    },
+    "svid": {"type": "mutualTLS", "description": "An X.509-SVID with a path, of a trusted domain."},
+}
+_OF_CHANGES: Final = (
+    (
+        "Idempotency-Key",
+        128,
+        "A change that is asked for again under its key is answered again, not made again.",
+    ),
+    ("If-Match", 200, "Make the change only if the resource is in this state."),
+    (REASON, 1000, "Why, where the body doesn't say it. It goes into the ledger."),
+    (BREAK_GLASS, 1, "`1`: root on the server's machine does what its roles don't permit. It is recorded."),
+)
+
+
+def install(app: FastAPI) -> None:
+    """Has `app` give this document; it is made when it is first asked for, with the routes of that moment."""
+
+    def made() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = made  # type: ignore[method-assign]
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """A body that a route reads by itself, for `openapi_extra`."""
+    return {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title="Gatehouse",
+        version=app.version,
+        openapi_version="3.1.0",
+        description=_DESCRIPTION.strip(),
+        routes=app.routes,
+        servers=[{"url": "/"}],
+    )
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for replaced in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(replaced, None)
+    schemas["Problem"] = _PROBLEM
+    components["securitySchemes"] = _SECURITY
+    components["headers"] = {
+        "RequestId": {"description": "Names the request in log and ledger.", "schema": {"type": "string"}}
+    }
+    components["parameters"] = {
+        name: {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": about,
+            "schema": {"type": "string", "maxLength": length},
+        }
+        for name, length, about in _OF_CHANGES
+    }
+    document["security"] = [{"oidc": []}, {"svid": []}]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            _complete(path, method, operation)
+    return document
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    responses.pop("422", None)  # FastAPI's own; ours are problems, and 400
+    changes = method != "get"
+    for status in (*_ALWAYS, 404, *((409, 412, 422) if changes else ())):
+        content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        responses.setdefault(str(status), {"description": _WORDS[status], "content": content})
+    for response in responses.values():
+        headers = response.setdefault("headers", {})
+        headers[REQUEST_ID] = {"$ref": "#/components/headers/RequestId"}
+    responses["429"]["headers"]["Retry-After"] = {
+        "description": "Seconds; absent where waiting doesn't help.", "schema": {"type": "integer"},
+    }  # fmt: skip
+    if changes:
+        named = [{"$ref": f"#/components/parameters/{name}"} for name, _, _ in _OF_CHANGES]
+        operation.setdefault("parameters", []).extend(named)
