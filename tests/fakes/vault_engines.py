@@ -312,6 +312,8 @@ class PkiMount:
             role = ROLE_DEFAULTS | body
             role |= {each: seconds(role[each]) for each in _SECONDS}
             role |= {each: listed(role[each]) for each in _LISTS}
+            if role["max_ttl"] and role["ttl"] > role["max_ttl"]:
+                raise Refused(400, '"ttl" value must be less than "max_ttl" value')
             self.roles[name] = role
             return {"data": role}
         if name not in self.roles:

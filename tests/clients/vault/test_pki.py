@@ -70,7 +70,7 @@ async def test_what_the_role_does_not_allow_is_refused(server: Server) -> None:
 
 async def test_a_life_beyond_the_issuers_is_refused_and_one_beyond_the_roles_is_cut(server: Server) -> None:
     mount = server.make_pki(ttl="2h")
-    with_role(server, mount, max_ttl="1h")
+    with_role(server, mount, max_ttl="1h", ttl="1h")
     pki = server.pki(pki_mount=mount)
     (leaf, *_) = await pki.sign_leaf(order())
     assert read_certificate(leaf).not_after < time.time() + 3660

@@ -127,7 +127,7 @@ async def test_an_approle_that_setup_made_can_log_in(server: Server) -> None:
         ("use_csr_sans", True),
         ("key_usage", ["DigitalSignature", "KeyAgreement"]),
         ("no_store", False),
-        ("max_ttl", "1h"),
+        ("max_ttl", 3600),
         ("server_flag", False),
         ("require_cn", True),
     ],
@@ -137,7 +137,7 @@ async def test_a_role_that_was_changed_is_found_and_set_right(
 ) -> None:
     settings, wanted = fresh(server)
     await set_up(server, settings, wanted)
-    fields = role_fields(DOMAIN, ttl_seconds=DAY) | {field: value}
+    fields = role_fields(DOMAIN, ttl_seconds=DAY) | {"ttl": 3600, field: value}
     server.api.write(f"{settings.pki_mount}/roles/{settings.role}", **fields)
     wrong = [each for each in await check(server, settings) if not each.is_good]
     found = next(each for each in wrong if each.step == f"role {settings.role}: {field}")
