@@ -74,7 +74,13 @@ class LeanStream(Stream):
         self.buffer = ReceiveBuffer(self._acknowledge)
 
     def _acknowledge(self, size: int) -> None:
-        if self.id is not None and not self.connection.is_closing():
+        if self.id is None or self.connection.is_closing():
+            return
+        if self.buffer.ended():
+            # The peer has nothing more to send on this stream, and what it may send on others can wait.
+            self._h2_connection.acknowledge_received_data(size, self.id)
+            self.connection.write_with_reply()
+        else:
             self.connection.ack(self.id, size)
 
     async def send(

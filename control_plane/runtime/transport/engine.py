@@ -8,7 +8,9 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.settings import SettingCodes, Settings
 
+from control_plane.runtime.transport.frame_reader import FrameReader, by_kind
 from control_plane.runtime.transport.limits import Limits
+from control_plane.runtime.transport.repeated_headers import RepeatedDecoder, RepeatedEncoder
 
 _INITIAL_WINDOW = 65_535
 
@@ -50,10 +52,17 @@ class _Engine(H2Connection):
 
     MAX_CLOSED_STREAMS = 256
 
+    def __init__(self, config: H2Configuration, max_header_bytes: int) -> None:
+        super().__init__(config)
+        self.incoming_buffer = FrameReader(server=not config.client_side)
+        self._frame_dispatch_table.update(by_kind(self._frame_dispatch_table))
+        self.decoder = RepeatedDecoder(max_header_bytes)
+        self.encoder = RepeatedEncoder()
+
 
 def new_engine(limits: Limits, *, client: bool) -> H2Connection:
     """An h2 connection whose bounds hold from the first frame on, with its preface prepared."""
-    engine = _Engine(config=_CLIENT_CONFIG if client else _SERVER_CONFIG)
+    engine = _Engine(_CLIENT_CONFIG if client else _SERVER_CONFIG, limits.max_header_bytes)
     values = {
         SettingCodes.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
         SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,
@@ -61,7 +70,6 @@ def new_engine(limits: Limits, *, client: bool) -> H2Connection:
     }
     engine.local_settings = _LeanSettings(client=client, initial_values=values)
     engine.remote_settings = _LeanSettings(client=not client)
-    engine.decoder.max_header_list_size = limits.max_header_bytes
     engine.initiate_connection()
     if limits.connection_window_bytes > _INITIAL_WINDOW:
         engine.increment_flow_control_window(limits.connection_window_bytes - _INITIAL_WINDOW)

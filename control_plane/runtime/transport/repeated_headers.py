@@ -1,0 +1,66 @@
+"""HPACK (RFC 7541) for peers who say the same again: header blocks that are known aren't worked out anew.
+
+A block that consists of indexed fields alone changes no table, neither the peer's nor ours, so it means the
+same until another block changes the table. Calls of one method on one connection are such blocks from the
+second on. Everything else is hpack's; what it decodes and encodes is what it would without this.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from hpack import Decoder, Encoder, HeaderTuple
+
+_MAX_KEPT: Final = 8  # blocks a connection and direction; most connections see two methods
+_MAX_FIELDS: Final = 32
+
+
+class RepeatedDecoder(Decoder):
+    """hpack's decoder with a memory for blocks of indexed fields."""
+
+    def __init__(self, max_header_list_size: int) -> None:
+        super().__init__(max_header_list_size)
+        self._kept: dict[bytes, list[HeaderTuple]] | None = None
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
+        """See hpack. The answer is shared: nobody may change it."""
+        kept = self._kept
+        if raw and kept is not None:
+            known = kept.get(data)
+            if known is not None:
+                return known
+        headers = list(super().decode(data, raw))
+        if not is_indexed_alone(data):
+            self._kept = None
+        elif raw and (kept is None or len(kept) < _MAX_KEPT):
+            self._kept = {**(kept or {}), data: headers}
+        return headers
+
+
+class RepeatedEncoder(Encoder):
+    """hpack's encoder with a memory for the header sets that it wrote as indexed fields.
+
+    Headers that must never be indexed (RFC 7541, section 7.1.3) aren't for it; we send none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: dict[tuple[Any, ...], bytes] | None = None
+
+    def encode(self, headers: Any, huffman: bool = True) -> bytes:
+        """See hpack."""
+        given, kept = tuple(headers), self._kept
+        if kept is not None and not self.header_table.resized:
+            known = kept.get(given)
+            if known is not None:
+                return known
+        block = super().encode(given, huffman)
+        if not is_indexed_alone(block):
+            self._kept = None
+        elif kept is None or len(kept) < _MAX_KEPT:
+            self._kept = {**(kept or {}), given: block}
+        return block
+
+
+def is_indexed_alone(block: bytes) -> bool:
+    """Whether a block consists of a few indexed fields of one byte each (section 6.1)."""
+    return 0 < len(block) <= _MAX_FIELDS and min(block) >= 0x80 and max(block) < 0xFF
