@@ -34,12 +34,15 @@ def list_records(
                 each.get("id"),
                 each.get("kind"),
                 _what(each),
+                each.get("mark", ""),
                 printing.moment(int(each.get("issued_at") or each.get("at") or 0)),
                 printing.moment(int(each.get("not_after") or each.get("expires_at") or 0), never=""),
             )
             for each in answer.get("records", [])
         ]
-        printing.table(("id", "kind", "what", "issued", "expires"), rows, empty="nothing was issued yet")
+        printing.table(
+            ("id", "kind", "what", "signed on", "issued", "expires"), rows, empty="nothing was issued yet"
+        )
         if answer.get("next_cursor"):
             printing.note(f"more: gatehouse ledger list --cursor {answer['next_cursor']}")
 
@@ -49,6 +52,11 @@ def list_records(
 def _what(record: dict[str, Any]) -> str:
     if record.get("kind") == "change":
         return f"{record.get('action')} of {record.get('resource')} by {record.get('by')}"
+    if record.get("kind") == "authority-mark":
+        who = "the standby signs" if record.get("mark") else "Vault signs"
+        return f"authority {record.get('authority_id')}: {who}"
+    if record.get("kind") == "x509-withheld":
+        return f"{record.get('spiffe_id')}: {record.get('reason')}"
     return str(record.get("spiffe_id") or f"authority {record.get('authority_id')}: {record.get('event')}")
 
 
