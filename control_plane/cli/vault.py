@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,13 +81,16 @@ def setup(
         door = _open(acting)
         try:
             steps = asyncio.run(Preparation(door, own, wanted).plan())
-            done = bool(steps) and (yes or (output is Output.HUMAN and _agreed(steps)))
+            done = bool(steps) and (yes or (output is Output.HUMAN and _agreed(steps, file)))
             if done:
                 asyncio.run(_carry_out(Preparation(door, own, wanted), steps, output))
         finally:
             door.close()
-    answer = {"done": done, "steps": [{"about": step.about, "command": step.command} for step in steps]}
-    printing.emit(output, answer, lambda: _print_plan(steps, shown=not yes, done=done))
+    answer = {
+        "done": done,
+        "steps": [{"about": step.about, "command": _named(step.command, file)} for step in steps],
+    }
+    printing.emit(output, answer, lambda: _print_plan(steps, done=done))
 
 
 def inspect(
@@ -98,7 +102,7 @@ def inspect(
         acting = settings.written.vault
         if token_file is not None or os.environ.get("VAULT_TOKEN"):
             acting = _with_token(acting, token_file) or acting
-        findings = asyncio.run(_inspected(settings, acting, output))
+        findings = asyncio.run(_inspected(settings, acting, file, output))
     answer = [
         {name: getattr(each, name) for name in ("step", "is_good", "found", "expected", "remedy")}
         for each in findings
@@ -163,7 +167,11 @@ def _open(settings: VaultSettings) -> VaultDoor:
     return open_vault(settings, random=random.random)
 
 
-async def _inspected(settings: ServerSettings, acting: VaultSettings, output: Output) -> list[Finding]:
+async def _inspected(
+    settings: ServerSettings, acting: VaultSettings, file: Path, output: Output
+) -> list[Finding]:
+    import dataclasses
+
     from control_plane.clients.vault.inspection import Inspection, Needs
     from control_plane.runtime.clock import SystemClock
 
@@ -177,6 +185,7 @@ async def _inspected(settings: ServerSettings, acting: VaultSettings, output: Ou
     findings = []
     try:
         async for finding in Inspection(door, settings.written.vault, needs, SystemClock()).findings():
+            finding = dataclasses.replace(finding, remedy=_named(finding.remedy, file))
             findings.append(finding)
             if output is Output.HUMAN:
                 _print_finding(finding)
@@ -201,10 +210,15 @@ def _conclude(findings: list[Finding]) -> None:
     printing.line("this Vault can be used" if not wrong else f"{wrong} of {len(findings)} steps failed")
 
 
-def _agreed(steps: list[Step]) -> bool:
+def _named(command: str, file: Path) -> str:
+    """A command with the settings file that we were given."""
+    return command.replace("CONFIG", shlex.quote(str(file)))
+
+
+def _agreed(steps: list[Step], file: Path) -> bool:
     for step in steps:
         printing.line(f"will {step.about}")
-        printing.line(f"  {step.command}")
+        printing.line(f"  {_named(step.command, file)}")
     return typer.confirm("Do this?")
 
 
@@ -215,7 +229,7 @@ async def _carry_out(preparation: Any, steps: list[Step], output: Output) -> Non
             printing.line(f"done: {step.about}")
 
 
-def _print_plan(steps: list[Step], *, shown: bool, done: bool) -> None:
+def _print_plan(steps: list[Step], *, done: bool) -> None:
     if not steps:
         printing.line("nothing to do: mounts, root, role and policy are there")
     elif not done:

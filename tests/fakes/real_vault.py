@@ -1,7 +1,7 @@
 """A real Vault or OpenBao on loopback, and a bare client for setting either up as an operator would.
 
-A dev server keeps everything in memory and starts unsealed; a file-backed one is initialised with one unseal
-key, and can be sealed, stopped and started again. Both are ended by their id.
+A dev server keeps everything in memory and starts unsealed; one on disk (raft, one node) is initialised with
+one unseal key, and can be sealed, stopped and started again. Both are ended by their id.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class Api:
         wrap: str = "",
     ) -> dict[str, Any]:
         request = urllib.request.Request(f"{self.url}/v1/{path}", method=method)
+        if method == "PATCH":
+            request.add_header("Content-Type", "application/merge-patch+json")
         request.add_header("X-Vault-Token", token or self.token)
         request.add_header("X-Vault-Request", "true")
         if wrap:
@@ -131,6 +133,7 @@ class RealVault:
         self._log = self._folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
+        self._cluster_port = free_port()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.unseal_key = ""
         self.api = Api(self.url, ca_file=tls[2] if tls else None)
@@ -206,12 +209,18 @@ class RealVault:
     def _configuration(self) -> str:
         lines = ["disable_mlock = true", f'api_addr = "{self.url}"']
         if not self._dev:
-            lines.append(f'storage "file" {{ path = "{self._folder / "data"}" }}')
+            # Vault's small build has no storage in plain files.
+            (self._folder / "data").mkdir(exist_ok=True)
+            lines.append(f'storage "raft" {{\n  path = "{self._folder / "data"}"\n  node_id = "one"\n}}')
+            lines.append(f'cluster_addr = "http://127.0.0.1:{self._cluster_port}"')
         if not self._dev or self._tls:
             certificate = "tls_disable = true"
             if self._tls:
                 certificate = f'tls_cert_file = "{self._tls[0]}"\n  tls_key_file = "{self._tls[1]}"'
-            lines.append(f'listener "tcp" {{\n  address = "127.0.0.1:{self.port}"\n  {certificate}\n}}')
+            places = f'address = "127.0.0.1:{self.port}"'
+            if not self._dev:
+                places += f'\n  cluster_address = "127.0.0.1:{self._cluster_port}"'
+            lines.append(f'listener "tcp" {{\n  {places}\n  {certificate}\n}}')
         return "\n".join(lines) + "\n"
 
     def _answers(self) -> bool:

@@ -128,7 +128,7 @@ class Inspection:
             return Finding(step, False, error.message, "a token", error.hint)
         policies = data.get("policies")
         names = [str(each) for each in policies] if isinstance(policies, list) else []
-        found = f"policies {', '.join(names)}; {data.get('ttl')} s left"
+        found = f"policies {', '.join(names)}; {_left(data.get('ttl'))}"
         if "root" in names:
             return Finding(
                 step, True, found, "a token with one policy of our own",
@@ -178,8 +178,10 @@ class Inspection:
         left = certificate.not_after - now
         longest = max(needs.leaf_ttl_seconds, needs.intermediate_ttl_seconds)
         step = f"issuer of {mount}"
-        found = f"{certificate.title}, {len(issuer.chain)} certificates to its root, {left} s left"
-        expected = f"at least {longest} s left: an intermediate of {needs.intermediate_ttl_seconds} s"
+        found = f"{certificate.title}, {len(issuer.chain)} in its chain, {_left(left)}"
+        expected = (
+            f"at least {longest} s left: we ask for an intermediate of {needs.intermediate_ttl_seconds} s"
+        )
         remedy = f"make a new issuer: vault write {mount}/root/rotate/internal common_name=… ttl=87600h"
         findings = [Finding(step, left >= longest, found, expected, "" if left >= longest else remedy)]
         age = now - certificate.not_before
@@ -263,6 +265,15 @@ def _suffices(rule: Rule, has: object, path: str) -> bool:
 def _optional(rule: Rule) -> bool:
     """Paths that not every server has, or that both versions of an engine are named for."""
     return rule.path.endswith(("/root/sign-intermediate", "/crl/rotate-delta")) or ", version 1" in rule.why
+
+
+def _left(seconds: object) -> str:
+    """How long something lives still, in words."""
+    if not isinstance(seconds, int) or isinstance(seconds, bool):
+        return "for an unknown time"
+    if seconds == 0:
+        return "without an end"
+    return f"{seconds} s left" if seconds < 2 * 86_400 else f"{seconds // 86_400} days left"
 
 
 def _as_argument(value: object) -> str:
