@@ -160,9 +160,13 @@ def stop(
 
 
 def _described(path: Path) -> "ServiceDescription":
+    from dataclasses import replace
+
+    from agent.envoy.authorities import system_authorities
     from agent.envoy.description_file import read_description
 
-    return read_description(path)
+    found = read_description(path)
+    return replace(found, authorities=found.authorities or system_authorities())
 
 
 def _configured(

@@ -13,7 +13,6 @@ from agent.envoy.tls import SOCKET, outbound_socket
 from control_plane.core.spiffe_id import SpiffeId
 
 CONNECT_TIMEOUT: Final = "5s"
-SYSTEM_AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"  # of Debian, Alpine, and images made of them
 MOST: Final = 10_000
 _BOUNDS: Final = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
 _HTTP_EXTENSION: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -34,16 +33,16 @@ def peer_cluster(own: SpiffeId, outbound: Outbound, *, delta: bool) -> Json:
     return {**found, "transport_socket": socket}
 
 
-def keys_clusters(policy: WorkloadPolicy | None) -> dict[str, Json]:
+def keys_clusters(policy: WorkloadPolicy | None, authorities: str) -> dict[str, Json]:
     """Where the keys of token issuers are fetched, by name: the clusters that the policy's token filter asks
-    for. Over HTTPS, with the certificate authorities of this machine."""
+    for. Over HTTPS, whose server has to be vouched for by the authorities in that file."""
     found: dict[str, Json] = {}
     for one in _providers(policy):
         remote = one.get("remote_jwks")
         where = remote.get("http_uri") if isinstance(remote, Mapping) else None
         if isinstance(where, Mapping):
             name = str(where.get("cluster"))
-            found[name] = _keys_cluster(name, str(where.get("uri")))
+            found[name] = _keys_cluster(name, str(where.get("uri")), authorities)
     return found
 
 
@@ -58,7 +57,7 @@ def _providers(policy: WorkloadPolicy | None) -> list[Mapping[str, object]]:
     return []
 
 
-def _keys_cluster(name: str, uri: str) -> Json:
+def _keys_cluster(name: str, uri: str, authorities: str) -> Json:
     parts = urlsplit(uri)
     host, secure = parts.hostname or "", parts.scheme == "https"
     upstream = Address(host=host, port=parts.port or (443 if secure else 80))
@@ -66,7 +65,7 @@ def _keys_cluster(name: str, uri: str) -> Json:
     if not secure:
         return found
     expected = [{"san_type": "DNS", "matcher": {"exact": host}}]
-    context = {"trusted_ca": {"filename": SYSTEM_AUTHORITIES}, "match_typed_subject_alt_names": expected}
+    context = {"trusted_ca": {"filename": authorities}, "match_typed_subject_alt_names": expected}
     config = {"@type": UPSTREAM_TLS, "sni": host, "common_tls_context": {"validation_context": context}}
     return {**found, "transport_socket": {"name": SOCKET, "typed_config": config}}
 
@@ -79,6 +78,7 @@ def _cluster(name: str, upstream: Address, protocol: Protocol) -> Json:
         "@type": CLUSTER,
         "name": name,
         "type": "STATIC" if upstream.path or upstream.is_ip else "STRICT_DNS",
+        "dns_lookup_family": "ALL",
         "connect_timeout": CONNECT_TIMEOUT,
         "load_assignment": {
             "cluster_name": name,

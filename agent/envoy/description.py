@@ -88,13 +88,16 @@ class Outbound:
 
 @dataclass(frozen=True, slots=True)
 class ServiceDescription:
-    """One service and its Envoy. `access_log` is a file for one line a request or connection; empty: none."""
+    """One service and its Envoy. `access_log` is a file for one line a request or connection; empty: none.
+    `authorities` is the file of certificate authorities by which Envoy knows the issuers of tokens; empty:
+    that of its machine."""
 
     name: str
     spiffe_id: SpiffeId
     inbound: tuple[Inbound, ...]
     outbound: tuple[Outbound, ...]
     access_log: str = ""
+    authorities: str = ""
 
     @classmethod
     def parse(cls, document: object) -> "ServiceDescription":
@@ -106,6 +109,7 @@ class ServiceDescription:
             inbound=tuple(_inbound(one) for one in fields.tables("inbound")),
             outbound=tuple(_outbound(one) for one in fields.tables("outbound")),
             access_log=fields.take("access_log", _file, default=""),
+            authorities=fields.take("authorities", _file, default=""),
         )
         fields.finish()
         _check(found)
@@ -116,6 +120,8 @@ class ServiceDescription:
         document: dict[str, object] = {"name": self.name, "spiffe_id": str(self.spiffe_id)}
         if self.access_log:
             document["access_log"] = self.access_log
+        if self.authorities:
+            document["authorities"] = self.authorities
         document["inbound"] = [_document(one) for one in self.inbound]
         document["outbound"] = [_document(one) | {"spiffe_id": str(one.spiffe_id)} for one in self.outbound]
         return document

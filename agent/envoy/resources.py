@@ -10,6 +10,7 @@ from typing import Final
 
 from agent.enforcement.ports import WorkloadPolicy
 from agent.envoy.access_logs import file_logs
+from agent.envoy.authorities import USUAL
 from agent.envoy.clusters import keys_clusters, peer_cluster, service_cluster
 from agent.envoy.description import ServiceDescription
 from agent.envoy.filters import http_contents
@@ -64,7 +65,7 @@ def build(situation: Situation) -> Resources:
         )
         for one in service.inbound
     }
-    clusters: dict[str, Json] = keys_clusters(policy)
+    clusters: dict[str, Json] = keys_clusters(policy, service.authorities or USUAL[0])
     clusters |= {one.name: service_cluster(one) for one in service.inbound}
     if not situation.cut_off:
         for outbound in service.outbound:

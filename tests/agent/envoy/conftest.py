@@ -257,7 +257,7 @@ class Lab:
             await each.live("http", "tcp")
         return envoys
 
-    async def service(self, spiffe_id: str) -> tuple[Envoy, int, int]:
+    async def service(self, spiffe_id: str, **more: Any) -> tuple[Envoy, int, int]:
         """One Envoy before a service with this identity; gives the ports of its HTTP and its TCP listener."""
         http, tcp = await self._listen(mirror), await self._listen(echo)
         ports = free_port(), free_port()
@@ -265,7 +265,7 @@ class Lab:
             {"name": name, "listen": f"127.0.0.1:{port}", "upstream": upstream, "protocol": name}
             for name, port, upstream in zip(("http", "tcp"), ports, (http, tcp), strict=True)
         ]
-        envoy = self.envoy({"name": "one", "spiffe_id": spiffe_id, "inbound": inbound})
+        envoy = self.envoy({"name": "one", "spiffe_id": spiffe_id, "inbound": inbound, **more})
         await envoy.live("http", "tcp")
         return envoy, *ports
 

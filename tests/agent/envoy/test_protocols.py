@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import json
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
@@ -81,8 +87,36 @@ def test_grpc_calls_and_streams(
     run_async(work())
 
 
+def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """A web server's certificate for `localhost` that vouches for itself, and its file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an issuer")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path, both = folder / "issuer.pem", folder / "issuer-and-key.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    both.write_bytes(path.read_bytes() + key.private_bytes(serialization.Encoding.PEM, form, plain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    return context, path
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_tokens_are_checked_with_the_keys_of_their_issuer(
-    lab: Any, entry: Any, run_async: Any, enforcing: Any, free_port: Any
+    lab: Any, entry: Any, run_async: Any, enforcing: Any, free_port: Any, scheme: str
 ) -> None:
     key, other = (ECKey.import_key(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
     keys = json.dumps({"keys": [key.as_dict(private=False)]})
@@ -122,9 +156,12 @@ def test_tokens_are_checked_with_the_keys_of_their_issuer(
 
     async def work() -> None:
         async with lab(entry("e1", "/web"), entry("e2", "/ns/shop/sa/pay")) as it:
-            issuer = await asyncio.start_server(serve, "127.0.0.1", 0)
-            uri = f"http://127.0.0.1:{issuer.sockets[0].getsockname()[1]}/keys"
-            pay, port, _ = await it.service(PAY)
+            context, authorities = certificate(it.folder)
+            issuer = await asyncio.start_server(
+                serve, "127.0.0.1", 0, ssl=context if scheme == "https" else None
+            )
+            uri = f"{scheme}://localhost:{issuer.sockets[0].getsockname()[1]}/keys"
+            pay, port, _ = await it.service(PAY, authorities=str(authorities))
             it.ports = {"http": free_port()}
             web = it.envoy(
                 {
