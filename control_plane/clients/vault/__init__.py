@@ -1,6 +1,7 @@
 """The one door to HashiCorp Vault and OpenBao, on hvac.
 
     adapter     one HTTP exchange through hvac, bounded in time and size, never redirected
+    exchange    what the others need of it
     answers     what came, and which of our errors it is
     breaker     stops asking a server that doesn't answer
     door        a call: token, retries, breaker; from threads (`call`) and from the event loop (`ask`)

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import requests
 from hvac.adapters import RawAdapter
@@ -32,25 +32,6 @@ from control_plane.runtime.vault_settings import VaultAddress
 MAX_ANSWER_BYTES: Final = 1 << 20
 MAX_HEAD_BYTES: Final = 64 << 10
 CONNECT_SECONDS: Final = 2.0
-
-
-class Exchange(Protocol):
-    """Sends one request and reads its answer."""
-
-    def send(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, object] | None = None,
-        *,
-        token: Secret[str] | None,
-        deadline: float,
-    ) -> Answer:
-        """Blocks until the answer is there or the monotonic clock reaches `deadline`; sent at most once.
-
-        Raises Unavailable: no answer, too slow, too large, cut short, no JSON; `Unsent` of that if the
-        request can't have reached the server.
-        """
 
 
 class HvacExchange:
@@ -84,7 +65,7 @@ class HvacExchange:
         token: Secret[str] | None,
         deadline: float,
     ) -> Answer:
-        """See `Exchange`."""
+        """See `exchange.Exchange`."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise Unsent(f"Vault at {self._address}, {path}: no time is left to ask")

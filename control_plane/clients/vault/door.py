@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from control_plane.authority.vault_ports import VaultHealth
-from control_plane.clients.vault.adapter import Exchange
 from control_plane.clients.vault.answers import Answer, Sealed, Unsent, refusal
 from control_plane.clients.vault.breaker import Breaker
+from control_plane.clients.vault.exchange import Exchange
 from control_plane.clients.vault.tokens import RETRY_SECONDS, Login, Tokens
 from control_plane.core.errors import GatehouseError, Unavailable
 from control_plane.runtime.clock import Clock, SystemClock

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from control_plane.clients.vault.adapter import Exchange
 from control_plane.clients.vault.answers import Answer, Unsent, refusal, seconds_of, text_of
+from control_plane.clients.vault.exchange import Exchange
 from control_plane.clients.vault.tokens import Lease, Login
 from control_plane.core.errors import (
     FailedPrecondition,

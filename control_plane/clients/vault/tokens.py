@@ -7,8 +7,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from control_plane.clients.vault.adapter import Exchange
 from control_plane.clients.vault.answers import Answer, refusal, seconds_of, text_of
+from control_plane.clients.vault.exchange import Exchange
 from control_plane.core.errors import PermissionDenied, Unavailable
 from control_plane.core.secret import Secret
 from control_plane.runtime.clock import Clock
