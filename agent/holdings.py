@@ -5,6 +5,8 @@ Only values and the questions that can be answered from them alone; `identities`
 
 from dataclasses import dataclass
 
+from cryptography import x509
+
 from control_plane.core.bundle import Bundle
 from control_plane.core.entry import Entry
 from control_plane.core.secret import Secret
@@ -50,6 +52,16 @@ class Due:
 
     sign: tuple[Entry, ...]
     notify: frozenset[int]
+
+
+def issuer_key_id(svid: X509Svid) -> bytes:
+    """Which key signed the leaf, as it says itself; empty if it doesn't say."""
+    leaf = x509.load_der_x509_certificate(svid.chain[0])
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return b""
+    return found.key_identifier or b""
 
 
 def tainted_ids(bundle: Bundle) -> frozenset[str]:

@@ -15,15 +15,25 @@ Not here: keys, the contents of certificates, the wire, storage.
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.backoff import RENEWAL, SIGNING
-from agent.holdings import Due, HeldSvid, Identity, View, certificate_fields, compromised, tainted_ids
+from agent.holdings import (
+    Due,
+    HeldSvid,
+    Identity,
+    View,
+    certificate_fields,
+    compromised,
+    issuer_key_id,
+    tainted_ids,
+)
 from agent.matching import SelectorIndex
 from agent.subscribers import Subscribers
 from control_plane.core.bundle import Bundle
 from control_plane.core.entry import Entry
+from control_plane.core.lifetime import early_renewal_instant
 from control_plane.core.selectors import Selectors
 from control_plane.core.spiffe_id import TrustDomain
 
@@ -115,6 +125,18 @@ class Identities:
         different = {domain for domain in domains if before.get(domain) != self.federated.get(domain)}
         if different:
             self._subscribers.tell_federated(different)
+
+    def renew_early(self, issuer_key_ids: Collection[bytes], now: int, within_seconds: int) -> None:
+        """Renews what a stand-in signed, evenly over the span; nothing is renewed later than it was to be."""
+        for entry_id, record in self._records.items():
+            held = record.held
+            if held is None or issuer_key_id(held.svid) not in issuer_key_ids:
+                continue
+            svid = held.svid
+            instant = early_renewal_instant(svid.spiffe_id, svid.serial, now, within_seconds)
+            if instant < held.renew_at:
+                record.held = replace(held, renew_at=instant)
+                heapq.heappush(self._renewals, (instant, entry_id, svid.serial))
 
     # ------------------------------------------------------------------ subscribers
 

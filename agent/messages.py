@@ -5,9 +5,10 @@ named, so that nothing is served from half of it.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from agent.enforcement.news import News, Quarantine
-from agent.ports import ReportsWanted
+from agent.ports import RenewEarly, ReportsWanted
 from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
 from control_plane.core.entry import Entry
 from control_plane.core.errors import (
@@ -43,6 +44,8 @@ ENTRY_MASK = EntryMask(
     created_at=True,
     additional_attributes=True,
 )
+
+MAX_EARLY_SECONDS: Final = 86_400
 
 
 def spiffe_id(message: SPIFFEID) -> SpiffeId:
@@ -144,3 +147,11 @@ def wanted(message: WatchResponse) -> ReportsWanted | None:
     if not message.HasField("decisions_wanted"):
         return ReportsWanted() if message.full else None
     return ReportsWanted(message.decisions_wanted.canary, message.decisions_wanted.interval_seconds)
+
+
+def early(message: WatchResponse) -> RenewEarly | None:
+    """What a push says of renewals ahead of time. A span of more than a day is taken for a day."""
+    if not message.HasField("renew_early"):
+        return None
+    asked = message.renew_early
+    return RenewEarly(frozenset(asked.issuer_key_ids), min(asked.within_seconds, MAX_EARLY_SECONDS))

@@ -16,13 +16,14 @@ A server that the bundle doesn't verify is asked nothing, until the operator's f
 import asyncio
 import enum
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from typing import Final
 
 from agent.backoff import ATTESTATION, RENEWAL, Backoff
 from agent.cache_content import AgentContent, AgentCredential
 from agent.connection import Connection, ServerSession
-from agent.holdings import compromised
+from agent.holdings import compromised, issuer_key_id
 from agent.keys import FreshKey
 from agent.node_attestors import NodeAttestor
 from agent.ports import Dial
@@ -38,6 +39,7 @@ from control_plane.core.errors import (
     PermissionDenied,
     Unauthenticated,
 )
+from control_plane.core.lifetime import early_renewal_instant
 from control_plane.core.spiffe_id import TrustDomain, is_agent_id
 from control_plane.core.svid import X509Svid
 from control_plane.runtime.clock import Clock
@@ -158,6 +160,17 @@ class Node:
             self._renew_now = True
             self._wake.set()
         await self._store()
+
+    def renew_early(self, issuer_key_ids: Collection[bytes], within_seconds: int) -> None:
+        """Our own certificate is renewed within the span if one of these CAs has signed it."""
+        if self.credential is None or issuer_key_id(self.credential.held.svid) not in issuer_key_ids:
+            return
+        held = self.credential.held
+        instant = early_renewal_instant(
+            held.svid.spiffe_id, held.svid.serial, self._clock.unix(), within_seconds
+        )
+        if instant < held.renew_at:
+            self.credential = replace(self.credential, held=replace(held, renew_at=instant))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Obtains and renews the credential until `stop`. Raises FailedPrecondition when the agent has

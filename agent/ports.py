@@ -38,6 +38,14 @@ class ReportsWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewEarly:
+    """What is held of these issuing CAs (key identifiers) is to be renewed within the span."""
+
+    issuer_key_ids: frozenset[bytes]
+    within_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One push of the server, relative to what was known. `full` marks the first one of a stream, which
     names all federated bundles; a `bundle` of None says that ours is unchanged."""
@@ -50,6 +58,7 @@ class Change:
     removed_federated: tuple[TrustDomain, ...]
     news: News = field(default_factory=News)
     wanted: ReportsWanted | None = None
+    early: RenewEarly | None = None
 
     @property
     def is_heartbeat(self) -> bool:
@@ -63,6 +72,7 @@ class Change:
             or self.removed_federated
             or self.news
             or self.wanted
+            or self.early
         )
 
 

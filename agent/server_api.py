@@ -269,6 +269,7 @@ async def _changes(call: ClientCall[node_pb2.WatchResponse]) -> AsyncIterator[Ch
             removed_federated=tuple(TrustDomain.parse(name) for name in response.removed_federated),
             news=messages.news(response),
             wanted=messages.wanted(response),
+            early=messages.early(response),
         )
 
 

@@ -147,6 +147,10 @@ class Synchroniser:
         federated.update((bundle.trust_domain, bundle) for bundle in change.federated)
         await self._take_bundles(session, change.bundle or self._node.bundle, federated)
         self._identities.change_entries(change.upserted, change.removed)
+        if change.early is not None:
+            asked = change.early
+            self._identities.renew_early(asked.issuer_key_ids, self._clock.unix(), asked.within_seconds)
+            self._node.renew_early(asked.issuer_key_ids, asked.within_seconds)
         self._policies.take(change.news, full=change.full)
         if change.wanted is not None:
             self._reporter.take(change.wanted)

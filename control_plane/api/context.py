@@ -43,4 +43,5 @@ class ServerContext:
     clock: Clock
     random_bytes: Callable[[int], bytes]
     started_at: int
+    stand_ins: Callable[[], tuple[bytes, ...]]  # CAs whose leaves should be replaced; see `ports.Authority`
     reload_trust: Callable[[], Awaitable[None]]  # takes in a changed authority state and our own bundle

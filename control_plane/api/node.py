@@ -28,6 +28,7 @@ from control_plane.runtime.transport import Call
 
 COALESCE_SECONDS: Final = 0.02
 HEARTBEAT_SECONDS: Final = 30.0
+RENEW_EARLY_WITHIN_SECONDS: Final = 3600  # 10,000 workloads of a long outage: three signatures a second
 
 _Version = tuple[int, int]  # revision and creation time
 
@@ -93,6 +94,7 @@ class _Stream:
         self._policy_keys: tuple[PolicyKey, ...] = ()
         self._quarantine_revision = request.known_quarantine_revision
         self._wanted = Wanted()
+        self._stand_ins: tuple[bytes, ...] = ()
 
     def changes(
         self, entry_ids: set[str] | None, *, shared: bool, full: bool
@@ -116,6 +118,7 @@ class _Stream:
             self._add_policy(response)
             self._add_quarantine(response)
             self._add_wanted(response)
+            self._add_early(response)
         if full or shared or gone or any(entry.federates_with for entry in new):
             # Which foreign bundles an agent needs follows from its entries.
             self._add_federated(response, entries.values())
@@ -155,6 +158,14 @@ class _Stream:
             self._wanted = now
             response.decisions_wanted.canary = now.canary
             response.decisions_wanted.interval_seconds = now.interval_seconds
+
+    def _add_early(self, response: wire.WatchResponse) -> None:
+        now = self._context.stand_ins()
+        if now != self._stand_ins:
+            self._stand_ins = now
+            if now:
+                response.renew_early.issuer_key_ids.extend(now)
+                response.renew_early.within_seconds = RENEW_EARLY_WITHIN_SECONDS
 
     def confirm(self) -> None:
         """To be called once everything was sent: the agent holds our bundle as it was written there."""

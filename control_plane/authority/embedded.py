@@ -171,6 +171,11 @@ class EmbeddedAuthority:
         signer = WhoSigns.EMBEDDED if slot.issuing.upstream is None else WhoSigns.INTERMEDIATE
         return SigningStatus(signer, slot.activated_at, slot.authority_id, slot.issuing.not_after)
 
+    @property
+    def stand_ins(self) -> tuple[bytes, ...]:
+        """None."""
+        return ()
+
     def active(self) -> Active:
         """What signs now. Raises Unavailable while there is nothing."""
         if self._active is None:

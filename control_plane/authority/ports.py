@@ -189,6 +189,11 @@ class Authority(Protocol):
     def status(self) -> SigningStatus:
         """Who signs, for people and metrics."""
 
+    @property
+    def stand_ins(self) -> tuple[bytes, ...]:
+        """Key identifiers of CAs whose leaves should be replaced, since the one that they stood in for signs
+        again; none while it doesn't, and where nobody stands in for anybody."""
+
     def reload(self, state: AuthorityState) -> None:
         """Signs by what is active in `state` from now on; if that can't be, raises and signs as before."""
 

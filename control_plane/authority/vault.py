@@ -24,6 +24,7 @@ from control_plane.authority.ports import Active, KeyManager, SigningStatus, Who
 from control_plane.authority.state import AuthorityState, X509Slot
 from control_plane.authority.vault_ports import VaultHealth, VaultPki
 from control_plane.authority.vault_signer import VaultX509Signer
+from control_plane.core.bundle import subject_key_id
 from control_plane.core.errors import FailedPrecondition, GatehouseError, InvalidInput, Unavailable
 from control_plane.core.jwt_svid import JwtRequest
 from control_plane.core.lifetime import MIN_LEAF_TTL_SECONDS
@@ -37,6 +38,7 @@ LOOK_SECONDS: Final = 3.0
 GOOD_LOOKS: Final = 3
 MAX_GOOD_LOOKS: Final = 48
 UNSTEADY_SECONDS: Final = 600.0  # who goes away again within this has to be good for twice as long
+MAX_STANDBYS: Final = 8
 SIGNING_HEALTH: Final = frozenset({VaultHealth.ACTIVE, VaultHealth.STANDBY, VaultHealth.PERFORMANCE_STANDBY})
 
 _log = get_logger("authority")
@@ -88,6 +90,7 @@ class VaultAuthority:
         self._returned_at: float | None = None
         self._suspicion: GatehouseError | None = None
         self._switched_just_now = asyncio.Event()
+        self._standbys: tuple[bytes, ...] = ()
         self._unrecorded: deque[Switch] = deque()
         self._last_error = ""
         self._last_error_at = 0
@@ -100,6 +103,15 @@ class VaultAuthority:
             return
         self._slot = slot
         self._by_vault = self._signer()
+        if slot is not None and slot.issuing.upstream is not None:
+            # Leaves of a standby that was replaced since may be about for as long as they live.
+            key_id = bytes.fromhex(subject_key_id(slot.issuing.certificate))
+            self._standbys = tuple(dict.fromkeys((*self._standbys, key_id)))[-MAX_STANDBYS:]
+
+    @property
+    def stand_ins(self) -> tuple[bytes, ...]:
+        """See `ports.Authority`: the standbys that this process has known."""
+        return () if self._by_vault is None or self._given_up.is_set() else self._standbys
 
     def active(self) -> Active:
         """What signs now. Raises Unavailable while there is nothing, or if the standby has run out."""

@@ -89,6 +89,11 @@ def renewal_instant(
     return signed_at + max(1, int((not_after - signed_at) * share))
 
 
+def early_renewal_instant(spiffe_id: SpiffeId, serial: int, now: int, within_seconds: int) -> int:
+    """When to renew a certificate ahead of time, so that many are renewed evenly over a span from `now`."""
+    return now + int(within_seconds * _draw(spiffe_id, serial, b"early"))
+
+
 def max_leaf_ttl_seconds(ca_ttl_seconds: int) -> int:
     """The longest leaf that a CA of this life may be asked for."""
     return ca_ttl_seconds // CA_TO_LEAF_FACTOR
@@ -112,9 +117,9 @@ def check_ca_ttl(ca_ttl_seconds: int, leaf_ttl_seconds: int) -> None:
         )
 
 
-def _draw(spiffe_id: SpiffeId, serial: int) -> float:
+def _draw(spiffe_id: SpiffeId, serial: int, purpose: bytes = b"renewal") -> float:
     """A number in [0, 1) that everybody draws alike for one certificate; low ones are renewed early."""
-    material = b"renewal\x00%b\x00%x" % (str(spiffe_id).encode("ascii"), serial)
+    material = b"%b\x00%b\x00%x" % (purpose, str(spiffe_id).encode("ascii"), serial)
     return int.from_bytes(hashlib.sha256(material).digest()[:8], "big") / _DRAWS
 
 

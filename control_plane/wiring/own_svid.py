@@ -66,7 +66,9 @@ class OwnSvid:
         active = self._parts.authority.active().x509
         now, held = self._parts.clock.unix(), self._svid
         fresh = held is not None and now < (held.not_before + held.not_after) // 2
-        if held is not None and fresh and held.authority_id == active.authority_id:
+        # What a standby signed is replaced once the authority proper signs again.
+        by_another = not active.mark and held is not None and held.chain[1:] != active.chain
+        if held is not None and fresh and held.authority_id == active.authority_id and not by_another:
             return None
         key = ec.generate_private_key(ec.SECP256R1())
         csr = _REQUEST.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)

@@ -148,6 +148,7 @@ class Parts:
 
     async def _record_switch(self, switch: Switch) -> None:
         await self.journal.append([AuthorityMark(switch.at, switch.authority_id, switch.mark, switch.reason)])
+        self.replica.tell_all()  # streams look again at who stood in
 
     def _on_changes(self, effects: Effects) -> None:
         if effects.authorities:
@@ -206,6 +207,7 @@ class Parts:
             clock=self.clock,
             random_bytes=os.urandom,
             started_at=self.clock.unix(),
+            stand_ins=lambda: self.authority.stand_ins,
             reload_trust=self.reload,
         )
 

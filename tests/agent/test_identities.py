@@ -45,6 +45,27 @@ def svid(entry: Entry, now: int, *, serial: int = 1, life: int = DAY, authority:
     return HeldSvid(value, Secret(b"key"), instant)
 
 
+def test_what_a_stand_in_signed_is_renewed_evenly_within_the_span(monkeypatch: Any) -> None:
+    monkeypatch.setattr("agent.identities.issuer_key_id", lambda svid: svid.authority_id.encode())
+    machine = Identities(TD)
+    entries = [make(f"e{number}") for number in range(200)]
+    machine.replace_entries(entries)
+    for number, entry in enumerate(machine.due(NOW, 500).sign):
+        by = "standby" if number % 2 else "vault"
+        machine.signed(entry, svid(entry, NOW, serial=number + 1, authority=by))
+    before = {key: held.renew_at for key, held in machine.held().items()}
+    machine.renew_early({b"standby"}, NOW + 60, 3600)
+    early = {key for key, held in machine.held().items() if held.svid.authority_id == "standby"}
+    assert len(early) == 100
+    for key, held in machine.held().items():
+        assert held.renew_at <= before[key]
+        assert (NOW + 60 <= held.renew_at < NOW + 3660) is (key in early)
+    machine.renew_early({b"standby"}, NOW + 1000, 3600)  # a stream that begins anew says it again
+    again = [entry.id for entry in machine.due(NOW + 60 + 1800, 500).sign]
+    assert 30 < len(again) < 70 and set(again) < early
+    assert {entry.id for entry in machine.due(NOW + 3660, 500).sign} | set(again) == early
+
+
 @dataclasses.dataclass(frozen=True)
 class Authority:
     """Stands in for X509Authority where only the identifier matters."""

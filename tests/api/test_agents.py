@@ -218,6 +218,28 @@ def test_a_revoked_authority_ends_its_connections(serve: Any, api: Any) -> None:
     serve(scenario)
 
 
+def test_watch_tells_who_stood_in_once_that_is_over(serve: Any, api: Any) -> None:
+    async def scenario(server: Any) -> None:
+        agent = await server.join()
+        told: list[tuple[bytes, ...]] = [()]
+        object.__setattr__(server.parts.context, "stand_ins", lambda: told[0])
+        async with agent.channel.server_stream(
+            WATCH, node_pb2.WatchRequest(), node_pb2.WatchResponse
+        ) as watch:
+            assert not (await watch.receive()).HasField("renew_early")
+            for _ in range(2):
+                told[0] = (b"\x01" * 20,)
+                server.parts.replica.tell_all()
+                pushed = await watch.receive()
+                assert list(pushed.renew_early.issuer_key_ids) == [b"\x01" * 20]
+                assert pushed.renew_early.within_seconds == 3600
+                told[0] = ()
+                server.parts.replica.tell_all()
+                await asyncio.sleep(0.1)
+
+    serve(scenario)
+
+
 def test_watch_pushes_deltas(serve: Any, api: Any) -> None:
     async def scenario(server: Any) -> None:
         agent = await server.join()

@@ -24,7 +24,7 @@ class WatchRequest(_message.Message):
     def __init__(self, known_entries: _Optional[_Iterable[_Union[_entry_pb2.EntryRevision, _Mapping]]] = ..., known_bundle_sequence: _Optional[int] = ..., agent_version: _Optional[str] = ..., known_policy_sequence: _Optional[int] = ..., known_quarantine_revision: _Optional[int] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ("full", "upserted", "removed_entry_ids", "bundle", "federated_bundles", "removed_federated", "change_sequence", "priorities", "policy", "policy_keys", "quarantine", "decisions_wanted")
+    __slots__ = ("full", "upserted", "removed_entry_ids", "bundle", "federated_bundles", "removed_federated", "change_sequence", "priorities", "policy", "policy_keys", "quarantine", "decisions_wanted", "renew_early")
     class PrioritiesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,7 @@ class WatchResponse(_message.Message):
     POLICY_KEYS_FIELD_NUMBER: _ClassVar[int]
     QUARANTINE_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_WANTED_FIELD_NUMBER: _ClassVar[int]
+    RENEW_EARLY_FIELD_NUMBER: _ClassVar[int]
     full: bool
     upserted: _containers.RepeatedCompositeFieldContainer[_entry_pb2_1.Entry]
     removed_entry_ids: _containers.RepeatedScalarFieldContainer[str]
@@ -56,7 +57,16 @@ class WatchResponse(_message.Message):
     policy_keys: _containers.RepeatedCompositeFieldContainer[PolicyKey]
     quarantine: Quarantine
     decisions_wanted: DecisionsWanted
-    def __init__(self, full: _Optional[bool] = ..., upserted: _Optional[_Iterable[_Union[_entry_pb2_1.Entry, _Mapping]]] = ..., removed_entry_ids: _Optional[_Iterable[str]] = ..., bundle: _Optional[_Union[_bundle_pb2.Bundle, _Mapping]] = ..., federated_bundles: _Optional[_Iterable[_Union[_bundle_pb2.Bundle, _Mapping]]] = ..., removed_federated: _Optional[_Iterable[str]] = ..., change_sequence: _Optional[int] = ..., priorities: _Optional[_Mapping[str, int]] = ..., policy: _Optional[_Union[SignedPolicy, _Mapping]] = ..., policy_keys: _Optional[_Iterable[_Union[PolicyKey, _Mapping]]] = ..., quarantine: _Optional[_Union[Quarantine, _Mapping]] = ..., decisions_wanted: _Optional[_Union[DecisionsWanted, _Mapping]] = ...) -> None: ...
+    renew_early: RenewEarly
+    def __init__(self, full: _Optional[bool] = ..., upserted: _Optional[_Iterable[_Union[_entry_pb2_1.Entry, _Mapping]]] = ..., removed_entry_ids: _Optional[_Iterable[str]] = ..., bundle: _Optional[_Union[_bundle_pb2.Bundle, _Mapping]] = ..., federated_bundles: _Optional[_Iterable[_Union[_bundle_pb2.Bundle, _Mapping]]] = ..., removed_federated: _Optional[_Iterable[str]] = ..., change_sequence: _Optional[int] = ..., priorities: _Optional[_Mapping[str, int]] = ..., policy: _Optional[_Union[SignedPolicy, _Mapping]] = ..., policy_keys: _Optional[_Iterable[_Union[PolicyKey, _Mapping]]] = ..., quarantine: _Optional[_Union[Quarantine, _Mapping]] = ..., decisions_wanted: _Optional[_Union[DecisionsWanted, _Mapping]] = ..., renew_early: _Optional[_Union[RenewEarly, _Mapping]] = ...) -> None: ...
+
+class RenewEarly(_message.Message):
+    __slots__ = ("issuer_key_ids", "within_seconds")
+    ISSUER_KEY_IDS_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    issuer_key_ids: _containers.RepeatedScalarFieldContainer[bytes]
+    within_seconds: int
+    def __init__(self, issuer_key_ids: _Optional[_Iterable[bytes]] = ..., within_seconds: _Optional[int] = ...) -> None: ...
 
 class DecisionsWanted(_message.Message):
     __slots__ = ("canary", "interval_seconds")
