@@ -3,29 +3,30 @@
     check -> questions of each workload -> pipeline: target -> manifests -> proof from the manifests' text
 
 The result is a value; whether it may be applied is `accepted`: what isn't proved isn't shipped.
+`policies.kept` comes to the same `Result` from what earlier runs left.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.core.errors import InvalidInput
 from policies.formula import Decision, PolicySet
 from policies.inventory import Inventory, Mode, Waypoint, Workload
-from policies.kept_proofs import KeptProofs
 from policies.language.diagnostics import Diagnostic
 from policies.layers import Blocked, blocked_pairs
 from policies.pipeline import Compilation, compile_policies
 from policies.project import Project
-from policies.proof.verdict import Outcome
+from policies.proof.verdict import Outcome, Verdict
 from policies.questions import Questions
 from policies.reach import Breach, broken_invariants
 from policies.targets.emission import Options
 from policies.targets.manifest import files
 from policies.targets.registry import TARGETS
+from policies.targets.shortfall import Shortfall
 
 MODES: Final[Mapping[str, Mode]] = {
     "istio-sidecar": Mode.SIDECAR,
@@ -37,6 +38,36 @@ MODES: Final[Mapping[str, Mode]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """What there is to say about a compilation. `blocked` and `files` are worked out when they are asked for.
+
+    `blocked`: pairs that authz allows and segmentation blocks, and whether there may be more of them.
+    `files`: the manifests by file name, with the kustomization that lists them.
+    """
+
+    target: str
+    bundle_digest: str
+    objects: int
+    refused: bool
+    verdicts: tuple[Verdict, ...]
+    shortfalls: tuple[Shortfall, ...]
+    breaches: tuple[Breach, ...]
+    warnings: tuple[Diagnostic, ...]
+    blocked: Callable[[], tuple[list[Blocked], bool]] = field(compare=False, repr=False)
+    files: Callable[[], Mapping[str, str]] = field(compare=False, repr=False)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the manifests admit nothing more than Rego, and Rego breaks no invariant."""
+        return not self.refused and not self.breaches and all(one.accepted for one in self.verdicts)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the manifests say just what Rego says."""
+        return self.accepted and all(one.outcome is Outcome.EXACT for one in self.verdicts)
+
+
+@dataclass(frozen=True, slots=True)
 class Compiled:
     """What one version of a policy becomes for one target: its questions, and the proved manifests."""
 
@@ -44,8 +75,6 @@ class Compiled:
     proved: Compilation
     breaches: tuple[Breach, ...]
     warnings: tuple[Diagnostic, ...]
-    questions: Questions
-    violations: Mapping[str, Decision]
 
     def blocked(self) -> tuple[list[Blocked], bool]:
         """Pairs that authz allows and segmentation blocks, and whether there may be more of them."""
@@ -54,68 +83,62 @@ class Compiled:
     @property
     def accepted(self) -> bool:
         """Whether the manifests admit nothing more than Rego, and Rego breaks no invariant."""
-        return self.proved.accepted and not self.breaches
+        return self.result.accepted
 
     @property
     def exact(self) -> bool:
         """Whether the manifests say just what Rego says."""
-        return self.accepted and all(one.outcome is Outcome.EXACT for one in self.proved.verdicts)
+        return self.result.exact
 
     def files(self) -> Mapping[str, str]:
         """The manifests by file name, with the kustomization that lists them."""
         return files(self.proved.emission.manifests)
 
+    @property
+    def result(self) -> Result:
+        """The compilation as what there is to say about it."""
+        emission = self.proved.emission
+        return Result(
+            self.proved.target,
+            self.policies.bundle_digest,
+            len(emission.manifests),
+            bool(emission.refused),
+            self.proved.verdicts,
+            emission.shortfalls,
+            self.breaches,
+            self.warnings,
+            self.blocked,
+            self.files,
+        )
+
 
 def compile_project(
-    project: Project,
-    inventory: Inventory,
-    target: str,
-    options: Options | None = None,
-    proofs: KeptProofs | None = None,
-    before: Compiled | None = None,
+    project: Project, inventory: Inventory, target: str, options: Options | None = None
 ) -> Compiled:
-    """Compiles and proves, except what `proofs` has, or `before`, an earlier version's compilation.
+    """Compiles and proves. Raises Diagnostics, or InvalidInput for the target."""
+    placed = guarded_by(target, inventory)
+    checked = project.checked()
+    questions = Questions.of(checked.compiled, placed, project.data)
+    asked = [questions.asked(workload) for workload in placed.workloads]
+    policies = PolicySet.of(project.digest, *(one.policy for one in asked))
+    violations: Mapping[str, Decision] = (
+        {one.policy.workload: one.violations for one in asked} if questions.has_invariants else {}
+    )
+    breaches = tuple(broken_invariants(policies, placed, violations))
+    proved = compile_policies(policies, placed, target, options or Options())
+    return Compiled(policies, proved, breaches, checked.warnings)
 
-    Raises Diagnostics, or InvalidInput for the target.
+
+def guarded_by(target: str, inventory: Inventory) -> Inventory:
+    """The inventory as a target sees it: every workload guarded in the target's own way.
+
+    Raises InvalidInput for an unknown target.
     """
     if target not in TARGETS:
         raise InvalidInput(
             f"compiling for target {target!r}: there is no such target", hint=f"known: {', '.join(TARGETS)}"
         )
-    checked = project.checked()
-    placed = _guarded_by(inventory, MODES.get(target))
-    questions = Questions.of(
-        checked.compiled, placed, project.data, before=before.questions if before else None
-    )
-    policies = questions.all(project.digest)
-    violations = questions.violations()
-    breaches = _breaches(policies, placed, violations, before)
-    earlier = before.proved if before else None
-    proved = compile_policies(policies, placed, target, options or Options(), earlier, proofs)
-    return Compiled(policies, proved, breaches, checked.warnings, questions, violations)
-
-
-def _breaches(
-    policies: PolicySet, inventory: Inventory, violations: Mapping[str, Decision], before: Compiled | None
-) -> tuple[Breach, ...]:
-    """The broken invariants; those of a workload that asks and forbids the same as before are known."""
-    if before is None or before.proved.inventory != inventory:
-        return tuple(broken_invariants(policies, inventory, violations))
-    asked = {one.workload: one for one in before.policies.policies}
-    same = {
-        one.workload
-        for one in policies.policies
-        if asked.get(one.workload) == one
-        and before.violations.get(one.workload) == violations.get(one.workload)
-    }
-    others = {key: decision for key, decision in violations.items() if key not in same}
-    found = [one for one in before.breaches if one.workload in same]
-    found += broken_invariants(policies, inventory, others)
-    return tuple(sorted(found, key=lambda one: one.workload))
-
-
-def _guarded_by(inventory: Inventory, mode: Mode | None) -> Inventory:
-    """The inventory as this target sees it: every workload guarded in the target's own way."""
+    mode = MODES.get(target)
     if mode is None:
         return inventory
     workloads = tuple(_in_mode(workload, mode, inventory) for workload in inventory.workloads)

@@ -103,7 +103,7 @@ def _policy(workload: Workload, layers: Mapping[str, Compilation]) -> EdgePolicy
             continue
         asked = True
         narrower += [str(one) for one in compiled.emission.shortfalls if one.workload == workload.key]
-        for one in piece.reading.emission.manifests:
+        for one in piece.emission.manifests:
             for kind, chain in chains.items():
                 filters = one.document[kind]
                 assert isinstance(filters, list)  # the target's own shape

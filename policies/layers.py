@@ -7,7 +7,8 @@ about Rego, for all requests there are; what a NetworkPolicy can't say exactly i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,19 +49,30 @@ class Blocked:
 
 def blocked_pairs(policies: PolicySet, inventory: Inventory) -> tuple[list[Blocked], bool]:
     """The pairs in the order of workloads, MAX_PAIRS at most, and whether there may be more."""
+    return first_pairs(blocked_at(policy, inventory) for policy in policies.policies)
+
+
+def first_pairs(found: Iterable[Iterable[Blocked]]) -> tuple[list[Blocked], bool]:
+    """The first MAX_PAIRS of several lists, of which no more is asked for than needed."""
+    first: list[Blocked] = []
+    for one in found:
+        first += one
+        if len(first) > MAX_PAIRS:
+            return first[:MAX_PAIRS], True
+    return first, False
+
+
+def blocked_at(policy: WorkloadPolicy, inventory: Inventory) -> list[Blocked]:
+    """The pairs of one workload, one more than MAX_PAIRS at most."""
+    workload = inventory.by_key.get(policy.workload)
     found: list[Blocked] = []
-    for policy in policies.policies:
-        workload = inventory.by_key.get(policy.workload)
-        if workload is None or policy.authz is None or policy.segmentation is None:
-            continue
+    if workload is not None and policy.authz is not None and policy.segmentation is not None:
         try:
-            for blocked in _Pairs(policy, workload, inventory).blocked():
-                if len(found) >= MAX_PAIRS:
-                    return found, True
-                found.append(blocked)
+            # Those that were found before an error count.
+            found.extend(itertools.islice(_Pairs(policy, workload, inventory).blocked(), MAX_PAIRS + 1))
         except (Unimplemented, ResourceExhausted, InvalidInput) as error:
             found.append(Blocked("", workload.key, None, reason=error.message))
-    return found, False
+    return found
 
 
 class _Pairs:

@@ -1,39 +1,47 @@
-"""From questions to proved manifests: emit, write, read back, prove; what didn't change is kept.
+"""From questions to proved manifests: emit, write, read back, prove.
 
-A compilation is a value. Given the one before, a workload whose question is the same keeps its objects; it
-keeps its verdicts too if no object near it changed, where near is its own and the mesh's root namespace:
-nothing elsewhere can select it. Between runs, `policies.kept_proofs` does the same for verdicts.
+A proof of one workload looks at the objects near it, and at nothing else: those of its namespace and of the
+mesh's root namespace whose selector takes in its labels, or that have no selector of the plain kind. What
+follows from what is therefore small, and `policies.kept` can tell what has to be done again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from policies.formula import PolicySet, Question
-from policies.inventory import Inventory
-from policies.kept_proofs import KeptProofs, text_digest
+from policies.inventory import Inventory, Workload
 from policies.proof.manifests import Document, collect, read_manifest
 from policies.proof.network_policy import prove_segmentation
 from policies.proof.verdict import Verdict, prove_workload
 from policies.targets.emission import Emission, Options, joined
-from policies.targets.registry import EMITTERS
+from policies.targets.registry import EMITTERS, Emitter
+
+Labels = Mapping[str, str]
+
+_SELECTORS: Final = {
+    "AuthorizationPolicy": "selector",
+    "PeerAuthentication": "selector",
+    "RequestAuthentication": "selector",
+    "NetworkPolicy": "podSelector",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One workload's objects and what their text says; `digests` stand for the text."""
+class Written:
+    """A file of a rendering: whom its object can select (None: anybody there), and a digest of its text."""
 
-    question: Question
-    emission: Emission
-    documents: tuple[Document, ...]
-    digests: frozenset[str]
+    name: str
+    namespace: str
+    labels: Labels | None
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one workload came to. `near` is the text of everything that could select it."""
+    """What one workload came to; a refused workload has no verdict."""
 
-    reading: Reading
-    near: frozenset[str]
+    emission: Emission
     verdicts: tuple[Verdict, ...]
 
 
@@ -54,73 +62,93 @@ class Compilation:
         return not self.emission.refused and all(verdict.accepted for verdict in self.verdicts)
 
 
-def compile_policies(
-    policies: PolicySet,
-    inventory: Inventory,
-    target: str,
-    options: Options,
-    before: Compilation | None = None,
-    proofs: KeptProofs | None = None,
-) -> Compilation:
-    """Emit and prove a policy set for one target, reusing what `before` or `proofs` show to be unchanged.
+def compile_policies(policies: PolicySet, inventory: Inventory, target: str, options: Options) -> Compilation:
+    """Emit and prove a policy set for one target.
 
     Raises KeyError for an unknown target. Trouble with single workloads is in their verdicts and shortfalls;
     a refused workload has no verdict.
     """
     emitter = EMITTERS[target]
-    same = before is not None and (before.target, before.options) == (target, options)
-    known = before.pieces if before is not None and same and before.inventory == inventory else {}
-    readings: dict[str, Reading] = {}
-    for workload, question in emitter.questions(policies, inventory):
-        old = known.get(workload.key)
-        if old is not None and old.reading.question == question:
-            readings[workload.key] = old.reading
-        else:
-            emission = emitter.emit_workload(question, workload, inventory, policies.bundle_digest, options)
-            readings[workload.key] = _read(question, emission, policies.bundle_digest)
-    manifests = collect(one for reading in readings.values() for one in reading.documents)
-    near = _near(readings, inventory)
-    basis = proofs.basis(target, options, inventory) if proofs is not None else ""
+    asked = list(emitter.questions(policies, inventory))
+    emissions = {
+        workload.key: emitter.emit_workload(question, workload, inventory, policies.bundle_digest, options)
+        for workload, question in asked
+    }
+    documents = {
+        manifest.file_name(): read_manifest(manifest.text(), manifest.file_name())
+        for emission in emissions.values()
+        for manifest in emission.manifests
+    }
+    near = Nearby(inventory)
+    for name, found in documents.items():
+        near.add(written(name, found))
     pieces: dict[str, Piece] = {}
-    for key, reading in readings.items():
-        workload = inventory.by_key[key]
-        around = near[workload.namespace]
-        old = known.get(key)
-        if reading.emission.refused:
-            verdicts: tuple[Verdict, ...] = ()
-        elif old is not None and old.reading is reading and old.near == around:
-            verdicts = old.verdicts
-        else:
-            claim = proofs.claim(basis, key, reading.question, around) if proofs is not None else ""
-            kept = proofs.find(claim, key, reading.question) if proofs is not None else None
-            if kept is not None:
-                verdicts = kept
-            elif emitter.segmentation:
-                verdicts = (prove_segmentation(reading.question, workload, inventory, manifests),)
-            else:
-                verdicts = prove_workload(reading.question, workload, inventory, manifests)
-            if kept is None and proofs is not None:
-                proofs.keep(claim, reading.question, verdicts)
-        pieces[key] = Piece(reading, around, verdicts)
-    emission = joined(piece.reading.emission for piece in pieces.values())
+    for workload, question in asked:
+        verdicts: tuple[Verdict, ...] = ()
+        if not emissions[workload.key].refused:
+            objects = [one for written in near.around(workload) for one in documents[written.name]]
+            verdicts = prove(emitter, question, workload, inventory, objects)
+        pieces[workload.key] = Piece(emissions[workload.key], verdicts)
     every = tuple(verdict for piece in pieces.values() for verdict in piece.verdicts)
-    return Compilation(target, options, inventory, emission, every, pieces)
+    return Compilation(target, options, inventory, joined(emissions.values()), every, pieces)
 
 
-def _read(question: Question, emission: Emission, bundle_digest: str) -> Reading:
-    documents: list[Document] = []
-    digests = set()
-    for one in emission.manifests:
-        text = one.text()
-        documents += read_manifest(text, one.file_name())
-        digests.add(text_digest(text, bundle_digest))
-    return Reading(question, emission, tuple(documents), frozenset(digests))
+def prove(
+    emitter: Emitter, question: Question, workload: Workload, inventory: Inventory, near: Iterable[Document]
+) -> tuple[Verdict, ...]:
+    """The verdicts on one workload, from the objects near it."""
+    if emitter.segmentation:
+        return (prove_segmentation(question, workload, inventory, collect(near)),)
+    return prove_workload(question, workload, inventory, collect(near))
 
 
-def _near(readings: Mapping[str, Reading], inventory: Inventory) -> Mapping[str, frozenset[str]]:
-    """For each namespace the text of its own objects and of the root namespace's."""
-    found: dict[str, set[str]] = {}
-    for key, reading in readings.items():
-        found.setdefault(inventory.by_key[key].namespace, set()).update(reading.digests)
-    root = found.get(inventory.mesh.root_namespace, set())
-    return {namespace: frozenset(own | root) for namespace, own in found.items()}
+def written(name: str, documents: Iterable[Document], digest: str = "") -> Written:
+    """A file of one object as what it can select; a file of anything else can select everybody, in `""`."""
+    listed = list(documents)
+    if len(listed) != 1:
+        return Written(name, "", None, digest)
+    return Written(name, listed[0].namespace, _labels(listed[0]), digest)
+
+
+def _labels(document: Document) -> Labels | None:
+    """The labels that a workload must have; None where the proof has to look at the object itself."""
+    spec = document.body.get("spec")
+    field_name = _SELECTORS.get(document.kind)
+    if not isinstance(spec, Mapping) or field_name is None or {"targetRef", "targetRefs"} & spec.keys():
+        return None
+    selector = spec.get(field_name)
+    if not isinstance(selector, Mapping) or selector.keys() != {"matchLabels"}:
+        return None
+    labels = selector["matchLabels"]
+    plain = isinstance(labels, Mapping) and all(
+        isinstance(key, str) and isinstance(value, str) for key, value in labels.items()
+    )
+    return labels if plain else None
+
+
+class Nearby:
+    """Objects by the workloads that they can select."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._root = inventory.mesh.root_namespace
+        self._anybody: dict[str, list[Written]] = {}
+        self._selecting: dict[tuple[str, str, str], list[Written]] = {}
+
+    def add(self, one: Written) -> None:
+        """Takes an object in."""
+        if one.labels:
+            # By one of its labels, any: `around` looks under each label of a workload.
+            label = max(one.labels.items(), key=lambda item: (len(item[1]), item))
+            self._selecting.setdefault((one.namespace, *label), []).append(one)
+        else:
+            self._anybody.setdefault(one.namespace, []).append(one)
+
+    def around(self, workload: Workload) -> list[Written]:
+        """Every object that a proof of the workload may look at, in order of names."""
+        found: list[Written] = []
+        for namespace in {workload.namespace, self._root, ""}:
+            found += self._anybody.get(namespace, ())
+            for label in workload.labels.items():
+                listed = self._selecting.get((namespace, *label), ())
+                found += [one for one in listed if (one.labels or {}).items() <= workload.labels.items()]
+        return sorted(found, key=lambda one: one.name)

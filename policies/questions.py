@@ -28,18 +28,16 @@ from policies.formula import (
     WorkloadPolicy,
 )
 from policies.inventory import Inventory, Workload
-from policies.language.compiler.compiled import CompiledModules, RuleGroup, Shape
+from policies.language.compiler.compiled import CompiledModules, CompiledRule, RuleGroup, Shape
 from policies.language.diagnostics import Diagnostic, Diagnostics, ErrorCode
 from policies.language.source import Span
 from policies.language.symbolic import Limits, Memory, PartialInput, SymbolicEvaluator
-from policies.language.symbolic.machine import RuleKey
-from policies.language.symbolic.memory import KNOWN, Kept, Read
+from policies.language.symbolic.memory import KNOWN, Read
 from policies.language.symbolic.relations import equal
 from policies.language.symbolic.values import text_of
-from policies.language.symbolic.versions import adopted, rules_of
 from policies.language.syntax.ast import Boolean as BooleanTerm
 from policies.language.values import TRUE as REGO_TRUE
-from policies.language.values import Object, from_python, identical
+from policies.language.values import Object, from_python
 from policies.proof.satisfiable import request_for
 
 AUTHZ: Final = ("gatehouse", "authz")
@@ -52,24 +50,25 @@ _ALWAYS_THERE: Final = frozenset({("source",), ("connection",)})
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What evaluation came to for one known input, rule by rule."""
+class Asked:
+    """What is asked about one workload, and what the answer follows from, besides rules and the workload.
 
-    known: PartialInput
-    rules: Mapping[object, Kept[object]]
+    `violations` is what must never be admitted there. `reads` are the places of data that evaluation looked
+    at, and WEIGHED where it looked whether some request of this inventory satisfies a formula.
+    """
+
+    policy: WorkloadPolicy
+    violations: Decision
+    reads: frozenset[Read]
 
 
 @dataclass(slots=True)
 class Questions:
-    """Evaluates one policy version for the workloads of one inventory.
-
-    What it works out is kept for a later version, whose `before` this may be.
-    """
+    """Evaluates one policy version for the workloads of one inventory."""
 
     memory: Memory
     inventory: Inventory
     limits: Limits = field(default_factory=Limits)
-    _answers: dict[tuple[str, int], Answers] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(
@@ -78,40 +77,14 @@ class Questions:
         data: Mapping[str, object] | None = None,
         *,
         limits: Limits | None = None,
-        before: Questions | None = None,
     ) -> Questions:
-        """A policy with `data` beside the inventory. Raises Diagnostics for a bad default.
-
-        With `before`, what it worked out is taken over where neither the rule, nor what the rule read of
-        data, nor what is known of the destination has changed.
-        """
+        """A policy with `data` beside the inventory. Raises Diagnostics for a bad default."""
         for package in (AUTHZ, SEGMENTATION):
             for name in ("allow", "deny"):
                 _check_default(modules, (*package, name))
         document = from_python({**(data or {}), "inventory": inventory_document(inventory)})
         assert isinstance(document, Object)
-        limits = limits or Limits()
-        if before is None or before.limits != limits:
-            return Questions(Memory.of(modules, document), inventory, limits)
-        memory = Memory.of(adopted(modules, before.memory.modules), document)
-        memory.conditions.update(before.memory.conditions)
-        return Questions(memory, inventory, limits, before.valid_in(memory))
-
-    def valid_in(self, later: Memory) -> dict[tuple[str, int], Answers]:
-        """The answers that hold in a later version as well."""
-        rules = {id(rule) for rule in rules_of(later.modules)}
-        unchanged: dict[Read, bool] = {KNOWN: True}
-
-        def holds(key: object, kept: Kept[object]) -> bool:
-            for read in kept.reads:
-                if read not in unchanged:
-                    unchanged[read] = identical(self.memory.answer(read), later.answer(read))
-            return isinstance(key, RuleKey) and key.rule in rules and all(map(unchanged.get, kept.reads))
-
-        return {
-            place: Answers(one.known, {key: kept for key, kept in one.rules.items() if holds(key, kept)})
-            for place, one in self._answers.items()
-        }
+        return Questions(Memory.of(modules, document), inventory, limits or Limits())
 
     def all(self, bundle_digest: str) -> PolicySet:
         """The policy of every workload."""
@@ -119,12 +92,28 @@ class Questions:
 
     def workload(self, workload: Workload) -> WorkloadPolicy:
         """Both questions of one workload. Raises Diagnostics where a rule can't be compiled."""
+        return self._policy(workload, list(self._evaluators(workload)))
+
+    def asked(self, workload: Workload) -> Asked:
+        """The questions of one workload and its violations, with what they were made from.
+
+        Raises Diagnostics where a rule can't be compiled. An origin of a violation names the line and, as its
+        rule, the member of `data.gatehouse.invariants.never`.
+        """
         asked = list(self._evaluators(workload))
-        policy = WorkloadPolicy(
-            workload.key, self._question(AUTHZ, asked), self._question(SEGMENTATION, asked)
-        )
-        self._carry(workload, asked)
-        return policy
+        policy, violations = self._policy(workload, asked), self._violations(asked)
+        reads = frozenset().union(*(evaluator.reads for evaluator, _ in asked)) - {KNOWN}
+        return Asked(policy, violations, reads)
+
+    def rules(self, workload: Workload, path: tuple[str, ...]) -> tuple[CompiledRule, ...]:
+        """The rules at a path that can hold for a workload, in their order; of small groups all of them."""
+        found = {id(rule): rule for one, _ in self._evaluators(workload) for rule in one.possible(path)}
+        return tuple(found.values())
+
+    def _policy(
+        self, workload: Workload, asked: Iterable[tuple[SymbolicEvaluator, Formula]]
+    ) -> WorkloadPolicy:
+        return WorkloadPolicy(workload.key, self._question(AUTHZ, asked), self._question(SEGMENTATION, asked))
 
     def _question(
         self, package: tuple[str, ...], asked: Iterable[tuple[SymbolicEvaluator, Formula]]
@@ -138,29 +127,18 @@ class Questions:
             deny.extend(_disjuncts(evaluator, (*package, "deny"), guard))
         return Question(Decision.of(*allow), Decision.of(*deny))
 
-    def violations(self) -> Mapping[str, Decision]:
-        """For each workload what must never be admitted: the members of `data.gatehouse.invariants.never`.
+    @property
+    def has_invariants(self) -> bool:
+        """Whether the policy says what must never be."""
+        return _group(self.memory.modules, INVARIANTS) is not None
 
-        An origin names the line and, as its rule, the invariant.
-        """
-        if _group(self.memory.modules, INVARIANTS) is None:
-            return {}
-        return {workload.key: self._violations(workload) for workload in self.inventory.workloads}
-
-    def _violations(self, workload: Workload) -> Decision:
+    def _violations(self, asked: Iterable[tuple[SymbolicEvaluator, Formula]]) -> Decision:
         found = []
-        asked = list(self._evaluators(workload))
         for evaluator, guard in asked:
             for condition, name, span in evaluator.set_members(INVARIANTS):
                 origin = Origin(span.source.file, span.row, name if isinstance(name, str) else text_of(name))
                 found.append(Disjunct(condition & guard, (origin,)))
-        self._carry(workload, asked)
         return Decision.of(*found)
-
-    def _carry(self, workload: Workload, asked: Iterable[tuple[SymbolicEvaluator, Formula]]) -> None:
-        """Keeps what was worked out: the evaluators began with what was known before."""
-        for index, (evaluator, _) in enumerate(asked):
-            self._answers[workload.key, index] = Answers(evaluator.input, evaluator.carried())
 
     def _evaluators(self, workload: Workload) -> Iterator[tuple[SymbolicEvaluator, Formula]]:
         """One for each service of the workload, with the ports that lead to it."""
@@ -171,12 +149,8 @@ class Questions:
             except (Unimplemented, ResourceExhausted):
                 return "a request that the proof can't rule out"
 
-        for index, (known, guard) in enumerate(_destinations(workload)):
-            evaluator = SymbolicEvaluator(self.memory, known, self.limits, conflict)
-            answers = self._answers.get((workload.key, index))
-            if answers is not None and _same_input(answers.known, known):
-                evaluator.own.update(answers.rules)
-            yield evaluator, guard
+        for known, guard in _destinations(workload):
+            yield SymbolicEvaluator(self.memory, known, self.limits, conflict), guard
 
 
 def inventory_document(inventory: Inventory) -> dict[str, object]:
@@ -230,11 +204,6 @@ def _partial(workload: Workload, service: str | None) -> PartialInput:
     assert isinstance(known, Object)
     elsewhere = frozenset({_SERVICE} if service is None else ())
     return PartialInput(known, frozenset({_LABELS}), _ALWAYS_THERE, elsewhere)
-
-
-def _same_input(one: PartialInput, other: PartialInput) -> bool:
-    parts = [(each.closed, each.there, each.elsewhere) for each in (one, other)]
-    return parts[0] == parts[1] and identical(one.known, other.known)
 
 
 def _disjuncts(evaluator: SymbolicEvaluator, path: tuple[str, ...], guard: Formula) -> Iterator[Disjunct]:

@@ -1,95 +1,238 @@
-"""Proofs kept between runs of `gatehouse policy compile`, in one file for each policy folder and target.
+"""What `gatehouse policy` keeps between runs: rows in one SQLite file below the user's cache folder.
 
-Reading never fails a compilation: what isn't there, isn't whole, or might have been written by somebody else
-is as good as nothing, and everything is proved again. A folder that others may write is not used, because
-whoever writes a proof into it could let a manifest pass.
+Whoever writes rows could let a manifest pass as proved. So the folder has to be the user's own, and nobody
+else may look into it or change it: it is made with mode 0700, and one of another owner or mode is not used,
+nor is a file of somebody else's in it. From there on users are trusted with their own files, as they are with
+the policy. Accidents (a damaged file, a full disk, rows of another version) cost time and change no answer.
+
+Several commands may use the file at once; what one made is written at its end, in one transaction. The rows
+that were used longest ago go first when there are too many.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
+import sqlite3
 import stat
-import tempfile
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from control_plane.cli import printing
+from control_plane.core.errors import FailedPrecondition
+from policies.kept.shelf import MAX_ROW_BYTES, MemoryStore, Shelf, digest
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+FILE: Final = "kept.sqlite"
+MAX_BYTES: Final = 512 << 20
+_BUSY_SECONDS: Final = 5.0
+_WORTH_A_MARK: Final = 8
+"""A row's last use is written again only when so many other runs have written since."""
+_APPLICATION: Final = 0x67617465
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, used INTEGER NOT NULL, content BLOB NOT NULL)"
+)
 
-    from policies.kept_proofs import KeptProofs
 
-MAX_FILES: Final = 64
-_OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+@contextlib.contextmanager
+def kept_between_runs(given: Path | None) -> Iterator[Shelf]:
+    """The shelf below `given`, else below the XDG cache folder; an empty one where that can't be used.
+
+    Why it can't is said on standard error: it costs time, and no answer depends on it.
+    """
+    rows: _Rows | None = None
+    try:
+        rows = _Rows.open(_folder(given) / FILE)
+    except FailedPrecondition as error:
+        printing.note(f"nothing is kept: {error.message}")
+    except (sqlite3.Error, OSError) as error:
+        printing.note(f"nothing is kept: opening {_folder(given)}: {error}")
+    if rows is None:
+        yield Shelf("", MemoryStore())
+        return
+    with contextlib.closing(rows):
+        yield Shelf(compiler_digest(), rows)
+        try:
+            rows.write()
+        except (sqlite3.Error, OSError) as error:
+            printing.note(f"nothing new is kept: writing {rows.file}: {error}")
 
 
-@dataclass(frozen=True, slots=True)
-class ProofCache:
-    """The file that keeps the proofs of one policy folder for one target."""
+def _folder(given: Path | None) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    usual = (Path(home) if home else Path.home() / ".cache") / "gatehouse" / "policy"
+    return given or usual
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rows of one file; new ones stay in memory until `write`."""
 
     file: Path
+    _database: sqlite3.Connection
+    _run: int
+    """Runs that wrote are counted; a row tells the last that used it."""
+    _new: dict[bytes, bytes] = field(default_factory=dict)
+    _used: list[bytes] = field(default_factory=list)
+    _damaged: bool = False
 
     @staticmethod
-    def of(given: Path | None, policy: Path, target: str) -> ProofCache:
-        """Below `given`, else below the XDG cache folder."""
-        home = os.environ.get("XDG_CACHE_HOME")
-        usual = (Path(home) if home else Path.home() / ".cache") / "gatehouse" / "proofs"
-        name = hashlib.sha256(f"{policy.resolve()}\n{target}".encode("utf-8", "surrogateescape")).hexdigest()
-        return ProofCache((given or usual) / f"{name[:32]}.json")
+    def open(file: Path) -> _Rows:
+        """Opens or makes a file; a damaged one is replaced.
 
-    def read(self) -> KeptProofs:
-        """The proofs that are kept, none where there are none that can be trusted."""
-        from policies.kept_proofs import MAX_CHARACTERS, KeptProofs
-
-        compiler = compiler_digest()
+        Raises FailedPrecondition for a place that others may change, sqlite3.Error or OSError for trouble.
+        """
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_ours(file.parent, stat.S_ISDIR)
+        for attempt in (file, *(file.with_name(file.name + end) for end in ("-journal", "-wal", "-shm"))):
+            with contextlib.suppress(FileNotFoundError):
+                _check_ours(attempt, stat.S_ISREG)
         try:
-            if not _is_ours(self.file.parent.stat()):
-                return KeptProofs(compiler)
-            opened = os.open(self.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            return KeptProofs(compiler)
-        with os.fdopen(opened, "rb") as stream:
-            status = os.fstat(opened)
-            if not _is_ours(status) or not stat.S_ISREG(status.st_mode) or status.st_size > MAX_CHARACTERS:
-                return KeptProofs(compiler)
-            content = stream.read(MAX_CHARACTERS + 1)
-        return KeptProofs.read(compiler, content.decode("utf-8", "replace"))
+            return _Rows._opened(file)
+        except sqlite3.OperationalError:
+            raise  # busy, or no room: the file is well
+        except sqlite3.DatabaseError:
+            file.unlink()
+            return _Rows._opened(file)
 
-    def write(self, proofs: KeptProofs) -> None:
-        """Puts this run's proofs in the place of earlier ones; a crash leaves the old file or the new."""
-        folder = self.file.parent
+    @staticmethod
+    def _opened(file: Path) -> _Rows:
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        database = sqlite3.connect(file, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _is_ours(folder.stat()):
-                printing.note(f"proofs aren't kept: others may write {folder}")
-                return
-            handle, name = tempfile.mkstemp(dir=folder, suffix=".new")
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES + 4096)
+            # A crash of the machine may cost the file, which is replaced then.
+            database.execute("PRAGMA synchronous = OFF")
+            database.execute("PRAGMA trusted_schema = OFF")
+            (application,) = database.execute("PRAGMA application_id").fetchone()
+            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if tables and application != _APPLICATION:
+                raise sqlite3.DatabaseError("it is another program's")
+            if not tables:
+                database.execute(f"PRAGMA application_id = {_APPLICATION}")
+                database.execute(_TABLE)
+                database.execute("CREATE INDEX IF NOT EXISTS kept_used ON kept (used)")
+            (newest,) = database.execute("SELECT max(used) FROM kept").fetchone()
+            return _Rows(file, database, 1 + (newest if isinstance(newest, int) else 0))
+        except BaseException:
+            database.close()
+            raise
+
+    def find(self, key: bytes) -> bytes | None:
+        """As `Store` has it."""
+        found = self._new.get(key)
+        if found is not None:
+            return found
+        try:
+            row = self._database.execute("SELECT used, content FROM kept WHERE key = ?", (key,)).fetchone()
+        except sqlite3.OperationalError:
+            return None  # busy for too long
+        except sqlite3.DatabaseError:
+            self._damaged = True
+            return None
+        if row is None or not isinstance(row[0], int) or not isinstance(row[1], bytes):
+            return None
+        if row[0] + _WORTH_A_MARK < self._run:
+            self._used.append(key)
+        return row[1]
+
+    def put(self, key: bytes, content: bytes) -> None:
+        """As `Store` has it."""
+        self._new[key] = content
+
+    def write(self) -> None:
+        """Writes what is new, all or nothing; into a new file where this one is damaged.
+
+        Raises sqlite3.Error or OSError.
+        """
+        if not self._damaged:
             try:
-                with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                    stream.write(proofs.written())
-                Path(name).replace(self.file)
-            except OSError:
-                Path(name).unlink(missing_ok=True)
+                self._write()
+            except sqlite3.OperationalError:
                 raise
-            _forget_oldest(folder)
-        except OSError as error:
-            printing.note(f"proofs aren't kept: writing {folder}: {error.strerror}")
+            except sqlite3.DatabaseError:
+                self._damaged = True
+        if self._damaged:
+            self._database.close()
+            self.file.unlink(missing_ok=True)
+            self._database = _Rows._opened(self.file)._database
+            self._write()
+
+    def _write(self) -> None:
+        if not self._new and not self._used:
+            return
+        database = self._database
+        with _transaction(database):
+            database.executemany(
+                "INSERT OR REPLACE INTO kept VALUES (?, ?, ?)",
+                ((key, self._run, content) for key, content in self._new.items()),
+            )
+            database.executemany(
+                "UPDATE kept SET used = ? WHERE key = ?", ((self._run, key) for key in self._used)
+            )
+        self._forget()
+
+    def _forget(self) -> None:
+        """Leaves half of what there may be, where there is more."""
+        database = self._database
+        (pages,), (size,) = (
+            database.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
+        )
+        if pages * size <= MAX_BYTES:
+            return
+        left = MAX_BYTES // 2
+        for used, length in database.execute(
+            "SELECT used, sum(length(content)) FROM kept GROUP BY used ORDER BY used DESC"
+        ).fetchall():
+            left -= length
+            if left < 0:
+                database.execute("DELETE FROM kept WHERE used <= ?", (used,))
+                break
+        database.execute("VACUUM")
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._database.close()
+
+
+@contextlib.contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def _check_ours(path: Path, kind: object) -> None:
+    """Raises FailedPrecondition where somebody else may read or write a path, or it is of another kind."""
+    status = path.lstat()
+    assert callable(kind)
+    if status.st_uid != os.geteuid():
+        raise FailedPrecondition(f"{path} belongs to user {status.st_uid}, not to us")
+    if not kind(status.st_mode):
+        raise FailedPrecondition(f"{path} is of another kind, a link for one")
+    if status.st_mode & _OTHERS:
+        raise FailedPrecondition(
+            f"others may look into {path} or change it", hint="take their rights away: chmod go= PATH"
+        )
 
 
 def compiler_digest() -> str:
-    """A digest of everything that emits, proves and reads: another compiler proves for itself."""
-    digest = hashlib.sha256()
+    """A digest of everything that evaluates, emits, proves and reads: another compiler keeps its own rows."""
+    parts = [sys.version]
     for package in ("policies", "control_plane.core"):
         for name, source in _sources(resources.files(package), package):
-            content = source.read_bytes()
-            for part in (name.encode(), content):
-                digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()
+            parts += [name, source.read_text(encoding="utf-8")]
+    return digest(*parts)
 
 
 def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, Traversable]]:
@@ -99,13 +242,3 @@ def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, Traversable]
                 yield from _sources(entry, f"{name}/{entry.name}")
         elif entry.name.endswith((".py", ".json")):
             yield f"{name}/{entry.name}", entry
-
-
-def _is_ours(status: os.stat_result) -> bool:
-    return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
-
-
-def _forget_oldest(folder: Path) -> None:
-    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in files[MAX_FILES:]:
-        path.unlink(missing_ok=True)

@@ -15,12 +15,20 @@ from policies.files import DATA_FILES, is_test
 FolderArgument = Annotated[Path, typer.Argument(help="Folder with Rego and data, or one file.")]
 InventoryFlag = Annotated[Path, typer.Option("--inventory", help="What exists: workloads, services, labels.")]
 
+CacheFlag = Annotated[
+    Path | None,
+    typer.Option("--cache", help="A folder for what is kept.", show_default="the XDG cache folder"),
+]
+NoCacheFlag = Annotated[bool, typer.Option("--no-cache", help="Work out everything, and keep nothing.")]
+
 MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 64 << 20
 
 LIBRARY: Final = "lib"
 
-__all__ = ["FolderArgument", "InventoryFlag", "read_project", "read_text", "shipped"]
+__all__ = [
+    "CacheFlag", "FolderArgument", "InventoryFlag", "NoCacheFlag", "read_project", "read_text", "shipped"
+]  # fmt: skip
 
 
 def read_project(folder: Path, *, with_library: bool = True) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,19 +11,20 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag
-from control_plane.cli.policy_cache import ProofCache
-from control_plane.cli.policy_files import FolderArgument, InventoryFlag, read_project, read_text
+from control_plane.cli.policy_files import (
+    CacheFlag,
+    FolderArgument,
+    InventoryFlag,
+    NoCacheFlag,
+    read_project,
+    read_text,
+)
 from control_plane.cli.policy_meaning import what_is_asked
 from control_plane.cli.remote import reported
 from control_plane.core.errors import AlreadyExists
 
 TargetFlag = Annotated[str, typer.Option("--target", help="What the manifests are for.")]
 ExactFlag = Annotated[bool, typer.Option("--exact-only", help="Refuse what the target can't say exactly.")]
-CacheFlag = Annotated[
-    Path | None,
-    typer.Option("--cache", help="Where proofs are kept between runs.", show_default="the XDG cache folder"),
-]
-NoCacheFlag = Annotated[bool, typer.Option("--no-cache", help="Prove everything again, and keep nothing.")]
 CustomFlag = Annotated[
     str,
     typer.Option(
@@ -41,10 +44,11 @@ def compile_policy(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Compiles a policy for a target and proves that the manifests admit nothing that Rego refuses."""
-    with reported(output):
-        place = None if no_cache else ProofCache.of(cache, folder, target)
-        compiled = _compiled(folder, inventory, target, exact_only, custom_provider, place)
-    _print_compilation(output, compiled, [])
+    with (
+        reported(output),
+        _compiled(folder, inventory, target, exact_only, custom_provider, cache, no_cache) as compiled,
+    ):
+        _print_compilation(output, compiled, [])
     if not compiled.accepted:
         raise typer.Exit(1)
 
@@ -61,36 +65,44 @@ def render(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Writes the proved manifests for GitOps; files of an earlier render that are no longer meant go."""
-    with reported(output):
-        place = None if no_cache else ProofCache.of(cache, folder, target)
-        compiled = _compiled(folder, inventory, target, exact_only, custom_provider, place)
-        if not compiled.accepted:
-            _print_compilation(output, compiled, [])
-            raise typer.Exit(1)
-        written = _write(out, compiled.files())
-    _print_compilation(output, compiled, written)
+    with (
+        reported(output),
+        _compiled(folder, inventory, target, exact_only, custom_provider, cache, no_cache) as compiled,
+    ):
+        written = _write(out, compiled.files()) if compiled.accepted else []
+        _print_compilation(output, compiled, written)
+    if not compiled.accepted:
+        raise typer.Exit(1)
 
 
+@contextlib.contextmanager
 def _compiled(
     folder: Path,
     inventory: Path,
     target: str,
     exact_only: bool,
     custom_provider: str,
-    cache: ProofCache | None,
-) -> Any:
-    from policies.compilation import compile_project
+    cache: Path | None,
+    no_cache: bool,
+) -> Iterator[Any]:
+    """The compilation; what it left to be worked out later is kept at the end as well."""
     from policies.inventory_file import parse_inventory
     from policies.project import Project
     from policies.targets.emission import Options
 
     project = Project.of(read_project(folder))
+    known = parse_inventory(read_text(inventory))
     options = Options(exact_only=exact_only, custom_provider=custom_provider)
-    proofs = cache.read() if cache is not None else None
-    compiled = compile_project(project, parse_inventory(read_text(inventory)), target, options, proofs)
-    if cache is not None and proofs is not None:
-        cache.write(proofs)
-    return compiled
+    if no_cache:
+        from policies.compilation import compile_project
+
+        yield compile_project(project, known, target, options).result
+        return
+    from control_plane.cli.policy_cache import kept_between_runs
+    from policies.kept.compilation import compile_kept
+
+    with kept_between_runs(cache) as shelf:
+        yield compile_kept(project, known, target, options, shelf)
 
 
 def _print_compilation(output: Output, compiled: Any, written: list[str]) -> None:
@@ -98,11 +110,11 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
     warnings = [one for one in compiled.warnings if not one.span.source.file.startswith("gatehouse/lib/")]
     blocked, more = compiled.blocked() if not written else ([], False)
     answer = {
-        "target": compiled.proved.target,
-        "bundle_digest": compiled.policies.bundle_digest,
+        "target": compiled.target,
+        "bundle_digest": compiled.bundle_digest,
         "accepted": compiled.accepted,
         "exact": compiled.exact,
-        "objects": len(compiled.proved.emission.manifests),
+        "objects": compiled.objects,
         "verdicts": [
             {
                 "workload": one.workload, "layer": one.layer, "outcome": str(one.outcome),
@@ -110,14 +122,14 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
                 "origins": [str(origin) for origin in one.origins],
                 "reason": one.reason, "assumptions": list(one.assumptions),
             }
-            for one in compiled.proved.verdicts
+            for one in compiled.verdicts
         ],
         "shortfalls": [
             {
                 "workload": one.workload, "step": str(one.step), "reason": one.reason,
                 "origins": [str(origin) for origin in one.origins],
             }
-            for one in compiled.proved.emission.shortfalls
+            for one in compiled.shortfalls
         ],
         "breaches": [
             {
@@ -149,10 +161,10 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
                 printing.note(text)
         rows = [
             (one.workload, one.layer, one.outcome, ", ".join(map(str, one.origins)))
-            for one in compiled.proved.verdicts
+            for one in compiled.verdicts
         ]
         printing.table(["workload", "guard", "outcome", "rego"], rows, empty="no workload is governed")
-        for one in compiled.proved.verdicts:
+        for one in compiled.verdicts:
             if one.witness is not None:
                 verb = (
                     "is refused, though Rego allows"
@@ -162,7 +174,7 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
                 printing.line(f"{one.workload}: {verb}: {what_is_asked(one.witness)}")
             elif one.reason:
                 printing.line(f"{one.workload}: {one.reason}")
-        for one in compiled.proved.emission.shortfalls:
+        for one in compiled.shortfalls:
             printing.line(str(one))
         for one in compiled.breaches:
             rule = one.invariant[0]
@@ -177,7 +189,7 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
             if compiled.exact
             else "accepted, narrower than Rego"
         )
-        printing.line(f"{compiled.proved.target}: {len(compiled.proved.emission.manifests)} objects, {said}")
+        printing.line(f"{compiled.target}: {compiled.objects} objects, {said}")
         if written:
             printing.line(f"wrote {len(written)} files")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,14 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag
-from control_plane.cli.policy_files import FolderArgument, InventoryFlag, read_project, read_text
+from control_plane.cli.policy_files import (
+    CacheFlag,
+    FolderArgument,
+    InventoryFlag,
+    NoCacheFlag,
+    read_project,
+    read_text,
+)
 from control_plane.cli.remote import reported
 
 
@@ -28,16 +36,20 @@ def diff(
     inventory: InventoryFlag,
     markdown: Annotated[bool, typer.Option("--markdown", help="A table for a pull request.")] = False,
     fail_on: Annotated[FailOn, typer.Option(help="Which changes exit with 1.")] = FailOn.GAINS,
+    cache: CacheFlag = None,
+    no_cache: NoCacheFlag = False,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Tells who gains and who loses access, each with one request that shows it and the Rego lines."""
-    from policies.diff import Direction, compare_policies
+    from policies.diff import Direction
     from policies.diff import markdown as as_table
+    from policies.inventory_file import parse_inventory
+    from policies.kept.compilation import compare_kept
+    from policies.project import Project
 
-    with reported(output):
-        known, earlier, before = _evaluated(old, inventory)
-        _, _, after = _evaluated(new, inventory, earlier)
-        changes = compare_policies(before, after, known)
+    with reported(output), _shelf(cache, no_cache) as shelf:
+        versions = [Project.of(read_project(folder)) for folder in (old, new)]
+        changes = compare_kept(versions[0], versions[1], parse_inventory(read_text(inventory)), shelf)
     answer = [
         {
             "direction": str(one.direction), "workload": one.workload, "question": one.question,
@@ -99,22 +111,23 @@ def reachable_from(
     _print_access(output, found)
 
 
+def _shelf(cache: Path | None, no_cache: bool) -> AbstractContextManager[Any]:
+    from control_plane.cli.policy_cache import kept_between_runs
+    from policies.kept.shelf import MemoryStore, Shelf
+
+    # What one version was evaluated to serves the other in any case.
+    return nullcontext(Shelf("", MemoryStore())) if no_cache else kept_between_runs(cache)
+
+
 def _questions(folder: Path, inventory: Path) -> tuple[Any, Any]:
     """The inventory, and the policy as questions about its workloads."""
-    known, _, policies = _evaluated(folder, inventory)
-    return known, policies
-
-
-def _evaluated(folder: Path, inventory: Path, earlier: Any = None) -> tuple[Any, Any, Any]:
-    """The inventory, the evaluation and what it came to; an earlier one saves what didn't change."""
     from policies.inventory_file import parse_inventory
     from policies.project import Project
     from policies.questions import Questions
 
-    known = earlier.inventory if earlier is not None else parse_inventory(read_text(inventory))
+    known = parse_inventory(read_text(inventory))
     project = Project.of(read_project(folder))
-    questions = Questions.of(project.checked().compiled, known, project.data, before=earlier)
-    return known, questions, questions.all(project.digest)
+    return known, Questions.of(project.checked().compiled, known, project.data).all(project.digest)
 
 
 def _print_access(output: Output, found: Any) -> None:

@@ -120,14 +120,18 @@ def label_value(text: str) -> str:
 
 def files(manifests: Iterable[Manifest]) -> dict[str, str]:
     """File name to text: one object a file, and a kustomization that lists them; the same every time."""
-    found = {one.file_name(): one.text() for one in manifests}
-    resources = sorted(found)
+    return with_listing({one.file_name(): one.text() for one in manifests})
+
+
+def with_listing(texts: Mapping[str, str]) -> dict[str, str]:
+    """Files of one object each, in order, and the kustomization that lists them."""
+    resources = sorted(texts)
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": resources,
     }
-    return {name: found[name] for name in resources} | {"kustomization.yaml": write_yaml(kustomization)}
+    return {name: texts[name] for name in resources} | {"kustomization.yaml": write_yaml(kustomization)}
 
 
 def source_map(manifests: Iterable[Manifest]) -> dict[str, list[list[str]]]:

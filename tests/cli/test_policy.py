@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -356,34 +359,120 @@ def test_check_and_compile_name_the_command_that_rewrites(tmp_path: Path) -> Non
     assert "gatehouse policy import-envoy" in run("compile", tmp_path, "--inventory", INVENTORY).stderr
 
 
-def test_proofs_are_kept_in_a_folder_of_one_s_own(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    compiled = ("compile", STARTER, "--inventory", INVENTORY, "--cache", cache)
-    first = run(*compiled)
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Where a run has kept what it came to."""
+    folder = tmp_path / "cache"
+    assert run("compile", STARTER, "--inventory", INVENTORY, "--cache", folder).exit_code == 0
+    return folder
+
+
+COMPILE = ("compile", STARTER, "--inventory", INVENTORY)
+
+
+def test_what_is_kept_is_in_a_folder_of_one_s_own(cache: Path) -> None:
     (file,) = cache.iterdir()
     assert (cache.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
-    assert run(*compiled).stdout == first.stdout
-    file.write_text("{")
-    assert run(*compiled).stdout == first.stdout
-    assert json.loads(file.read_text())["proofs"]
-    file.unlink()
-    file.symlink_to(tmp_path / "elsewhere")
-    assert run(*compiled).stdout == first.stdout
 
 
-def test_a_cache_that_others_may_write_is_not_used(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    cache.chmod(0o777)
-    result = run("compile", STARTER, "--inventory", INVENTORY, "--cache", cache)
+def test_a_later_run_evaluates_and_proves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(*COMPILE, "--no-cache").stdout
+    monkeypatch.setattr("policies.questions.Questions.asked", lambda *_: pytest.fail("evaluated"))
+    monkeypatch.setattr("policies.kept.proofs.prove", lambda *_: pytest.fail("proved"))
+    assert run(*COMPILE, "--cache", cache).stdout == first
+
+
+def test_diff_takes_what_compile_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policies.questions.Questions.asked", lambda *_: pytest.fail("evaluated"))
+    told = run("diff", STARTER, STARTER, "--inventory", INVENTORY, "--cache", cache)
+    assert told.stdout == "no request gains or loses access\n"
+
+
+@pytest.mark.parametrize("damage", ["text", "empty", "cut", "bent", "another program's"])
+def test_a_damaged_file_is_replaced(cache: Path, damage: str) -> None:
+    (file,) = cache.iterdir()
+    content = file.read_bytes()
+    match damage:
+        case "text":
+            file.write_text("{" * 5000)
+        case "empty":
+            file.write_bytes(b"")
+        case "cut":
+            file.write_bytes(content[: len(content) // 2])
+        case "bent":
+            file.write_bytes(bytes(256).join(content[place : place + 700] for place in range(0, 90_000, 956)))
+        case _:
+            file.unlink()
+            with contextlib.closing(sqlite3.connect(file)) as other:
+                other.execute("CREATE TABLE kept (x)")
+            file.chmod(0o600)
+    first = run(*COMPILE, "--no-cache")
+    for _ in range(2):
+        again = run(*COMPILE, "--cache", cache)
+        assert (again.stdout, again.exit_code) == (first.stdout, 0)
+    (file,) = cache.iterdir()
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        assert database.execute("SELECT count(*) FROM kept").fetchone()[0] > 10
+
+
+@pytest.mark.parametrize("target", ["folder", "file"])
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o710])
+def test_what_others_may_look_into_is_not_used(cache: Path, target: str, mode: int) -> None:
+    (file,) = cache.iterdir()
+    content = file.read_bytes()
+    (cache if target == "folder" else file).chmod(mode)
+    result = run(*COMPILE, "--cache", cache)
     assert result.exit_code == 0
-    assert "others may write" in result.stderr
-    assert not list(cache.iterdir())
+    assert "nothing is kept: others may look into" in result.stderr
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_what_is_no_file_is_not_used(cache: Path, tmp_path: Path, kind: str) -> None:
+    (file,) = cache.iterdir()
+    elsewhere = file.rename(tmp_path / "elsewhere")
+    match kind:
+        case "link":
+            file.symlink_to(elsewhere)
+        case "folder":
+            file.mkdir(mode=0o700)
+        case _:
+            os.mkfifo(file, 0o600)
+    result = run(*COMPILE, "--cache", cache)
+    assert result.exit_code == 0
+    assert "is of another kind" in result.stderr
+
+
+def test_a_file_that_another_holds_is_waited_for_and_given_up(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.cli.policy_cache._BUSY_SECONDS", 0.05)
+    (file,) = cache.iterdir()
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        result = run(*COMPILE, "--cache", cache)
+    assert result.exit_code == 0
+    assert "nothing is kept: opening" in result.stderr
+    assert run(*COMPILE, "--cache", cache).stderr == ""
+
+
+def test_what_was_used_longest_ago_is_forgotten(
+    cache: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = cache.iterdir()
+    monkeypatch.setattr("control_plane.cli.policy_cache.MAX_BYTES", file.stat().st_size)
+    for number in range(6):
+        edited(project, "/v1/charges/" if number == 0 else f"/{number}/charges/", f"/{number + 1}/charges/")
+        assert run("compile", project, "--inventory", INVENTORY, "--cache", cache).exit_code == 0
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        (oldest,) = database.execute("SELECT min(used) FROM kept").fetchone()
+    assert oldest > 1
 
 
 def test_without_a_cache_nothing_is_kept(tmp_path: Path) -> None:
     assert run("compile", STARTER, "--inventory", INVENTORY, "--no-cache").exit_code == 0
-    assert not list((tmp_path / "xdg").rglob("*.json"))
+    assert run("diff", STARTER, STARTER, "--inventory", INVENTORY, "--no-cache").exit_code == 0
+    assert not (tmp_path / "xdg").exists()
 
 
 def test_compile_tells_what_authz_allows_and_segmentation_blocks() -> None:

@@ -147,31 +147,3 @@ def test_an_unknown_target_is_refused_with_those_that_exist() -> None:
 def test_a_project_without_rego_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"no \.rego file"):
         Project.of({"data.json": "{}"})
-
-
-EDITS = (
-    ("rego/starter/authz/authz.rego", "input.destination.port == 5432", "input.destination.port >= 5432"),
-    ("rego/starter/authz/authz.rego", "input.source.spiffe_id == payments", "input.request.path == payments"),
-    ("rego/starter/authz/authz.rego", "input.request.path == payments", "input.source.spiffe_id == payments"),
-    ("rego/starter/invariants/invariants.rego", '"payments")', '"frontend")'),
-    ("rego/lib/spiffe.rego", "spiffe://%s/ns", "spiffe://%s/namespace"),
-    ("rego/starter/segmentation/segmentation.rego", '"edge": {"web"}', '"edge": {"web", "app"}'),
-)
-
-
-@pytest.mark.parametrize("target", ["istio-sidecar", "network-policy"])
-def test_an_edited_policy_compiled_after_another_is_compiled_as_if_it_were_alone(target: str) -> None:
-    files = starter()
-    last = compile_project(Project.of(files), INVENTORY, target)
-    broken = set()
-    for name, old, new in EDITS:
-        assert old in files[name]
-        files[name] = files[name].replace(old, new)
-        last = compile_project(Project.of(files), INVENTORY, target, before=last)
-        alone = compile_project(Project.of(files), INVENTORY, target)
-        assert last.policies == alone.policies
-        assert last.proved.verdicts == alone.proved.verdicts
-        assert last.breaches == alone.breaches
-        assert last.files().keys() == alone.files().keys()
-        broken.add(bool(last.breaches))
-    assert broken == {True, False}

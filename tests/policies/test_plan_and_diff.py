@@ -116,14 +116,3 @@ def test_callers_outside_the_inventory_are_one_change() -> None:
 def test_a_workload_that_is_no_longer_governed_loses_everything() -> None:
     found = compare_policies(OLD, PolicySet.of("x"), INVENTORY)
     assert [one.direction for one in found] == [Direction.LOSES]
-
-
-def test_unchanged_workloads_keep_their_proof_and_neighbours_are_proved_again() -> None:
-    first = compile_policies(OLD, INVENTORY, "istio-sidecar", Options())
-    same = compile_policies(OLD, INVENTORY, "istio-sidecar", Options(), first)
-    assert all(same.pieces[key].verdicts is first.pieces[key].verdicts for key in first.pieces)
-    changed = version(2, {3: CALLER})
-    second = compile_policies(changed, INVENTORY, "istio-sidecar", Options(), first)
-    fresh = compile_policies(changed, INVENTORY, "istio-sidecar", Options())
-    assert second.verdicts == fresh.verdicts
-    assert second.pieces["shop/web"].verdicts is not first.pieces["shop/web"].verdicts

@@ -24,7 +24,7 @@ from policies.language.symbolic import rule_index
 from policies.language.symbolic.bodies import Bodies
 from policies.language.symbolic.input import PartialInput
 from policies.language.symbolic.machine import OUTSIDE, Environment, RuleKey, Scope, Solution, merge
-from policies.language.symbolic.memory import KNOWN, Kept, Memory
+from policies.language.symbolic.memory import KNOWN, WEIGHED, Kept, Memory
 from policies.language.symbolic.rule_index import RuleIndex
 from policies.language.symbolic.values import Outcome, Symbolic, choices, text_of
 from policies.language.syntax import ast
@@ -109,6 +109,11 @@ class SymbolicEvaluator(Bodies):
             else:
                 listed.append((present, key, self._nested([row for row in inner if row[1]], is_set)))
         return choices("object", listed, TRUE)
+
+    def possible(self, path: tuple[str, ...]) -> Sequence[CompiledRule]:
+        """The rules at a path that can hold for what is known of the input; of a small group all of them."""
+        node = self.modules.tree.at(path)
+        return self._possible(node.group, OUTSIDE) if node is not None and node.group is not None else ()
 
     def _possible(self, group: RuleGroup, scope: Scope) -> Sequence[CompiledRule]:
         """The rules of a group that can hold for what is known of the input."""
@@ -217,7 +222,10 @@ class SymbolicEvaluator(Bodies):
 
     def _check_apart(self, left: Row, right: Row) -> None:
         both = left[0] & right[0]
-        request = None if both is FALSE else self.witness(both) if self.witness else "some request"
+        if both is FALSE:
+            return
+        self.reads.add(WEIGHED)
+        request = self.witness(both) if self.witness else "some request"
         if request is not None:
             raise self.refusal(
                 left[2],

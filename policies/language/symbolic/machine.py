@@ -92,10 +92,6 @@ class Machine:
             self.reads |= kept.reads  # who uses the result has read what it read
         return cast("Result", kept.result)
 
-    def carried(self) -> dict[object, Kept[object]]:
-        """What was worked out for this input about whole rules, for an evaluation of a later version."""
-        return {key: kept for key, kept in self.own.items() if isinstance(key, RuleKey)}
-
     def read_data(self, path: tuple[str, ...]) -> Value | None:
         """The value at a place of `data` that no rule makes, None where there is none."""
         self.reads.add(DataRead(path))

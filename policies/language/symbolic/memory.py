@@ -46,9 +46,15 @@ class RowsRead:
     keyed: bool
 
 
-Read = KnownInput | DataRead | RowsRead
+@dataclass(frozen=True, slots=True)
+class RequestsWeighed:
+    """It was asked which requests there are: whether any satisfies a formula (`Machine.witness`)."""
+
+
+Read = KnownInput | DataRead | RowsRead | RequestsWeighed
 Reads = frozenset[Read]
 KNOWN: Final = KnownInput()
+WEIGHED: Final = RequestsWeighed()
 NOTHING: Final[Reads] = frozenset()
 
 Result = TypeVar("Result")
@@ -108,14 +114,14 @@ class Memory:
         return found[1]
 
     def answer(self, read: Read) -> object:
-        """What a read of data gives: compared with `identical`, whether it gives the same elsewhere."""
+        """What a read of data gives."""
         if isinstance(read, DataRead):
             return lookup_path(self.data, read.path)
         if isinstance(read, RowsRead):
             base = lookup_path(self.data, read.path)
             rows = self.rows(base[0], read.lookup, read.wanted) if base else ()
             return rows if read.keyed else tuple(row for _, row in rows)
-        raise TypeError("what is known of the input is compared as a whole")
+        raise TypeError(f"{read} is no read of data")
 
 
 def lookup_path(value: Value, path: tuple[str, ...]) -> tuple[Value, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from policies.formula import PolicySet
 from policies.inventory import Inventory
 from policies.inventory_file import inventory_from_document
+from policies.kept.evaluations import Evaluation, Evaluations
+from policies.kept.shelf import MemoryStore, Shelf
 from policies.language.diagnostics import Diagnostics
 from policies.language.symbolic import joins, rule_index
 from policies.language.symbolic.footprint import Footprints
@@ -43,16 +45,18 @@ def inventory(labels: Mapping[str, str] | None = None) -> Inventory:
     return inventory_from_document({"mesh": {"trust_domain": "example.org"}, "workloads": workloads})
 
 
-def compiled(
-    text: str, data: Mapping[str, object], known: Inventory, before: Questions | None = None
-) -> tuple[Questions, PolicySet | str]:
-    """The questions, and what they come to: the policies, or the refusal."""
-    modules = Project.of({"authz.rego": text}).compiled()
-    questions = Questions.of(modules, known, data, before=before)
+def asked(text: str, data: Mapping[str, object], known: Inventory) -> Questions:
+    """The questions of a policy."""
+    return Questions.of(Project.of({"authz.rego": text}).compiled(), known, data)
+
+
+def evaluated(questions: Questions, shelf: Shelf | None = None) -> list[Evaluation] | None:
+    """What stands for the questions of each workload, with what is on a shelf; None for a refusal."""
+    evaluations = Evaluations(questions, shelf or Shelf("c", MemoryStore()))
     try:
-        return questions, questions.all("digest")
-    except Diagnostics as error:
-        return questions, error.diagnostics[0].message
+        return [evaluations.of(workload) for workload in questions.inventory.workloads]
+    except Diagnostics:
+        return None
 
 
 @pytest.fixture
@@ -69,8 +73,9 @@ def test_every_destination_is_answered_as_if_it_were_alone(
 ) -> None:
     text = "\n".join(_more_rules(made.policy(random.Random(seed)), random.Random(seed)))
     known = inventory()
-    together = compiled(text, made.DATA, known)[1]
-    if not isinstance(together, PolicySet):
+    try:
+        together = asked(text, made.DATA, known).all("digest")
+    except Diagnostics:
         return
     drawn = [case.request for case in made.cases(random.Random(seed), 60, whole=True)]
     monkeypatch.setattr(Footprints, "key", lambda *_: None)
@@ -139,9 +144,9 @@ def _changed_data(data: Mapping[str, Any], randomness: random.Random) -> dict[st
 @pytest.mark.usefixtures("indexed")
 @pytest.mark.parametrize("seed", range(20))
 def test_a_later_version_is_answered_as_if_it_were_the_first(seed: int, made: ModuleType) -> None:
-    randomness = random.Random(seed)
+    randomness, shelf = random.Random(seed), Shelf("c", MemoryStore())
     text, data, known = "\n".join(_more_rules(made.policy(randomness), randomness)), made.DATA, inventory()
-    questions, _ = compiled(text, data, known)
+    evaluated(asked(text, data, known), shelf)
     for step in range(6):
         match step % 3:
             case 0:
@@ -153,46 +158,74 @@ def test_a_later_version_is_answered_as_if_it_were_the_first(seed: int, made: Mo
             case _:
                 known = inventory({"tier": randomness.choice(["app", "web"])})
         try:
-            questions, carried = compiled(text, data, known, questions)
+            questions = asked(text, data, known)
         except Diagnostics:
             return  # the edit made no policy
-        assert carried == compiled(text, data, known)[1]
+        assert evaluated(questions, shelf) == evaluated(asked(text, data, known))
 
 
-def test_an_edit_of_one_row_evaluates_what_reads_it_again() -> None:
-    text = """package gatehouse.authz
+ROWS = """package gatehouse.authz
 allow if {
 \tsome row in data.rows
 \trow.to == input.destination.service
 \tinput.request.path == row.path
 }
 """
+
+
+def test_an_edit_of_one_row_evaluates_what_reads_it_again() -> None:
     rows = [{"to": name, "path": f"/{n}"} for n in range(20) for name in ("payments", "ledger")]
-    known = inventory()
-    questions, first = compiled(text, {"rows": rows}, known)
-    rows = [{"to": "other", "path": "/"}, *rows, {"to": "ledger", "path": "/new"}]
-    later, second = compiled(text, {"rows": rows}, known, questions)
-    assert isinstance(first, PolicySet) and isinstance(second, PolicySet)
-    changed = [old.workload for old, new in zip(first.policies, second.policies, strict=True) if old != new]
-    assert changed == ["lab/other", "shop/ledger"]  # of the first, no service is known
-    kept = [place for place, one in questions.valid_in(later.memory).items() if one.rules]
-    assert ("shop/payments", 0) in kept and ("shop/ledger", 0) not in kept
+    known, shelf = inventory(), Shelf("c", MemoryStore())
+    first = evaluated(asked(ROWS, {"rows": rows}, known), shelf)
+    rows = [{"to": "elsewhere", "path": "/"}, *rows, {"to": "ledger", "path": "/new"}]
+    later = Evaluations(asked(ROWS, {"rows": rows}, known), shelf)
+    second = [later.of(workload) for workload in known.workloads]
+    changed = {
+        one.key for one, old, new in zip(known.workloads, first or [], second, strict=True) if old != new
+    }
+    assert changed == {"shop/ledger", "lab/other"}  # of the second, no service is known
+    assert later.evaluated == changed
+
+
+def test_an_edit_of_one_rule_evaluates_whom_it_can_hold_for() -> None:
+    rules = [
+        f'allow if {{ input.destination.namespace == "{where}"; input.request.path == "/{where}/{n}" }}'
+        for n in range(10)
+        for where in ("shop", "lab")
+    ]
+    text = "\n".join(["package gatehouse.authz", *rules])
+    known, shelf = inventory(), Shelf("c", MemoryStore())
+    evaluated(asked(text, {}, known), shelf)
+    later = Evaluations(asked(text.replace("/lab/3", "/lab/x"), {}, known), shelf)
+    for workload in known.workloads:
+        later.of(workload)
+    assert later.evaluated == {"lab/payments", "lab/other"}
 
 
 def test_numbers_that_are_equal_and_print_differently_are_two() -> None:
-    text = """package gatehouse.authz
-allow if {
-\tsome row in data.rows
-\trow.to == input.destination.service
-\tinput.request.path == concat("", ["/", json.marshal(row.weight)])
-}
-"""
+    text = ROWS.replace("row.path", 'concat("", ["/", json.marshal(row.weight)])')
     one = [{"to": "payments", "weight": 1}, {"to": "payments", "weight": Decimal("1.0")}] * 20
-    questions, found = compiled(text, {"rows": one}, inventory())
-    assert isinstance(found, PolicySet)
-    payments = found.find("shop/payments")
+    shelf = Shelf("c", MemoryStore())
+    questions = asked(text, {"rows": one}, inventory())
+    payments = questions.all("digest").find("shop/payments")
     assert payments is not None and payments.authz is not None
     assert "'/1', '/1.0'" in repr(payments.authz.formula)
+    first = evaluated(questions, shelf)
     other = [{"to": "payments", "weight": 1}] * 40
-    later = compiled(text, {"rows": other}, inventory(), questions)[1]
-    assert later == compiled(text, {"rows": other}, inventory())[1] != found
+    later = evaluated(asked(text, {"rows": other}, inventory()), shelf)
+    assert later == evaluated(asked(text, {"rows": other}, inventory())) != first
+
+
+def test_whether_two_values_meet_follows_from_the_inventory() -> None:
+    """A conflict that no caller of the first inventory can bring about is refused under the second."""
+    text = """package gatehouse.authz
+allow := true if input.source.labels.tier == "app"
+allow := false if input.source.namespace == "shop"
+"""
+    shelf = Shelf("c", MemoryStore())
+    without, labelled = inventory(), inventory({"tier": "app"}).workloads[1]
+    others = [one for one in without.workloads if one.key != labelled.key]
+    with_tier = dataclasses.replace(without, workloads=(*others, labelled))
+    assert evaluated(asked(text, {}, without), shelf) is not None
+    assert evaluated(asked(text, {}, with_tier), shelf) is None
+    assert evaluated(asked(text, {}, without), shelf) == evaluated(asked(text, {}, without))

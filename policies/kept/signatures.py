@@ -1,0 +1,91 @@
+"""What stands for a decision: a digest of its formulas, and the lines they come from apart from it.
+
+Lines move with every edit above them and change no meaning, so a digest holds only which rules share a line.
+Records name lines by their place in the sorted list of them, and are read back with today's list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from control_plane.core.errors import InvalidInput
+from policies.formula import Decision, Formula, Origin, Question
+from policies.formula.codec import formula_to_json
+from policies.kept.shelf import digest
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A question or a decision: a digest of its formulas, and its lines in order."""
+
+    digest: str
+    origins: tuple[Origin, ...]
+
+    def document(self) -> object:
+        """As JSON."""
+        return [self.digest, [[one.file, one.line, one.rule] for one in self.origins]]
+
+    @staticmethod
+    def parse(document: object) -> Signature:
+        """Raises InvalidInput for another shape."""
+        match document:
+            case [str(found), list(origins)]:
+                return Signature(found, tuple(map(_origin, origins)))
+        raise InvalidInput("reading a signature: another shape")
+
+
+def _origin(document: object) -> Origin:
+    match document:
+        case [str(file), int(line), str(rule)]:
+            return Origin(file, line, rule)
+    raise InvalidInput("reading an origin: another shape")
+
+
+@dataclass(slots=True)
+class Signer:
+    """Makes signatures; formulas that several questions share are written once."""
+
+    _digests: dict[Formula, str] = field(default_factory=dict)
+
+    def question(self, question: Question) -> Signature:
+        """The signature of both its decisions."""
+        return self._of((question.allow, question.deny))
+
+    def decision(self, decision: Decision) -> Signature:
+        """The signature of one decision."""
+        return self._of((decision,))
+
+    def _of(self, decisions: tuple[Decision, ...]) -> Signature:
+        found = tuple(sorted({one for decision in decisions for one in _origins(decision)}))
+        place = {origin: index for index, origin in enumerate(found)}
+        parts = []
+        for decision in decisions:
+            for rule in decision.disjuncts:
+                parts += [self._formula(rule.formula), repr([place[one] for one in rule.origins])]
+            parts.append("")
+        return Signature(digest(*parts), found)
+
+    def _formula(self, formula: Formula) -> str:
+        known = self._digests.get(formula)
+        if known is None:
+            text = json.dumps(formula_to_json(formula), sort_keys=True)
+            known = self._digests[formula] = digest(text)
+        return known
+
+
+def _origins(decision: Decision) -> Iterator[Origin]:
+    for rule in decision.disjuncts:
+        yield from rule.origins
+
+
+def combined(signatures: Iterable[Signature | None]) -> Signature:
+    """Several signatures as one: their digests, and which lines of one are which of another."""
+    listed = list(signatures)
+    found = tuple(sorted({origin for one in listed if one is not None for origin in one.origins}))
+    place = {origin: index for index, origin in enumerate(found)}
+    parts = []
+    for one in listed:
+        parts += ["none", ""] if one is None else [one.digest, repr([place[each] for each in one.origins])]
+    return Signature(digest(*parts), found)
