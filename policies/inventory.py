@@ -180,6 +180,16 @@ class Inventory:
         return {}
 
     @functools.cached_property
+    def keys(self) -> frozenset[str]:
+        """Every workload's `namespace/name`."""
+        return frozenset(self.by_key)
+
+    @functools.cached_property
+    def callers(self) -> dict[object, frozenset[str]]:
+        """Workloads by a condition or selector; kept here like `holding` is."""
+        return {}
+
+    @functools.cached_property
     def holding(self) -> dict[object, frozenset[str]]:
         """SPIFFE IDs by a condition on their facts; who works one out keeps it here for the next workload."""
         return {}

@@ -9,6 +9,7 @@ question is: some allow disjunct holds and no deny disjunct does; no rule at all
 from dataclasses import dataclass
 
 from policies.formula.expression import FALSE, Formula, all_of, any_of, negate
+from policies.formula.factored import factored
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,11 +40,14 @@ class Decision:
 
     @staticmethod
     def of(*disjuncts: Disjunct) -> "Decision":
-        """The same decision in canonical order: equal formulas joined with all origins, FALSE left out."""
+        """The same decision in canonical order: equal formulas joined with all origins, FALSE left out.
+
+        Each formula is `factored`.
+        """
         joined: dict[Formula, set[Origin]] = {}
         for disjunct in disjuncts:
             if disjunct.formula is not FALSE:
-                joined.setdefault(disjunct.formula, set()).update(disjunct.origins)
+                joined.setdefault(factored(disjunct.formula), set()).update(disjunct.origins)
         ordered = sorted(joined.items(), key=lambda item: (sorted(item[1]), item[0].order))
         return Decision(tuple(Disjunct(formula, tuple(sorted(origins))) for formula, origins in ordered))
 

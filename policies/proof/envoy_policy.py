@@ -66,7 +66,7 @@ class RbacReader:
         _known(policy, ("permissions", "principals"))
         permissions = [self._rule(_mapping(one)) for one in _list(policy.get("permissions"))]
         principals = [self._rule(_mapping(one)) for one in _list(policy.get("principals"))]
-        return self.space.all_of([self.space.any_of(permissions), self.space.any_of(principals)])
+        return self.space.all_of([self.space.any_of(permissions), self.space.one_of(principals)])
 
     def _rule(self, node: Node) -> sp.Literal:
         """A permission or a principal: both are one-ofs over the same kinds of questions."""
@@ -79,7 +79,7 @@ class RbacReader:
         if kind in ("and_rules", "and_ids", "or_rules", "or_ids"):
             inner = _mapping(value)
             parts = [self._rule(_mapping(one)) for one in _list(inner.get("rules", inner.get("ids")))]
-            return space.all_of(parts) if kind.startswith("and") else space.any_of(parts)
+            return space.all_of(parts) if kind.startswith("and") else space.one_of(parts)
         if kind in ("not_rule", "not_id"):
             return self._rule(_mapping(value)) ^ 1
         networks = {
@@ -185,7 +185,7 @@ class RbacReader:
             return self.space.test(wrap(_string_probe(dimension, _mapping(value))))
         if kind == "or_match":
             parts = _list(_mapping(value).get("value_matchers"))
-            return self.space.any_of([self._value(dimension, _mapping(one), wrap) for one in parts])
+            return self.space.one_of([self._value(dimension, _mapping(one), wrap) for one in parts])
         if kind == "list_match":
             inner = _mapping(_mapping(value).get("one_of"))
             return self._value(dimension, inner, lambda probe: Element(dimension, probe))

@@ -73,12 +73,12 @@ class Reader:
         _known(rule, ("from", "to", "when"))
         sources = [_mapping(one, "from").get("source") for one in _list(rule, "from")]
         operations = [_mapping(one, "to").get("operation") for one in _list(rule, "to")]
-        parts = []
-        for several, table in ((sources, self._source(namespace)), (operations, self._operation())):
+        conditions = [_mapping(condition, "when") for condition in _list(rule, "when")]
+        parts = [self._condition(condition, namespace, lenient) for condition in conditions]
+        # Callers last: a TCP chain drops most rules for a field of another part, and callers are many.
+        for several, table in ((operations, self._operation()), (sources, self._source(namespace))):
             if several:
                 parts.append(self.space.any_of([self._fields(one, table, lenient) for one in several]))
-        conditions = [_mapping(condition, "when") for condition in _list(rule, "when")]
-        parts += [self._condition(condition, namespace, lenient) for condition in conditions]
         return self.space.all_of(parts)
 
     def _fields(self, node: object, table: Mapping[str, "Generator"], lenient: bool) -> sp.Literal:
@@ -108,7 +108,7 @@ class Reader:
         self, generator: "Generator", values: Sequence[str], negated: bool, lenient: bool
     ) -> list[sp.Literal]:
         try:
-            found = self.space.any_of([generator(value) for value in values])
+            found = self.space.one_of([generator(value) for value in values])
         except HttpOnly:
             if not lenient:
                 raise
@@ -221,7 +221,7 @@ class Reader:
         return self.space.all_of([self.space.test(one) for one in chosen])
 
     def _principal(self, value: str) -> sp.Literal:
-        return self.space.any_of(
+        return self.space.one_of(
             [self._one_principal(one) for one in expand_trust_domains(value, self.trust_domains)]
         )
 

@@ -113,7 +113,7 @@ def _link(last: int, first: int, follow: dict[int, int]) -> None:
 
 def fresh_character(used: Iterable[str]) -> str:
     """A printable character that none of the `used` texts holds."""
-    taken = set().union(*map(set, used))
+    taken = set[str]().union(*used)
     for character in _FRESH:
         if character not in taken:
             return character

@@ -7,6 +7,7 @@ bound that is compared for exactness.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from control_plane.core.errors import InvalidInput, ResourceExhausted, Unimplemented, shown
 from policies.formula import Atom, Attribute, Opaque, Question
@@ -40,8 +41,10 @@ class SegmentationMeaning(QuestionMeaning):
             return super()._atom(atom)
         if name not in _IDENTITY:
             raise Undecidable(f"proving a NetworkPolicy: {atom.attribute} isn't visible to it")
-        keys = frozenset(one.key for one in self._inventory.workloads if _holds(atom, one))
-        return self._space.test(Within(CALLER, keys)) if keys else sp.FALSE
+        known = self._inventory.callers
+        if atom not in known:
+            known[atom] = frozenset(one.key for one in self._inventory.workloads if _holds(atom, one))
+        return self._space.test(Within(CALLER, known[atom])) if known[atom] else sp.FALSE
 
 
 def _holds(atom: Atom, workload: Workload) -> bool:
@@ -69,9 +72,8 @@ def prove_segmentation(
         upper, lower = (
             _admitted(policies, workload, inventory, space, dimensions, pods) for pods in (True, False)
         )
-        known = frozenset(one.key for one in inventory.workloads)
         outside = space.test(Probe(CALLER)) ^ 1
-        given = space.any_of([space.test(Within(CALLER, known)), outside])
+        given = space.any_of([space.test(Within(CALLER, inventory.keys)), outside])
         for left, right, outcome in ((upper, asked, Outcome.WIDER), (asked, lower, Outcome.NARROWER)):
             witness = space.difference(space.all_of([left, given]), right)
             if witness is not None:
@@ -97,7 +99,7 @@ def _verdict(
 def _selects(policy: Document, workload: Workload) -> bool:
     types = policy.spec.get("policyTypes", ["Ingress"])
     ingress = isinstance(types, list) and "Ingress" in types
-    return ingress and _labels(policy.spec.get("podSelector", {}), policy).items() <= workload.labels.items()
+    return ingress and _takes(_selector(policy.spec.get("podSelector", {}), policy), workload.labels)
 
 
 def _admitted(
@@ -126,7 +128,7 @@ def _admitted(
                         read(mapping(one, field), policy, inventory, space, dimensions, blocks_cover_pods)
                         for one in entries
                     ]
-                    parts.append(space.any_of(several))
+                    parts.append(space.one_of(several))
             found.append(space.all_of(parts))
     return space.any_of(found)
 
@@ -149,18 +151,24 @@ def _peer(
         return space.all_of([inside, outside, who])
     if set(node) - {"namespaceSelector", "podSelector"}:
         raise Undecidable(f"reading {policy.name}: a peer with {shown(sorted(node))}")
-    namespaces = _labels(node["namespaceSelector"], policy) if "namespaceSelector" in node else None
-    pods = _labels(node.get("podSelector", {}), policy)
-    if namespaces is not None and set(namespaces) - {NAMESPACE_LABEL}:
-        raise Undecidable(
-            f"reading {policy.name}: namespace labels {shown(sorted(namespaces))} aren't in the inventory"
+    pods = _selector(node.get("podSelector", {}), policy)
+    if "namespaceSelector" in node:
+        namespaces = _selector(node["namespaceSelector"], policy)
+    else:
+        namespaces = (Requirement(NAMESPACE_LABEL, "In", frozenset({policy.namespace})),)
+    for one in namespaces:
+        if one.key != NAMESPACE_LABEL:
+            raise Undecidable(
+                f"reading {policy.name}: namespace label {shown(one.key)} isn't in the inventory"
+            )
+    known = inventory.callers
+    if (namespaces, pods) not in known:
+        known[namespaces, pods] = frozenset(
+            one.key
+            for one in inventory.workloads
+            if _takes(namespaces, {NAMESPACE_LABEL: one.namespace}) and _takes(pods, one.labels)
         )
-    wanted = policy.namespace if namespaces is None else namespaces.get(NAMESPACE_LABEL)
-    keys = frozenset(
-        one.key
-        for one in inventory.workloads
-        if (wanted is None or one.namespace == wanted) and pods.items() <= one.labels.items()
-    )
+    keys = known[namespaces, pods]
     return space.test(Within(CALLER, keys)) if keys else sp.FALSE
 
 
@@ -183,8 +191,45 @@ def _port(
     return space.test(Interval(dimensions.port, ((low, high),)))
 
 
-def _labels(node: object, policy: Document) -> Mapping[str, str]:
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a label selector asks of one label (Kubernetes, LabelSelectorRequirement)."""
+
+    key: str
+    operator: str
+    values: frozenset[str]
+
+    def holds(self, value: str | None) -> bool:
+        """Whether a label with this value, None for none, fulfils it."""
+        if self.operator == "In":
+            return value in self.values
+        if self.operator == "NotIn":
+            return value not in self.values  # an object without the label is taken as well
+        return (value is not None) == (self.operator == "Exists")
+
+
+def _takes(selector: tuple[Requirement, ...], labels: Mapping[str, str]) -> bool:
+    return all(one.holds(labels.get(one.key)) for one in selector)
+
+
+def _selector(node: object, policy: Document) -> tuple[Requirement, ...]:
+    """The requirements of a label selector, all of which must hold; an empty one takes everything."""
     selector = mapping(node, f"a selector of {policy.name}")
-    if set(selector) - {"matchLabels"}:
+    if set(selector) - {"matchLabels", "matchExpressions"}:
         raise Undecidable(f"reading {policy.name}: a selector with {shown(sorted(selector))}")
-    return {str(key): str(value) for key, value in mapping(selector.get("matchLabels", {}), "labels").items()}
+    labels = mapping(selector.get("matchLabels", {}), "labels")
+    found = [Requirement(str(key), "In", frozenset({str(value)})) for key, value in labels.items()]
+    expressions = selector.get("matchExpressions", [])
+    for one in expressions if isinstance(expressions, list) else [expressions]:
+        expression = mapping(one, f"an expression of {policy.name}")
+        key, operator, values = (expression.get(field) for field in ("key", "operator", "values"))
+        listed = values if isinstance(values, list) else []
+        if (
+            set(expression) - {"key", "operator", "values"}
+            or not isinstance(key, str)
+            or operator not in ("In", "NotIn", "Exists", "DoesNotExist")
+            or bool(listed) != (operator in ("In", "NotIn"))
+        ):
+            raise Undecidable(f"reading {policy.name}: a selector with {shown(dict(expression))}")
+        found.append(Requirement(key, str(operator), frozenset(map(str, listed))))
+    return tuple(found)

@@ -58,6 +58,9 @@ class Within(Probe):
 
     values: frozenset[str]
 
+    def __hash__(self) -> int:
+        return hash(self.values)  # probes of two dimensions seldom say the same
+
     def holds(self, value: object) -> bool:
         """Exact membership."""
         return value in self.values if isinstance(value, str) else False
@@ -68,6 +71,9 @@ class Starts(Probe):
     """The text starts so."""
 
     text: str
+
+    def __hash__(self) -> int:
+        return hash(self.text)  # probes of two dimensions seldom say the same
 
     def holds(self, value: object) -> bool:
         """Prefix."""
@@ -80,6 +86,9 @@ class Ends(Probe):
 
     text: str
 
+    def __hash__(self) -> int:
+        return hash(self.text)  # probes of two dimensions seldom say the same
+
     def holds(self, value: object) -> bool:
         """Suffix."""
         return isinstance(value, str) and value.endswith(self.text)
@@ -90,6 +99,9 @@ class Matches(Probe):
     """The text belongs to a language, given as an RE2 expression under full match."""
 
     expression: str
+
+    def __hash__(self) -> int:
+        return hash(self.expression)  # probes of two dimensions seldom say the same
 
     def holds(self, value: object) -> bool:
         """Membership."""
@@ -123,6 +135,9 @@ class Interval(Probe):
     """The number lies in one of these closed intervals (ports, or addresses as numbers)."""
 
     spans: tuple[tuple[int, int], ...]
+
+    def __hash__(self) -> int:
+        return hash(self.spans)  # probes of two dimensions seldom say the same
 
     def holds(self, value: object) -> bool:
         """Membership; addresses given as text count as their number."""

@@ -9,13 +9,15 @@ the cheapest class first gives a shortest witness.
 This module knows neither Istio nor Rego. Cost is length of texts, so that witnesses are short.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from control_plane.core.errors import ResourceExhausted
-from policies.proof.partition import ValueClass, partition
-from policies.proof.probes import ABSENT, Dimension, Probe
+from policies.proof.axis import Axis, Cut, bits
+from policies.proof.probes import ABSENT, Dimension, Probe, Within
 
 Literal = int
 """A node of the arena, with the lowest bit for negation."""
@@ -44,16 +46,13 @@ class Space:
     def __init__(self) -> None:
         self._tests: list[Probe | None] = [None]
         self._children: list[tuple[Literal, ...]] = [()]
-        self._support: list[int] = [0]
+        self._support: list[int] = [0]  # a bit for each dimension
+        self._bit: list[int] = [0]  # of a test among those of its dimension
         self._by_test: dict[Probe, Literal] = {}
         self._by_children: dict[tuple[Literal, ...], Literal] = {}
-        self._dimensions: dict[Dimension, int] = {}
-        self._order: list[Dimension] = []
-        self._restricted: dict[tuple[int, int], Literal] = {}
-        self._visible: dict[tuple[int, int], frozenset[Probe]] = {}
-        self._indexes: dict[tuple[int, int], tuple[Literal, list[Literal], dict[Probe, list[Literal]]]] = {}
-        self._partitions: dict[tuple[int, frozenset[Probe]], list[tuple[int, ValueClass]]] = {}
-        self._class_count = 0
+        self._dimensions: dict[Dimension, Axis] = {}
+        self._axes: list[Axis] = []
+        self._first_cut: dict[int, Axis] = {}
         self._found: dict[tuple[Literal, Literal], Witness | None] = {}
         self._steps = 0
 
@@ -61,10 +60,11 @@ class Space:
         """The formula that asks one question."""
         found = self._by_test.get(test)
         if found is None:
-            index = self._dimensions.setdefault(test.dimension, len(self._order))
-            if index == len(self._order):
-                self._order.append(test.dimension)
-            found = self._by_test[test] = self._add(test, (), 1 << index)
+            axis = self._dimensions.get(test.dimension)
+            if axis is None:
+                axis = self._dimensions[test.dimension] = Axis(test.dimension, 1 << len(self._axes))
+                self._axes.append(axis)
+            found = self._by_test[test] = self._add(test, (), axis.support, axis.number(test))
         return found
 
     def any_of(self, literals: Iterable[Literal]) -> Literal:
@@ -79,6 +79,10 @@ class Space:
                 flat.update(self._children[one >> 1])
             else:
                 flat.add(one)
+        return self._joined(flat)
+
+    def _joined(self, flat: set[Literal]) -> Literal:
+        """The disjunction of literals of which none is a constant or a disjunction itself."""
         if not flat:
             return FALSE
         if len(flat) == 1:
@@ -99,10 +103,28 @@ class Space:
         """Conjunction; of nothing it is TRUE."""
         return self.any_of([one ^ 1 for one in literals]) ^ 1
 
-    def _add(self, test: Probe | None, children: tuple[Literal, ...], support: int) -> Literal:
+    def one_of(self, literals: Iterable[Literal]) -> Literal:
+        """Disjunction as a field's list of values has it: names on one dimension become one set of names."""
+        names: dict[Dimension, list[Literal]] = {}
+        others: list[Literal] = []
+        for one in literals:
+            test = None if one & 1 else self._tests[one >> 1]
+            if isinstance(test, Within):
+                names.setdefault(test.dimension, []).append(one)
+            else:
+                others.append(one)
+        for dimension, several in names.items():
+            if len(several) > 1:
+                sets = [test.values for one in several if isinstance(test := self._tests[one >> 1], Within)]
+                several = [self.test(Within(dimension, frozenset().union(*sets)))]
+            others += several
+        return self.any_of(others)
+
+    def _add(self, test: Probe | None, children: tuple[Literal, ...], support: int, bit: int = 0) -> Literal:
         self._tests.append(test)
         self._children.append(children)
         self._support.append(support)
+        self._bit.append(bit)
         return (len(self._tests) - 1) << 1
 
     def holds(self, literal: Literal, values: Mapping[Dimension, object]) -> bool:
@@ -131,114 +153,101 @@ class Space:
         self._steps += 1
         if self._steps > MAX_STEPS:
             raise ResourceExhausted(f"comparing two policies: more than {MAX_STEPS} cases")
-        support = self._support[left >> 1] | self._support[right >> 1]
-        index = min(_bits(support), key=lambda bit: self._order[bit].rank)
-        tests = self._tests_of(left >> 1, index) | self._tests_of(right >> 1, index)
+        axis = self._axis_of(self._support[left >> 1] | self._support[right >> 1])
         best: Witness | None = None
         tried: set[tuple[Literal, Literal]] = set()
-        for number, one in self._classes(index, tests):
-            if best is not None and one.cost >= best.cost:
+        for one in axis.classes(self._tests_of(left >> 1, axis) | self._tests_of(right >> 1, axis)):
+            value = one.value
+            if best is not None and value.cost >= best.cost:
                 break
-            pair = (self._restrict(left, index, number, one), self._restrict(right, index, number, one))
+            pair = (self._restrict(left, axis, one), self._restrict(right, axis, one))
             if pair in tried:
                 continue
             tried.add(pair)
             rest = self.difference(*pair)
-            if rest is not None and (best is None or rest.cost + one.cost < best.cost):
-                best = Witness(rest.cost + one.cost, ((self._order[index], one.value), *rest.values))
+            if rest is not None and (best is None or rest.cost + value.cost < best.cost):
+                best = Witness(rest.cost + value.cost, ((axis.dimension, value.value), *rest.values))
         self._found[key] = best
         return best
 
-    def _classes(self, index: int, tests: frozenset[Probe]) -> list[tuple[int, ValueClass]]:
-        found = self._partitions.get((index, tests))
+    def _axis_of(self, support: int) -> Axis:
+        """The dimension to cut first, of those in `support`."""
+        found = self._first_cut.get(support)
         if found is None:
-            classes = partition(self._order[index], tests)
-            found = [(self._class_count + offset, one) for offset, one in enumerate(classes)]
-            self._class_count += len(classes)
-            self._partitions[(index, tests)] = found
+            among = (axis for axis in self._axes if axis.support & support)
+            found = self._first_cut[support] = min(among, key=lambda axis: axis.dimension.rank)
         return found
 
-    def _tests_of(self, node: int, index: int) -> frozenset[Probe]:
-        """Every test of one dimension below `node`."""
-        if not self._support[node] >> index & 1:
-            return frozenset()
-        found = self._visible.get((node, index))
+    def _tests_of(self, node: int, axis: Axis) -> int:
+        """The bits of the tests of one dimension below `node`."""
+        if not self._support[node] & axis.support:
+            return 0
+        if self._bit[node]:
+            return self._bit[node]
+        found = axis.below.get(node)
         if found is None:
-            test = self._tests[node]
-            collected = {test} if test is not None else set[Probe]()
+            found = 0
             for child in self._children[node]:
-                collected |= self._tests_of(child >> 1, index)
-            found = self._visible[(node, index)] = frozenset(collected)
+                found |= self._tests_of(child >> 1, axis)
+            axis.below[node] = found
         return found
 
-    def _restrict(self, literal: Literal, index: int, number: int, chosen: ValueClass) -> Literal:
-        """What `literal` leaves over once its dimension `index` has a value of class `chosen`."""
+    def _restrict(self, literal: Literal, axis: Axis, chosen: Cut) -> Literal:
+        """What `literal` leaves over once its dimension has a value of class `chosen`."""
         node, sign = literal >> 1, literal & 1
-        if not self._support[node] >> index & 1:
+        if not self._support[node] & axis.support:
             return literal
-        found = self._restricted.get((node, number))
+        if self._bit[node]:
+            return (TRUE if self._bit[node] & chosen.value.holds else FALSE) ^ sign
+        found = chosen.left.get(node)
         if found is None:
-            test = self._tests[node]
-            children = self._children[node]
-            if test is not None:
-                found = TRUE if test in chosen.holds else FALSE
-            elif len(children) < _INDEX_FROM:
-                support = self._support
-                found = self.any_of(
-                    [
-                        self._restrict(child, index, number, chosen)
-                        if support[child >> 1] >> index & 1
-                        else child
-                        for child in children
-                    ]
-                )
-            else:
-                kept, rest, guarded = self._index(node, index)
-                alive = [kept, *(self._restrict(child, index, number, chosen) for child in rest)]
-                for held in (
-                    chosen.holds & guarded.keys() if len(guarded) < len(chosen.holds) else chosen.holds
-                ):
-                    alive += [self._restrict(child, index, number, chosen) for child in guarded.get(held, ())]
-                found = self.any_of(alive)
-            self._restricted[(node, number)] = found
+            children: Iterable[Literal] = self._children[node]
+            flat: set[Literal] = set()
+            if len(self._children[node]) >= _INDEX_FROM:
+                kept, children = self._alive(node, axis, chosen.value.holds)
+                flat.update(kept)
+            for child in children:
+                part = self._restrict(child, axis, chosen)
+                if part == TRUE:
+                    flat = {TRUE}
+                    break
+                if not part & 1 and self._children[part >> 1]:
+                    flat.update(self._children[part >> 1])
+                elif part != FALSE:
+                    flat.add(part)
+            found = chosen.left[node] = self._joined(flat)
         return found ^ sign
 
-    def _index(self, node: int, index: int) -> tuple[Literal, list[Literal], dict[Probe, list[Literal]]]:
-        """The children of a wide OR: without the dimension, with it, and those that need one test to hold.
+    def _alive(self, node: int, axis: Axis, holds: int) -> tuple[Iterable[Literal], Iterable[Literal]]:
+        """The children of a wide OR without the dimension, and those with it that may hold.
 
-        A guarded child is skipped wholesale where its test fails; without this, thousands of rules with one
-        caller each would cost a step for every rule and caller.
+        A child that needs one test to hold is skipped wholesale where that test fails; without this,
+        thousands of rules with one caller each would cost a step for every rule and caller.
         """
-        found = self._indexes.get((node, index))
+        found = axis.indexes.get(node)
         if found is None:
-            kept, rest, guarded = list[Literal](), list[Literal](), dict[Probe, list[Literal]]()
+            kept, rest, guarded, guards = list[Literal](), list[Literal](), dict[int, list[Literal]](), 0
             for child in self._children[node]:
-                inner = child >> 1
-                if not self._support[inner] >> index & 1:
+                if not self._support[child >> 1] & axis.support:
                     kept.append(child)
                     continue
-                guard = self._guard(child, index)
-                if guard is None:
-                    rest.append(child)
-                else:
+                guard = self._guard(child, axis)
+                guards |= guard
+                if guard:
                     guarded.setdefault(guard, []).append(child)
-            found = self._indexes[(node, index)] = (self.any_of(kept), rest, guarded)
-        return found
+                else:
+                    rest.append(child)
+            found = axis.indexes[node] = (kept, rest, guarded, guards)
+        kept, rest, guarded, guards = found
+        alive = [child for bit in bits(holds & guards) for child in guarded[bit]]
+        return kept, rest + alive
 
-    def _guard(self, child: Literal, index: int) -> Probe | None:
-        """A test of the dimension without which `child` is false."""
+    def _guard(self, child: Literal, axis: Axis) -> int:
+        """The bit of a test of the dimension without which `child` is false, 0 where there is none."""
         node = child >> 1
         if not child & 1:
-            return self._tests[node]
+            return self._bit[node]
         for part in self._children[node]:
-            test = self._tests[part >> 1]
-            if part & 1 and test is not None and self._support[part >> 1] >> index & 1:
-                return test
-        return None
-
-
-def _bits(mask: int) -> Iterable[int]:
-    while mask:
-        lowest = mask & -mask
-        yield lowest.bit_length() - 1
-        mask ^= lowest
+            if part & 1 and self._bit[part >> 1] and self._support[part >> 1] & axis.support:
+                return self._bit[part >> 1]
+        return 0

@@ -104,7 +104,7 @@ class ZtunnelReader:
                 if strip:
                     continue
                 return None
-            found = self.space.any_of([self._field(name, value, namespace) for value in values])
+            found = self.space.one_of([self._field(name, value, namespace) for value in values])
             parts.append(found ^ 1 if negated else found)
         return self.space.all_of(parts) if parts else sp.FALSE
 

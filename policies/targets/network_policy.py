@@ -6,7 +6,7 @@ expanded over the inventory. A governed workload always gets a policy, which by 
 listed. Whatever needs a request can't be said here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from policies.formula import (
@@ -18,6 +18,7 @@ from policies.formula import (
     Origin,
     Question,
     all_of,
+    atoms_of,
     negate,
 )
 from policies.inventory import Inventory, Workload
@@ -27,12 +28,10 @@ from policies.targets.emission import Emission, Options, refusal
 from policies.targets.istio_authorization import selector
 from policies.targets.manifest import manifest
 from policies.targets.patterns import PRESENT, Constraint, Pattern
+from policies.targets.pod_peers import Node, pod_peers
 from policies.targets.shortfall import Shortfall, Step
 
 NAME: Final = "network-policy"
-NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
-
-Node = Mapping[str, object]
 
 
 def emit_workload(
@@ -54,8 +53,13 @@ def emit_workload(
         clauses = builder.clauses(decision, Group(True, tuple(workload.ports)))
     except Unsayable as error:
         return refusal(NAME, workload, str(error))
+    words = {
+        atom.attribute.path[0]
+        for atom in atoms_of(question.formula)
+        if atom.attribute.name == "source.labels"
+    }
     for clause in clauses:
-        rule, reasons = _rule(clause, inventory, builder)
+        rule, reasons = _rule(clause, words, inventory, builder)
         if reasons:
             step = Step.REFUSED if options.exact_only else Step.NARROWED
             reason = "; ".join(dict.fromkeys(reasons))
@@ -75,7 +79,9 @@ def emit_workload(
     return Emission((document,), tuple(shortfalls))
 
 
-def _rule(clause: Clause, inventory: Inventory, builder: ClauseBuilder) -> tuple[Node | None, list[str]]:
+def _rule(
+    clause: Clause, words: Iterable[str], inventory: Inventory, builder: ClauseBuilder
+) -> tuple[Node | None, list[str]]:
     """An ingress rule that admits no more than the clause, and why it admits less where it does."""
     reasons: list[str] = []
     for place, constraint in clause.constraints:
@@ -91,7 +97,7 @@ def _rule(clause: Clause, inventory: Inventory, builder: ClauseBuilder) -> tuple
     if callers is not None:
         if not callers.unions:
             reasons.append("callers outside the inventory can't be told by what they are not")
-        peers = _pods(callers, inventory, reasons)
+        peers = _pods(callers, words, inventory, reasons)
     elif addresses is not None:
         peers = _blocks(addresses, reasons)
     if (callers is not None or addresses is not None) and not peers:
@@ -108,33 +114,22 @@ def _others(constraint: Constraint) -> list[Pattern]:
     return [one for one in every if one.kind == "other"]
 
 
-def _pods(callers: Constraint, inventory: Inventory, reasons: list[str]) -> list[Node]:
+def _pods(callers: Constraint, words: Iterable[str], inventory: Inventory, reasons: list[str]) -> list[Node]:
     """Peers for the workloads whose identity satisfies the constraint."""
-    admitted = {
-        identity
-        for identity in inventory.identities
-        if all(any(one.matches(identity) for one in union) for union in callers.unions)
-        and not any(one.matches(identity) for one in callers.excluded)
-    }
-    named = {one.text for union in callers.unions for one in union if one.kind == "exact"}
-    unknown = sorted(named - inventory.identities)
-    reasons += [f"{identity} is no workload of the inventory" for identity in unknown]
-    if any(one.kind != "exact" and one != PRESENT for union in callers.unions for one in union):
-        reasons.append("callers outside the inventory have no labels to select")
-    peers: dict[str, Node] = {}
-    for identity in sorted(admitted):
-        for workload in inventory.by_identity[identity]:
-            taken = inventory.selected_by(workload.namespace, workload.labels)
-            strangers = [one.key for one in taken if one.spiffe_id not in admitted]
-            if strangers:
-                reasons.append(f"the labels of {workload.key} select {strangers[0]} as well")
-                continue
-            peer = {
-                "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: workload.namespace}},
-                "podSelector": {"matchLabels": dict(workload.labels)},
-            }
-            peers[repr(peer)] = peer
-    return [peers[key] for key in sorted(peers)]
+    admitted = set(inventory.identities)
+    for union in callers.unions:
+        named = {one.text for one in union if one.kind == "exact"}
+        others = [one for one in union if one.kind != "exact"]
+        reasons += [
+            f"{identity} is no workload of the inventory" for identity in sorted(named - inventory.identities)
+        ]
+        if any(one != PRESENT for one in others):
+            reasons.append("callers outside the inventory have no labels to select")
+        admitted &= named | {one for one in admitted if any(other.matches(one) for other in others)}
+    excluded = {one.text for one in callers.excluded if one.kind == "exact"}
+    others = [one for one in callers.excluded if one.kind != "exact"]
+    admitted -= excluded | {one for one in admitted if any(other.matches(one) for other in others)}
+    return pod_peers(frozenset(admitted), words, inventory, reasons)
 
 
 def _blocks(addresses: Constraint, reasons: list[str]) -> list[Node]:
