@@ -6,6 +6,7 @@ the ledger before it is made, with who, why and the request's ID.
 """
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from fastapi import Depends, Request
 from control_plane.api.rest.roles import Roles
 from control_plane.api.rest.subjects import Subjects
 from control_plane.core.access import Subject, SubjectKind
-from control_plane.core.errors import Bug, PermissionDenied, Unauthenticated
+from control_plane.core.errors import Bug, InvalidInput, PermissionDenied, Unauthenticated
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.rollout.ports import Recorder
 from control_plane.rollout.version import checked_reason
@@ -73,10 +74,36 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     **_rules("policy.withdraw", "POST /v1/policy/versions/{number}/withdraw", late=True),
     **_rules("policy.apply", "POST /v1/policy/versions/{number}/apply"),
     **_rules("policy.rollback", "POST /v1/policy/rollback"),
+    **_rules("quarantine.set", "POST /v1/authority/{kind}/quarantine"),
+    **_rules("quarantine.release", "POST /v1/authority/{kind}/release"),
     **_rules("quarantine.set", "POST /v1/quarantine", late=True),
     **_rules("quarantine.release", "POST /v1/quarantine/release", late=True),
 }
 """(method, path) → rule."""
+_PATTERNS: Final = tuple(
+    (re.compile(re.sub(r"\\{[a-z_]+\\}", "[^/]+", re.escape(path))), method) for method, path in RULES
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeHeader:
+    """A header that every change takes."""
+
+    name: str
+    max_characters: int
+    about: str
+
+
+HEADERS: Final = (
+    ChangeHeader(
+        "idempotency-key", 128, "A change asked for again under its key is answered again, not made again."
+    ),
+    ChangeHeader("if-match", 1000, "Make the change only if the resource is in this state."),
+    ChangeHeader(REASON, 1000, "Why, where the body doesn't say it. It goes into the ledger."),
+    ChangeHeader(
+        BREAK_GLASS, 1, "`1`: root on the server's machine does what its roles don't permit. It is recorded."
+    ),
+)
 
 
 @dataclass(slots=True)
@@ -153,7 +180,8 @@ class Gate:
         if rule is None:
             raise PermissionDenied(f"{request.method} {request.url.path}: isn't served here")
         subject = self.subject_of(request)
-        wished = request.headers.get(BREAK_GLASS, "") == "1"
+        _check_headers(request)
+        wished = BREAK_GLASS in request.headers
         if wished and not _can_break_glass(subject):
             raise PermissionDenied(
                 f"{rule.action}: only root on this machine can break the glass, not {subject}"
@@ -183,8 +211,30 @@ class Gate:
     def may(self, request: Request, action: str) -> bool:
         """Whether the caller may do this to the whole trust domain; for what is decided before a route is."""
         subject = self.subject_of(request)
-        glass = request.headers.get(BREAK_GLASS, "") == "1" and _can_break_glass(subject)
+        glass = BREAK_GLASS in request.headers and _can_break_glass(subject)
         return self._roles.decide(subject, action, break_glass=glass).allowed
+
+
+def methods_of(path: str) -> list[str]:
+    """The methods that a path is served by, sorted."""
+    return sorted(method for pattern, method in _PATTERNS if pattern.fullmatch(path))
+
+
+def is_change(method: str, path: str) -> bool:
+    """Whether a route changes something."""
+    rule = RULES.get((method, path))
+    return rule is not None and rule.action != "explain" and not rule.action.endswith(".read")
+
+
+def _check_headers(request: Request) -> None:
+    for header in HEADERS:
+        value = request.headers.get(header.name)
+        if value is not None and len(value) > header.max_characters:
+            raise InvalidInput(
+                f"{header.name}: {len(value)} characters came, at most {header.max_characters} are taken"
+            )
+    if request.headers.get(BREAK_GLASS, "1") != "1":
+        raise InvalidInput(f"{BREAK_GLASS}: expected 1, or no such header")
 
 
 def _can_break_glass(subject: Subject) -> bool:

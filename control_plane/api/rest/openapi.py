@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from control_plane.api.rest.conditions import MAX_PLACE_CHARACTERS
-from control_plane.api.rest.gate import BREAK_GLASS, REASON, REQUEST_ID
+from control_plane.api.rest.gate import BREAK_GLASS, HEADERS, REQUEST_ID, is_change
 from control_plane.api.rest.problems import MEDIA_TYPE
 
 Cursor = Annotated[
@@ -71,16 +71,13 @@ _SECURITY: Final = {
     },
     "svid": {"type": "mutualTLS", "description": "An X.509-SVID with a path, of a trusted domain."},
 }
-_OF_CHANGES: Final = (
-    (
-        "Idempotency-Key",
-        128,
-        "A change that is asked for again under its key is answered again, not made again.",
-    ),
-    ("If-Match", 200, "Make the change only if the resource is in this state."),
-    (REASON, 1000, "Why, where the body doesn't say it. It goes into the ledger."),
-    (BREAK_GLASS, 1, "`1`: root on the server's machine does what its roles don't permit. It is recorded."),
-)
+
+_SPECIAL: Final[Mapping[str, Mapping[str, Any]]] = {
+    BREAK_GLASS: {"enum": ["1"]},
+    "idempotency-key": {"minLength": 1},
+}
+_WITH_STATE: Final = ("/v1/policy/versions/{number}/", "/v1/policy/rollback")
+"""Changes to something that has an entity tag."""
 
 
 def install(app: FastAPI) -> None:
@@ -118,14 +115,14 @@ def _document(app: FastAPI) -> dict[str, Any]:
         "RequestId": {"description": "Names the request in log and ledger.", "schema": {"type": "string"}}
     }
     components["parameters"] = {
-        name: {
-            "name": name,
+        header.name: {
+            "name": header.name,
             "in": "header",
             "required": False,
-            "description": about,
-            "schema": {"type": "string", "maxLength": length},
+            "description": header.about,
+            "schema": {"type": "string", "maxLength": header.max_characters, **_SPECIAL.get(header.name, {})},
         }
-        for name, length, about in _OF_CHANGES
+        for header in HEADERS
     }
     document["security"] = [{"oidc": []}, {"svid": []}]
     for path, methods in document["paths"].items():
@@ -137,7 +134,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)  # FastAPI's own; ours are problems, and 400
-    changes = method != "get"
+    changes = is_change(method.upper(), path)
     for status in (*_ALWAYS, 404, *((409, 412, 422) if changes else ())):
         content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
         responses.setdefault(str(status), {"description": _WORDS[status], "content": content})
@@ -148,5 +145,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         "description": "Seconds; absent where waiting doesn't help.", "schema": {"type": "integer"},
     }  # fmt: skip
     if changes:
-        named = [{"$ref": f"#/components/parameters/{name}"} for name, _, _ in _OF_CHANGES]
+        with_state = path.startswith(_WITH_STATE)
+        names = [one.name for one in HEADERS if with_state or one.name != "if-match"]
+        named = [{"$ref": f"#/components/parameters/{name}"} for name in names]
         operation.setdefault("parameters", []).extend(named)

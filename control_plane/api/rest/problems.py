@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from control_plane.api.rest.conditions import OfHttp
+from control_plane.api.rest.gate import methods_of
 from control_plane.core.errors import Code, GatehouseError, InternalError, ResourceExhausted, Unavailable
 from control_plane.runtime.log import get_logger
 
@@ -48,7 +49,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, "http", str(error.detail))
+        headers = {"allow": ", ".join(methods_of(request.url.path))} if error.status_code == 405 else {}
+        return problem(error.status_code, "http", str(error.detail), headers=headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
