@@ -8,7 +8,7 @@ the manager still has it.
 import asyncio
 from collections.abc import Callable
 
-from control_plane.authority.ports import KeyManager, KeyPurpose
+from control_plane.authority.ports import KeyManager, KeyPurpose, Signer
 from control_plane.core.errors import Bug, Corrupt, NotFound
 from control_plane.core.signature import is_signed_by
 from control_plane.core.spiffe_id import TrustDomain
@@ -34,6 +34,7 @@ class PolicyKeys:
         self._clock = clock
         self._current: PolicyKey | None = None
         self._public: dict[str, bytes] = {}
+        self._signers: dict[str, Signer] = {}
 
     async def open(self) -> None:
         """Finds the newest published key that we can use, or makes one. Raises what keys and store raise."""
@@ -42,6 +43,7 @@ class PolicyKeys:
             signer = await asyncio.to_thread(self._manager.get, name)
             key = PolicyKey(name, signer.public_key, 0)
             self._public[key.key_id] = key.public_key
+            self._signers[key.key_id] = signer
         for key in reversed(await self._store.keys()):
             if key.key_id in self._public:
                 self._current = key
@@ -55,6 +57,7 @@ class PolicyKeys:
         key = PolicyKey(signer.key_id, signer.public_key, self._clock.unix())
         await self._store.add_key(key)
         self._public[key.key_id] = key.public_key
+        self._signers[key.key_id] = signer
         self._current = key
         _log.info("policy_key_published", key_id=key.key_id)
         return key.key_id
@@ -69,13 +72,13 @@ class PolicyKeys:
 
     @property
     def current(self) -> tuple[PolicyKey, Callable[[bytes], bytes]]:
-        """The newest key, and what signs with it."""
+        """The newest key, and what signs with it: that belongs into a thread, it may ask Vault."""
         if self._current is None:
             raise Bug("policy keys: used before they were opened")
-        return self._current, self._manager.get(self._current.name).sign
+        return self._current, self._signers[self._current.key_id].sign
 
     def sign_version(self, version: PolicyVersion) -> SignedVersion:
-        """The version with our signature."""
+        """The version with our signature. Blocks as `ports.Signer.sign` does."""
         key, sign = self.current
         return SignedVersion(version, sign(version.signed_text()), key.key_id)
 

@@ -100,7 +100,7 @@ class Rollouts:
             )
             probe = self._assigner.assignment(version, InForce(), ALL, Cause.APPLY, author, reason)
             await asyncio.to_thread(payload_of, source, probe, self._keys.trust_domain)
-            signed_version = self._keys.sign_version(version)
+            signed_version = await asyncio.to_thread(self._keys.sign_version, version)
             await self._store.add_version(signed_version, source)
         _log.info("policy_pushed", version=version.number, digest=version.digest, author=author)
         self._begin(version.number)

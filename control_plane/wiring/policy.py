@@ -10,6 +10,9 @@ from control_plane.api.rest.gate import Gate
 from control_plane.api.rest.idempotency import route_class
 from control_plane.api.rest.roles import Roles
 from control_plane.api.rest.subjects import OidcIssuer, Subjects, user_name
+from control_plane.authority.ports import KeyManager, KeyPurpose
+from control_plane.authority.split_keys import SplitKeyManager
+from control_plane.clients.vault.transit import TransitKeyManager
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.identity.index import Effects
 from control_plane.identity.ledger import ChangeRecord, LedgerEntry
@@ -40,9 +43,19 @@ class LedgerRecorder:
 
 async def policy_keys_of(parts: Parts) -> PolicyKeys:
     """What signs policies; a key is there when this returns."""
-    keys = PolicyKeys(parts.keys, parts.rollout_store, parts.settings.trust_domain, parts.clock)
+    keys = PolicyKeys(_key_manager(parts), parts.rollout_store, parts.settings.trust_domain, parts.clock)
     await keys.open()
     return keys
+
+
+def _key_manager(parts: Parts) -> KeyManager:
+    """Keys for policies are Vault's where a transit mount is set. All others have to sign while Vault is
+    sealed: those of the standby CA and of tokens stay on our disk."""
+    vault = parts.vault
+    if vault is None or not vault.settings.transit_mount:
+        return parts.keys
+    transit = TransitKeyManager(vault.door, vault.settings.transit_mount, random_bytes=os.urandom)
+    return SplitKeyManager(parts.keys, transit, frozenset({KeyPurpose.POLICY}))
 
 
 def rollouts_of(parts: Parts, keys: PolicyKeys, store: RolloutStore) -> Rollouts:

@@ -17,6 +17,7 @@ from control_plane.authority import disk_keys
 from control_plane.authority.disk_keys import DiskKeyManager
 from control_plane.authority.keys import MemoryKeyManager, purpose_of
 from control_plane.authority.ports import KeyManager, KeyPurpose, KeyType
+from control_plane.authority.split_keys import SplitKeyManager
 from control_plane.clients.vault.transit import TransitKeyManager
 from control_plane.core.errors import (
     Bug,
@@ -35,7 +36,7 @@ MISSING = "x509-" + "0" * 32
 
 
 MANAGERS = [
-    *("memory", "disk", "disk under a passphrase", "fake"),
+    *("memory", "disk", "disk under a passphrase", "split", "fake"),
     *(pytest.param(kind, marks=pytest.mark.peers) for kind in REAL_KINDS),
 ]
 
@@ -45,6 +46,9 @@ def manager(request: Any, tmp_path: Path, monkeypatch: Any) -> Iterator[KeyManag
     monkeypatch.setattr(disk_keys, "SCRYPT_COST", 16)
     if request.param == "memory":
         yield MemoryKeyManager(os.urandom)
+    elif request.param == "split":
+        there = MemoryKeyManager(os.urandom)
+        yield SplitKeyManager(MemoryKeyManager(os.urandom), there, frozenset({KeyPurpose.POLICY}))
     elif request.param.startswith("disk"):
         passphrase = PASSPHRASE if "passphrase" in request.param else None
         yield DiskKeyManager(tmp_path / "keys", passphrase, random_bytes=os.urandom)
@@ -279,3 +283,17 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="file"):
         disk(tmp_path / "file" / "keys")
+
+
+def test_keys_are_made_in_the_place_of_their_purpose_and_found_in_both() -> None:
+    here, there = MemoryKeyManager(os.urandom), MemoryKeyManager(os.urandom)
+    split = SplitKeyManager(here, there, frozenset({KeyPurpose.POLICY}))
+    before = here.create(KeyPurpose.POLICY)
+    made, local = split.create(KeyPurpose.POLICY), split.create(KeyPurpose.JWT)
+    assert there.key_ids() == [made.key_id] and set(here.key_ids()) == {before.key_id, local.key_id}
+    # A purpose that is kept here is never looked for there: that place may be away.
+    there.create(KeyPurpose.JWT)
+    assert split.key_ids(KeyPurpose.JWT) == [local.key_id]
+    assert split.get(before.key_id).public_key == before.public_key
+    split.delete(before.key_id)
+    assert split.key_ids(KeyPurpose.POLICY) == [made.key_id]
