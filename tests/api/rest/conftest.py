@@ -33,6 +33,7 @@ TOML = """
 [roles]
 local_administrators = {local}
 grants = [
+    "login:all viewer", "login:all auditor", "login:all author", "login:all approver", "login:all operator",
     "login:vera viewer", "login:audrey auditor", "login:ada author", "login:grace approver",
     "login:olga operator", "login:both author", "login:both approver",
     "login:narrow operator spiffe://example.org/ns/shop",
@@ -164,7 +165,11 @@ def rest(short_dir: Path) -> Callable[..., None]:
     """Runs a scenario against a management process of its own."""
 
     def run(
-        scenario: Callable[[Api], Coroutine[Any, Any, None]], *, local: bool = True, more: str = ""
+        scenario: Callable[[Api], Coroutine[Any, Any, None]],
+        *,
+        local: bool = True,
+        more: str = "",
+        seconds: float = 90,
     ) -> None:
         key = ECKey.generate_key("P-256", {"kid": "one"}, private=True)
         jwks, toml = short_dir / "jwks.json", short_dir / "server.toml"
@@ -188,7 +193,7 @@ def rest(short_dir: Path) -> Callable[..., None]:
             stop, started = asyncio.Event(), asyncio.Event()
             process = asyncio.create_task(manage(settings, stop=stop, started=started.set))
             try:
-                async with asyncio.timeout(90):
+                async with asyncio.timeout(seconds):
                     await started.wait()
                     assert settings.api_bind is not None
                     api = Api(settings.rest_socket, key, settings.api_bind[1])
