@@ -39,6 +39,19 @@ ALONE: Final = "--disable-hot-restart"
 """For one that nobody takes over from (`takeover`): it needs no numbers of its own."""
 
 
+# A header that comes several times is one text to a policy, joined by commas, as in RFC 9110, section 5.3, and
+# as external authorization and OPA see it. Would Envoy's RBAC match each line by itself, as it does by default,
+# `x-team: red` beside `x-team: blue` were enough for a rule that asks for red.
+_RUNTIME: Final[Json] = {
+    "layers": [
+        {
+            "name": "gatehouse",
+            "static_layer": {"envoy.reloadable_features.rbac_match_headers_individually": False},
+        }
+    ]
+}
+
+
 def bootstrap(service: ServiceDescription, agent_socket: Path, admin: Address, *, delta: bool = True) -> Json:
     """The bootstrap configuration. `admin` is a unix socket or a loopback address."""
     return {
@@ -66,6 +79,7 @@ def bootstrap(service: ServiceDescription, agent_socket: Path, admin: Address, *
             ]
         },
         "stats_config": {"stats_tags": []},
+        "layered_runtime": _RUNTIME,
         **counter_sink(service),
     }
 

@@ -29,7 +29,7 @@ from agent.refusals import Refusals
 from control_plane.core.errors import NotFound
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.runtime.clock import SystemClock
-from control_plane.runtime.transport import Limits, Server
+from control_plane.runtime.transport import Limits, Server, health
 
 DOMAIN = "spiffe://agents.test"
 
@@ -164,6 +164,7 @@ class Lab:
         self.described: dict[str, dict[str, Any]] = {}
         self.parts: EnvoyParts
         self._services: list[asyncio.Server] = []
+        self._grpc: Server | None = None
         self._server: Server | None = None
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -203,6 +204,8 @@ class Lab:
         await self.close()
         for each in self._services:
             each.close()
+        if self._grpc is not None:
+            await self._grpc.close(0)
 
     def envoy(self, description: dict[str, Any], *, delta: bool = True, level: str = "warning") -> Envoy:
         """Starts an Envoy for a service."""
@@ -258,16 +261,23 @@ class Lab:
         return envoys
 
     async def service(self, spiffe_id: str, **more: Any) -> tuple[Envoy, int, int]:
-        """One Envoy before a service with this identity; gives the ports of its HTTP and its TCP listener."""
-        http, tcp = await self._listen(mirror), await self._listen(echo)
-        ports = free_port(), free_port()
+        """One Envoy before a service with this identity; gives the ports of its HTTP and its TCP listener.
+        Its gRPC, on the port `grpc`, knows nothing but the health service."""
+        self._grpc = Server([health(lambda: True)])
+        await self._grpc.listen_unix(self.folder / "grpc.sock")
+        upstreams = {
+            "http": await self._listen(mirror),
+            "tcp": await self._listen(echo),
+            "grpc": f"unix:{self.folder}/grpc.sock",
+        }
+        self.ports = {name: free_port() for name in upstreams}
         inbound = [
-            {"name": name, "listen": f"127.0.0.1:{port}", "upstream": upstream, "protocol": name}
-            for name, port, upstream in zip(("http", "tcp"), ports, (http, tcp), strict=True)
+            {"name": name, "listen": f"127.0.0.1:{port}", "upstream": upstreams[name], "protocol": name}
+            for name, port in self.ports.items()
         ]
         envoy = self.envoy({"name": "one", "spiffe_id": spiffe_id, "inbound": inbound, **more})
-        await envoy.live("http", "tcp")
-        return envoy, *ports
+        await envoy.live(*upstreams)
+        return envoy, self.ports["http"], self.ports["tcp"]
 
     async def status(self, path: str = "/", headers: str = "") -> int:
         """The status of a request from web to pay."""
@@ -301,7 +311,7 @@ class Lab:
 
 async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """An HTTP service that answers with the request; `/slow` takes its time, and `/stream`
-    answers a line each 50 ms, for ever."""
+    answers a line each 50 ms, for ever; a WebSocket gets back what it sends."""
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while True:
             request = await reader.readuntil(b"\r\n\r\n")
@@ -311,6 +321,11 @@ async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                     writer.write(b"5\r\ntick\n\r\n")
                     await writer.drain()
                     await asyncio.sleep(0.05)
+            if b"upgrade: websocket" in request.lower():
+                upgraded = b"connection: upgrade\r\nupgrade: websocket"
+                writer.write(b"HTTP/1.1 101 Switching Protocols\r\n" + upgraded + b"\r\n\r\n")
+                await echo(reader, writer)
+                return
             if request.startswith(b"GET /slow"):
                 await asyncio.sleep(0.6)
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(request) + request)

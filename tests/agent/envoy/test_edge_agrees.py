@@ -2,15 +2,20 @@
 
 The whole way from Rego's text: compiled and proved for the edge, delivered by the agent's own discovery
 service, enforced by Envoy on mutual TLS; what Envoy's rules can't say is asked of the agent. Requests come
-from several identities over HTTP and TCP. Seeded; GATEHOUSE_EDGE_POLICIES says how many policies.
+from several identities over HTTP/1.1, HTTP/2, gRPC and TCP, and a real OPA, where there is one, is asked what
+it says. Seeded; GATEHOUSE_EDGE_POLICIES says how many policies.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import ssl
+from asyncio.subprocess import PIPE
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +23,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from http2_caller import Http2Caller
 
 from agent.enforcement.ports import Ruling, WorkloadPolicy
 from agent.envoy.request_input import input_document
@@ -27,10 +33,11 @@ from policies.edge import edge_policies
 from policies.inventory import Inventory
 from policies.inventory_file import inventory_from_document
 from policies.project import Project
+from policies.questions import destination_document, inventory_document
 from policies.rulings import Rulings
 
 POLICIES = int(os.environ.get("GATEHOUSE_EDGE_POLICIES", "34"))
-REQUESTS = 150  # of each policy over HTTP; 34 * 150 > 5,000
+REQUESTS = 150  # of each policy over HTTP and gRPC; 34 * 150 > 5,000
 PATIENCE_SECONDS = 5.0
 DOMAIN = "spiffe://agents.test"
 PAY = f"{DOMAIN}/ns/shop/sa/pay"
@@ -43,7 +50,8 @@ PATHS = {
 }  # fmt: skip
 HOSTS = ("shop.test", "Shop.TEST", "a.test:8443", "x")
 METHODS = ("GET", "POST", "PUT", "DELETE")
-TEAMS = (None, "", "red", "Red", "blue,red")
+CALLS = ("/shop.v1.Pay/Charge", "/shop.v1.Pay/Refund", "/a/b", "/admin")  # methods of gRPC
+TEAMS = ((), ("",), ("red",), ("Red",), ("blue,red",), ("red", "blue"))  # lines of one header
 
 CONDITIONS = (
     'input.request.method == "GET"',
@@ -74,9 +82,22 @@ CONDITIONS = (
     'net.cidr_contains("127.0.0.0/8", input.source.ip)',
     "input.connection.mtls",
     'input.destination.service == "raw"',
+    'input.destination.service == "rpc"',
+    'startswith(input.request.path, "/shop.v1.Pay/")',
     'not input.destination.service == "raw"',
     "count(input.request.path) > 3",  # nothing that Envoy knows
 )
+
+
+WAYS = ("http/1.1", "h2", "grpc")
+GRPC = {"content-type": "application/grpc", "te": "trailers"}
+
+
+def random_request(dice: random.Random) -> Sent:
+    way, host, team = dice.choice(WAYS), dice.choice(HOSTS), dice.choice(TEAMS)
+    if way == "grpc":
+        return Sent(way, "POST", dice.choice(CALLS), host, team)
+    return Sent(way, dice.choice(METHODS), dice.choice(sorted(PATHS)), host, team)
 
 
 def random_policy(dice: random.Random) -> str:
@@ -89,9 +110,9 @@ def random_policy(dice: random.Random) -> str:
     return "\n".join(lines)
 
 
-def shop(http: int, raw: int) -> Inventory:
-    """The service with its two ports, and the callers that an inventory knows."""
-    ports = {"api": (http, "http"), "raw": (raw, "tcp")}
+def shop(http: int, raw: int, rpc: int) -> Inventory:
+    """The service with its ports, and the callers that an inventory knows."""
+    ports = {"api": (http, "http"), "raw": (raw, "tcp"), "rpc": (rpc, "grpc")}
     services = [
         {"name": name, "ports": [{"port": port, "protocol": protocol}]}
         for name, (port, protocol) in ports.items()
@@ -109,13 +130,70 @@ def shop(http: int, raw: int) -> Inventory:
     )  # fmt: skip
 
 
-class Caller:
-    """One identity with a connection to the service that is kept open."""
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One request: how it travels (`http/1.1`, `h2`, `grpc`), and what is in it."""
 
-    def __init__(self, identity: str, context: ssl.SSLContext) -> None:
+    way: str
+    method: str
+    path: str
+    host: str
+    teams: tuple[str, ...]
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        return [("x-team", one) for one in self.teams]
+
+    def seen(self, caller: str, ports: Mapping[str, int]) -> dict[str, Any]:
+        """As a policy sees it."""
+        headers = {"x-team": ",".join(self.teams)} if self.teams else {}
+        if self.way == "grpc":
+            headers |= GRPC
+        elif self.way == "http/1.1":
+            headers["content-length"] = "0"
+        return dict(
+            input_document(
+                principal=caller, address="127.0.0.1", port=ports["grpc" if self.way == "grpc" else "http"],
+                method=self.method, path=PATHS.get(self.path, self.path), host=self.host, headers=headers,
+            )
+        )  # fmt: skip
+
+
+class Caller:
+    """One identity with connections to the service that are kept open."""
+
+    def __init__(
+        self, identity: str, contexts: Callable[[], ssl.SSLContext], ports: Mapping[str, int]
+    ) -> None:
         self.identity = identity
-        self.context = context
+        self.context = contexts()
+        self.ports = ports
+        self.http2 = Http2Caller(ports["http"], contexts())
+        self.grpc = Http2Caller(ports["grpc"], contexts())
         self.opened: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def admits(self, sent: Sent) -> bool:
+        """Whether Envoy lets the request pass. Fails for an answer that says neither."""
+        if sent.way == "http/1.1":
+            lines = "".join(f"{name}: {value}\r\n" for name, value in sent.headers)
+            head = (
+                f"{sent.method} {sent.path} HTTP/1.1\r\nhost: {sent.host}\r\n{lines}content-length: 0\r\n\r\n"
+            )
+            status = await self.ask(self.ports["http"], head.encode())
+            assert status in (200, 403), (status, sent)
+            return status == 200
+        fields = [
+            (":method", sent.method), (":scheme", "https"), (":authority", sent.host), (":path", sent.path),
+            *sent.headers,
+        ]  # fmt: skip
+        if sent.way == "h2":
+            answer = await self.http2.ask(fields)
+            assert answer.status in (200, 403), (answer, sent)
+            return answer.status == 200
+        answer = await self.grpc.ask([*fields, *GRPC.items()], b"\0\0\0\0\0")
+        # Its service knows none of these methods (12); Envoy refuses with 7.
+        assert (answer.status, answer.grpc) in ((200, "12"), (200, "7")), (answer, sent)
+        return answer.grpc == "12"
 
     async def ask(self, port: int, request: bytes) -> int:
         """The status; a connection that Envoy closed is opened again."""
@@ -168,11 +246,15 @@ async def callers(it: Any, folder: Path) -> list[Caller]:
             )
             + b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates(svid.x509_svid))
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # An SVID has no host name, and whom Envoy lets in is what is asked here, not who Envoy is.
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.load_cert_chain(path)
-        found.append(Caller(svid.spiffe_id, context))
+
+        def contexts(path: Path = path) -> ssl.SSLContext:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            # An SVID has no host name, and whom Envoy lets in is what is asked here, not who Envoy is.
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.load_cert_chain(path)
+            return context
+
+        found.append(Caller(svid.spiffe_id, contexts, it.ports))
     return found
 
 
@@ -182,9 +264,50 @@ def certificates(chain: bytes) -> list[x509.Certificate]:
     return [x509.load_der_x509_certificate(one) for one in split(chain)]
 
 
+def completed(document: Mapping[str, Any], inventory: Inventory) -> dict[str, Any]:
+    """The document with what the inventory knows of both ends, as a sidecar has to give it to OPA."""
+    pay = inventory.by_key["shop/pay"]
+    ports = {port.target_port: service.name for service in pay.services for port in service.ports}
+    destination = destination_document(pay, ports[document["destination"]["port"]])
+    source = dict(document["source"])
+    known = inventory.by_identity.get(source["spiffe_id"])
+    facts = {"trust_domain": "agents.test"} if known is None else destination_document(known[0], None)
+    return {
+        **document,
+        "destination": {**destination, **document["destination"]},
+        "source": {**facts, **source},
+    }
+
+
+async def opa_says(
+    opa: Path, folder: Path, text: str, documents: list[dict[str, Any]], inventory: Inventory
+) -> list[bool]:
+    """What a real OPA answers to each."""
+    policy, data = folder / "policy.rego", folder / "data.json"
+    policy.write_text(text)
+    data.write_text(json.dumps({"inventory": inventory_document(inventory), "asked": documents}))
+    yes = "count([1 | data.gatehouse.authz.{} with input as one]) > 0"
+    query = f"[x | one := data.asked[_]; x := [{yes.format('allow')}, {yes.format('deny')}]]"
+    process = await asyncio.create_subprocess_exec(
+        opa, "eval", "-f", "json", "-d", policy, "-d", data, query, stdout=PIPE, stderr=PIPE
+    )
+    out, told = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, (out.decode()[:2000], told.decode()[:2000], text)
+    return [a and not d for a, d in json.loads(out)["result"][0]["expressions"][0]["value"]]
+
+
+@pytest.fixture
+def real_opa(peer: Callable[[str], Path]) -> Path | None:
+    """The real OPA, where there is one."""
+    try:
+        return peer("opa")
+    except pytest.skip.Exception:
+        return None
+
+
 @pytest.mark.timeout(400)
 def test_the_running_envoy_answers_as_the_evaluator_says(
-    lab: Any, entry: Any, enforcing: Any, short_dir: Path
+    lab: Any, entry: Any, enforcing: Any, short_dir: Path, real_opa: Path | None
 ) -> None:
     dice = random.Random(5)
 
@@ -192,9 +315,9 @@ def test_the_running_envoy_answers_as_the_evaluator_says(
         paths = [one.removeprefix(DOMAIN) for one in (PAY, *CALLERS)]
         async with lab(*(entry(f"e{n}", path) for n, path in enumerate(paths))) as it:
             envoy, http, raw = await it.service(PAY)
-            inventory = shop(http, raw)
+            inventory = shop(http, raw, it.ports["grpc"])
             clients = await callers(it, short_dir)
-            seen: dict[str, set[bool]] = {"http": set(), "tcp": set(), "custom": set()}
+            seen: dict[str, set[bool]] = {way: set() for way in (*WAYS, "tcp", "custom")}
             for sequence in range(1, POLICIES + 1):
                 text = random_policy(dice)
                 project = Project.of({"a.rego": text})
@@ -210,29 +333,27 @@ def test_the_running_envoy_answers_as_the_evaluator_says(
                 it.enforcement.judge = judge
                 it.enforcement.put(enforcing(policy, sequence=sequence))
                 seen["custom"].add(policy.custom)
+                asked: list[tuple[dict[str, Any], bool]] = []
                 for _ in range(REQUESTS):
-                    caller, sent = dice.choice(clients), dice.choice(sorted(PATHS))
-                    method, host, team = dice.choice(METHODS), dice.choice(HOSTS), dice.choice(TEAMS)
-                    headers = {} if team is None else {"x-team": team}
-                    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-                    request = f"{method} {sent} HTTP/1.1\r\nhost: {host}\r\n{lines}content-length: 0\r\n\r\n"
-                    document = input_document(
-                        principal=caller.identity, address="127.0.0.1", port=http, method=method,
-                        path=PATHS[sent], host=host, headers=headers,
-                    )  # fmt: skip
+                    caller, sent = dice.choice(clients), random_request(dice)
+                    document = sent.seen(caller.identity, it.ports)
                     says = rulings.judge("shop/pay", document).allowed
-                    seen["http"].add(says)
-                    ask = partial(caller.ask, http, request.encode())
-                    answer = await settled(ask, 200 if says else 403)
-                    assert answer == (200 if says else 403), (text, caller.identity, request)
-                if policy.custom:
-                    continue  # the agent isn't asked about TCP, which is refused where Envoy can't say it
+                    seen[sent.way].add(says)
+                    asked.append((document, says))
+                    answer = await settled(partial(caller.admits, sent), says)
+                    assert answer == says, (text, caller.identity, sent)
                 for caller in clients:
-                    document = input_document(principal=caller.identity, address="127.0.0.1", port=raw)
+                    document = dict(input_document(principal=caller.identity, address="127.0.0.1", port=raw))
                     says = rulings.judge("shop/pay", document).allowed
                     seen["tcp"].add(says)
+                    asked.append((document, says))
                     answer = await settled(partial(caller.reaches, raw), says)
                     assert answer == says, (text, caller.identity, "TCP")
+                if real_opa is not None:
+                    whole = [completed(document, inventory) for document, _ in asked]
+                    theirs = await opa_says(real_opa, short_dir, text, whole, inventory)
+                    for (document, says), allowed in zip(asked, theirs, strict=True):
+                        assert allowed == says, (text, document)
             assert seen == {kind: {True, False} for kind in seen}
             assert await envoy.stat(r".*update_rejected") == 0
 
