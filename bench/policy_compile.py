@@ -18,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from bench import _policy_estate as estate
 from bench.report import Result, tell
 from control_plane.cli.policy_files import read_project
 from policies.compilation import guarded_by
-from policies.formula import Decision, Disjunct, Question
+from policies.formula import SOURCE_ID, Decision, Disjunct, Equal, Formula, In, Question, all_of, equals
 from policies.inventory import Inventory
 from policies.inventory_file import parse_inventory
 from policies.kept.compilation import compare_kept, compile_kept
@@ -108,12 +108,22 @@ def share_of_naive(questions: Questions) -> float:
         asked = questions.workload(workload).authz
         assert asked is not None
         for rule in asked.allow.disjuncts:
-            edges = rule.formula.children if rule.formula.kind == "or" else (rule.formula,)
-            for edge in edges:
+            for edge in _edges(rule.formula):
                 alone = Question(Decision((Disjunct(edge, rule.origins),)))
                 naive += _rules(emit_workload(alone, workload, known, "x", Options()).manifests)
         written += _rules(emit_workload(asked, workload, known, "x", Options()).manifests)
     return written / naive
+
+
+def _edges(formula: Formula) -> Iterator[Formula]:
+    """What a rule says of each caller by itself; its formula joins callers that are asked the same."""
+    for one in formula.children if formula.kind == "or" else (formula,):
+        parts = one.children if one.kind == "and" else (one,)
+        for part in parts:
+            if isinstance(part.atom, Equal | In) and part.atom.attribute == SOURCE_ID and not part.negated:
+                others = [other for other in parts if other is not part]
+                callers = part.atom.values if isinstance(part.atom, In) else (part.atom.value,)
+                yield from (all_of(equals(SOURCE_ID, caller), *others) for caller in callers)
 
 
 def _rules(manifests: object) -> int:
