@@ -17,7 +17,7 @@ from control_plane.core.errors import Bug, GatehouseError, InvalidInput, Unauthe
 from control_plane.core.jwk import load_public_key
 from control_plane.core.jwt_svid import JwtRequest, encode_jwt, finish, parse_and_verify, signing_input
 from control_plane.core.leaf_check import check_leaf, check_signature
-from control_plane.core.lifetime import BACKDATE_SECONDS, Window
+from control_plane.core.lifetime import BACKDATE_SECONDS, NOT_AFTER_JITTER, Window
 from control_plane.core.profile import SigningRequest, leaf_tbs
 from control_plane.core.spiffe_id import server_id
 from control_plane.core.svid import JwtSvid, X509Svid, verify_x509
@@ -70,6 +70,11 @@ class EmbeddedX509Signer:
     def ends_with_issuer(self) -> bool:
         """Only a stand-in cuts leaves short."""
         return bool(self._mark)
+
+    @property
+    def not_after_jitter(self) -> float:
+        """See `core.lifetime`: end and renewal are drawn together, by the serial number."""
+        return NOT_AFTER_JITTER
 
     def order(self, request: SigningRequest, csr: bytes) -> Order:
         """The bytes to be signed: from the template where it fits, else by the builder."""

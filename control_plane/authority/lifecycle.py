@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from control_plane.authority import quarantine
 from control_plane.authority import state as steps
 from control_plane.authority.ports import Above, AuthorityStore, KeyManager, KeyPurpose, SlotMaker
 from control_plane.authority.schedule import (
@@ -18,9 +19,10 @@ from control_plane.authority.schedule import (
     Prepare,
     Prune,
     RenewIssuing,
+    Withhold,
     due_of,
 )
-from control_plane.authority.state import AuthorityState, Kind, Slot, Status, X509Slot
+from control_plane.authority.state import AuthorityState, CutOff, Kind, Slot, Status, X509Slot
 from control_plane.core.errors import Bug, GatehouseError
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
@@ -70,13 +72,17 @@ class AuthorityLifecycle:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Looks every ten seconds, by the wall clock, so that a suspended machine catches up at once."""
+        failure = ""
         while not stop.is_set():
             try:
                 await self.tick()
+                failure = ""
             except GatehouseError as error:
-                # The store is busy or a disk is full: the next look may succeed, and until then what is
-                # active signs on.
-                _log.error("authority_step_failed", error=str(error), kind=error.kind)
+                # The store is busy, a disk is full or Vault is away: the next look may succeed, and until
+                # then what is active signs on. Said once while it is the same: Vault may be away for days.
+                if error.kind != failure:
+                    _log.error("authority_step_failed", error=str(error), kind=error.kind)
+                failure = error.kind
             try:
                 await asyncio.wait_for(stop.wait(), TICK_SECONDS)
             except TimeoutError:
@@ -136,6 +142,29 @@ class AuthorityLifecycle:
         """Takes an authority out of the bundle: what it signed is refused from then on."""
         return await self._command(kind, authority_id, lambda state: steps.revoke(state, kind, authority_id))
 
+    async def quarantine(self, kind: Kind, authority_id: str, cut_off: CutOff, *, force: bool) -> bool:
+        """Cuts an authority off; False if it was already. `force`: where it is active and none is prepared,
+        one is made that signs at once. Raises FailedPrecondition without."""
+        async with self._turn:
+            version, state = await self._store.load()
+            active = state.with_status(kind, Status.ACTIVE)
+            alone = state.with_status(kind, Status.PREPARED) is None
+            needed = force and alone and active is not None and active.authority_id == authority_id
+            spare = await self._made(kind) if needed else None
+            after = quarantine.quarantine(state, kind, authority_id, cut_off, spare)
+            if after != state:
+                await self._save(version, state, after)
+            return after != state
+
+    async def release(self, kind: Kind, authority_id: str) -> bool:
+        """Lets it count again; False if it did."""
+        async with self._turn:
+            version, state = await self._store.load()
+            after = quarantine.release(state, kind, authority_id)
+            if after != state:
+                await self._save(version, state, after)
+            return after != state
+
     async def _command(
         self, kind: Kind, authority_id: str, step: Callable[[AuthorityState], AuthorityState]
     ) -> Slot:
@@ -165,6 +194,8 @@ class AuthorityLifecycle:
                 return steps.replace_issuing(state, authority_id, await self._maker.issuing(slot, now))
             case Prune(kind=kind, authority_ids=authority_ids):
                 return steps.prune(state, kind, authority_ids)
+            case Withhold(kind=kind, authority_id=authority_id):
+                return quarantine.withhold(state, kind, authority_id)
 
     async def _made(self, kind: Kind) -> Slot:
         now = self._clock.unix()

@@ -116,6 +116,10 @@ class X509Signer(Protocol):
     def ends_with_issuer(self) -> bool:
         """Whether a leaf that would outlive the issuer ends with it. Elsewhere such a leaf is refused."""
 
+    @property
+    def not_after_jitter(self) -> float:
+        """The share of a leaf's life by which its end may be drawn early."""
+
     def order(self, request: SigningRequest, csr: bytes) -> Order:
         """What this signer would sign for a request. Raises InvalidInput."""
 

@@ -64,6 +64,7 @@ class VaultMaker:
         self._clock = clock
         self._random_bytes = random_bytes
         self._constrain_uris = constrain_uris
+        self._unknown = False
         self._seen: tuple[float, VaultIssuer] | None = None
 
     async def above(self) -> Above | None:
@@ -71,8 +72,11 @@ class VaultMaker:
         try:
             issuer = await self._issuer()
         except GatehouseError as error:
-            _log.warning("vault_issuer_unknown", reason=str(error))
+            if not self._unknown:  # once an outage, not at each look
+                _log.warning("vault_issuer_unknown", reason=str(error))
+            self._unknown = True
             return None
+        self._unknown = False
         return Above(subject_key_id(issuer.chain[-1]), issuer.issuer_id)
 
     async def x509(self, now: int) -> X509Slot:

@@ -17,6 +17,7 @@ from control_plane.core.errors import (
     PermissionDenied,
     Unavailable,
 )
+from control_plane.core.lifetime import FOREIGN_SERIAL_JITTER
 from control_plane.core.profile import SigningRequest
 from control_plane.runtime.clock import Clock
 
@@ -77,6 +78,11 @@ class VaultX509Signer:
     def ends_with_issuer(self) -> bool:
         """A leaf that Vault's issuer can't sign whole is refused."""
         return False
+
+    @property
+    def not_after_jitter(self) -> float:
+        """Smaller than ours: the renewal is drawn anew, by a serial number that isn't known yet."""
+        return FOREIGN_SERIAL_JITTER
 
     def order(self, request: SigningRequest, csr: bytes) -> Order:
         """The intent is what Vault will be asked for: names, then the CSR. The serial number is Vault's."""

@@ -228,6 +228,7 @@ class Issuer:
             ttl,
             issuer_not_after=issuer.not_after,
             issuer_not_before=issuer.not_before,
+            jitter=signer.not_after_jitter,
         )
         return signer.order(SigningRequest(spiffe_id, spki, serial, window, item.dns_names), item.csr)
 

@@ -318,7 +318,7 @@ class WatchedAuthority:
             authority_id = active.x509.authority_id
             issuer = active.x509.issuer
             chain = active.x509.chain
-            mark, ends_with_issuer = "", False
+            mark, ends_with_issuer, not_after_jitter = "", False, 0.04
             order = staticmethod(active.x509.order)
             check = staticmethod(active.x509.check)
 
