@@ -14,7 +14,7 @@ PYTEST := $(VENV)/python -m pytest
 JOBS ?= auto
 FUZZ ?= fuzz
 
-.PHONY: help python setup-demo setup-dev up down demo test check bench soak fuzz peers lock format proto docs clean
+.PHONY: help python setup-demo setup-dev up down demo test check bench soak drill-vault fuzz peers lock format proto docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -49,6 +49,9 @@ bench: setup-dev  ## every benchmark, each beside its peer or its limit
 soak: setup-dev  ## the long runs: 1,000 kills, hours of churn
 	GATEHOUSE_CHAOS_KILLS=1000 $(PYTEST) tests/system/test_chaos.py -s
 	$(PYTEST) -m soak --timeout 14400 || [ $$? -eq 5 ]
+
+drill-vault: setup-dev  ## a week without Vault for two days of it, and an outage without end, in simulated time: minutes
+	$(PYTEST) tests/system/test_vault_drill.py -q -s -m soak
 
 fuzz: setup-dev  ## generated input, 10^6 for each parser: hours (FUZZ=brief: minutes)
 	HYPOTHESIS_PROFILE=$(FUZZ) $(PYTEST) -n $(JOBS) --maxprocesses 8 --timeout 3600 -m "hypothesis and not soak and not peers"
