@@ -7,12 +7,9 @@ what nobody foresaw.
 
 from __future__ import annotations
 
-import asyncio
 import enum
-import http.client
 import json
 import os
-import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +78,8 @@ def with_server(
 ) -> Answer:
     """Runs `work` against the admin socket; ends the program with one line if it fails."""
     # Read here: commands that need no server would spend half their start on it.
+    import asyncio
+
     from control_plane.runtime import tracing
     from control_plane.runtime.transport import Channel
 
@@ -88,7 +87,7 @@ def with_server(
     path = data_dir_of(data_dir) / "server.sock"
 
     async def run() -> Answer:
-        _require_socket(path)
+        require_socket(path)
         async with Channel.unix(path) as channel:
             return await work(Remote(channel, timeout_seconds))
 
@@ -115,24 +114,12 @@ def rest(
     given = {name: value for name, value in (query or {}).items() if value is not None}
     target = f"{path}?{urlencode(given)}" if given else path
     with reported(output):
-        _require_socket(endpoint)
-        return _request(endpoint, method, target, body, {**_caller(), **(headers or {})}, timeout_seconds)
+        require_socket(endpoint)
+        return _request(endpoint, method, target, body, {**caller(), **(headers or {})}, timeout_seconds)
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path, timeout_seconds: float) -> None:
-        super().__init__("localhost", timeout=timeout_seconds)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def _caller() -> dict[str, str]:
+def caller() -> dict[str, str]:
+    """Headers that say who calls, and in which trace, as the environment has them."""
     token = os.environ.get("GATEHOUSE_TOKEN", "").strip()
     trace = os.environ.get(TRACE, "")
     return {
@@ -150,7 +137,11 @@ def _request(
     timeout_seconds: float,
 ) -> Any:
     """Sends one request and reads its bounded answer. Raises `GatehouseError`."""
-    connection = _UnixConnection(endpoint, timeout_seconds)
+    from http.client import HTTPException
+
+    from control_plane.cli.unix_http import UnixConnection
+
+    connection = UnixConnection(endpoint, timeout_seconds)
     doing = f"{method} {target} at {endpoint}"
     try:
         encoded = None if body is None else json.dumps(body).encode()
@@ -162,7 +153,7 @@ def _request(
         raise DeadlineExceeded(
             f"{doing}: no answer within {timeout_seconds:g} s", hint="try a longer --timeout"
         ) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         raise Unavailable(f"{doing}: {str(error) or type(error).__name__}", hint=_START_HINT) from error
     finally:
         connection.close()
@@ -175,6 +166,15 @@ def _request(
     if response.status >= 400:
         raise _problem(response.status, answer, doing)
     return answer
+
+
+def problem_in(status: int, received: bytes, doing: str) -> GatehouseError:
+    """The error that an answer tells of; for callers that read good answers by themselves."""
+    try:
+        answer = json.loads(received)
+    except ValueError:
+        return PeerMisbehaved(f"{doing}: status {status}, and the answer is not JSON")
+    return _problem(status, answer, doing)
 
 
 class Refused(GatehouseError):
@@ -194,7 +194,7 @@ def _problem(status: int, answer: object, doing: str) -> GatehouseError:
 _START_HINT = "start it with `gatehouse server run`, or name its folder with --data-dir"
 
 
-def _require_socket(path: Path) -> None:
+def require_socket(path: Path) -> None:
     """Says clearly that no server runs here, before a connection error would."""
     if not path.exists():
         raise Unavailable(f"no server is reachable: there is no socket {path}", hint=_START_HINT)

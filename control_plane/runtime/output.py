@@ -7,8 +7,10 @@ escaped before a terminal sees it. No command knows which of the two forms it is
 import enum
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, TextIO
+from unicodedata import combining, east_asian_width
 
 _CONTROL = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)]}
 
@@ -80,7 +82,10 @@ class Output:
         self._out.write(text + "\n")
 
     def _table(self, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-        from rich.console import Console  # heavy, and JSON never needs it
+        if not self._out.isatty():
+            self._out.writelines(f"{line}\n" for line in _laid_out([[*map(_title, columns)], *cells]))
+            return
+        from rich.console import Console  # heavy, and only a terminal needs it
         from rich.table import Table
         from rich.text import Text
 
@@ -89,8 +94,24 @@ class Output:
             table.add_column(_title(column), overflow="fold")
         for row in cells:
             table.add_row(*(Text(cell) for cell in row))
-        width = None if self._out.isatty() else PIPED_WIDTH
-        Console(file=self._out, width=width).print(table)
+        Console(file=self._out).print(table)
+
+
+def _laid_out(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows in columns, for when nobody looks: what is piped on is never folded, whatever its width."""
+    cells = [[cell.split("\n") for cell in row] for row in rows]
+    widths = [max(_width(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
+    for row in cells:
+        for lines in zip_longest(*row, fillvalue=""):
+            padded = (line + " " * (width - _width(line)) for line, width in zip(lines, widths, strict=True))
+            yield "  ".join(padded)
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(one) else 2 if east_asian_width(one) in "WF" else 1 for one in text)
 
 
 def human(value: Any) -> str:

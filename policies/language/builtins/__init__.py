@@ -1,7 +1,7 @@
 """The built-in functions of Rego: one module a family, `registry.BUILTINS` for all of them.
 
 A family has `FUNCTIONS` (name to function) and, where functions need the state of the evaluation,
-`CONTEXTUAL`.
+`CONTEXTUAL`. `heavy` stands for three families that are loaded when they are called.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from types import ModuleType
 
 from policies.language.builtins import (
     aggregates,
-    certificates,
     collections,
     crypto,
     documents,
@@ -18,22 +17,20 @@ from policies.language.builtins import (
     formatting,
     glob_intersection,
     globs,
+    heavy,
     json_paths,
     net,
     numeric,
     operators,
     regular,
-    schemas,
     simple,
     strings,
     templates,
     times,
-    tokens,
 )
 
 FAMILIES: tuple[ModuleType, ...] = (
     aggregates,
-    certificates,
     collections,
     crypto,
     documents,
@@ -41,15 +38,14 @@ FAMILIES: tuple[ModuleType, ...] = (
     formatting,
     glob_intersection,
     globs,
+    heavy,
     json_paths,
     net,
     numeric,
     operators,
     regular,
-    schemas,
     simple,
     strings,
     templates,
     times,
-    tokens,
 )
