@@ -56,6 +56,16 @@ class _Append:
     done: "asyncio.Future[list[int]]"
 
 
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Appends that become durable together, the numbers of their records, and the frames of all of them."""
+
+    appends: list[_Append]
+    numbers: list[list[int]]
+    next_sequence: int
+    frames: bytes
+
+
 class Journal:
     """Appends records for one issuer. `start` before use, `close` after, all on one event loop."""
 
@@ -66,7 +76,7 @@ class Journal:
         self._issuer = issuer_index
         self._clock = clock
         self._segment_bytes = segment_bytes
-        self._groups: queue.SimpleQueue[list[_Append] | None] = queue.SimpleQueue()
+        self._groups: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._gathered: deque[_Append] = deque()
         self._waiting_records = 0  # gathered, or with the thread
         self._busy = False  # a group is with the thread, or is about to be
@@ -198,23 +208,29 @@ class Journal:
             loop = asyncio.get_running_loop()
             loop.call_soon(self._gather, len(self._gathered), turns - 1)
             return
-        group, records = [], 0
-        while self._gathered and records < MAX_GROUP_RECORDS:
+        # Framed here: the thread would only take the interpreter away from this one, and wait to get it.
+        appends: list[_Append] = []
+        numbers: list[list[int]] = []
+        frames: list[bytes] = []
+        first = sequence = self._next_sequence  # which changes only with a group, and none is on its way
+        while self._gathered and sequence - first < MAX_GROUP_RECORDS:
             request = self._gathered.popleft()
-            group.append(request)
-            records += len(request.payloads)
-        self._groups.put(group)
+            appends.append(request)
+            numbers.append(list(range(sequence, sequence + len(request.payloads))))
+            frames += map(frame, numbers[-1], request.payloads)
+            sequence += len(request.payloads)
+        self._groups.put(_Group(appends, numbers, sequence, b"".join(frames)))
 
-    def _settle(self, group: list[_Append], outcome: list[list[int]] | GatehouseError) -> None:
+    def _settle(self, group: _Group, error: GatehouseError | None) -> None:
         """Tells those who waited for a group, on the event loop; the next group gathers after their turn."""
-        for index, request in enumerate(group):
+        for request, numbers in zip(group.appends, group.numbers, strict=True):
             self._waiting_records -= len(request.payloads)
             if request.done.done():
                 continue  # the caller was cancelled
-            if isinstance(outcome, GatehouseError):
-                request.done.set_exception(outcome)
+            if error is not None:
+                request.done.set_exception(error)
             else:
-                request.done.set_result(outcome[index])
+                request.done.set_result(numbers)
         if self._gathered:
             self._gather(0, MAX_GATHERING_TURNS)
         else:
@@ -225,36 +241,29 @@ class Journal:
         """The thread: makes each group durable with one flush and hands the outcome back to the loop."""
         while (group := self._groups.get()) is not None:
             try:
-                outcome = self._write_group(group)
+                failed = self._write_group(group)
             except Exception as error:  # whoever waits must be told, whatever happened to this thread
-                outcome = self._broken = Bug(f"ledger journal {self._directory}: {error!r}")
+                failed = self._broken = Bug(f"ledger journal {self._directory}: {error!r}")
             try:
-                loop.call_soon_threadsafe(self._settle, group, outcome)
+                loop.call_soon_threadsafe(self._settle, group, failed)
             except RuntimeError:
                 return  # the loop is closed: nobody waits any more
 
-    def _write_group(self, group: list[_Append]) -> list[list[int]] | GatehouseError:
+    def _write_group(self, group: _Group) -> GatehouseError | None:
         if self._broken is not None:
             return self._broken
         try:
             if self._offset >= self._segment_bytes:
                 self._open_segment(self._next_sequence)
-            sequence = self._next_sequence
-            frames = [marker(self._offset, sequence, self._clock.unix())]
-            numbers = []
-            for request in group:
-                numbers.append(list(range(sequence, sequence + len(request.payloads))))
-                frames += [frame(sequence + i, payload) for i, payload in enumerate(request.payloads)]
-                sequence += len(request.payloads)
-            data = b"".join(frames)
+            data = marker(self._offset, self._next_sequence, self._clock.unix()) + group.frames
             _write_at(self._descriptor, data, self._offset)
             os.fdatasync(self._descriptor)
         except OSError as error:
             return self._failed(error)
         # A crash before this line leaves whole records that nobody was told about; that is allowed.
         self._offset += len(data)
-        self._next_sequence = sequence
-        return numbers
+        self._next_sequence = group.next_sequence
+        return None
 
     def _failed(self, error: OSError) -> GatehouseError:
         """Takes back what part of a group may have been written, or refuses to go on if that fails too."""

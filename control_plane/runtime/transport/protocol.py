@@ -66,6 +66,18 @@ _DISPATCH: Final[dict[type[events.Event], Callable[[LeanProcessor, Any], None]]]
     events.ConnectionTerminated: lambda processor, event: processor.process_connection_terminated(event),
 }
 
+# What is on the way out after these alone acknowledges: it can go with the reply that follows, in one write.
+_ANSWERED_WITH_A_REPLY: Final = frozenset(
+    {
+        events.RequestReceived,
+        events.DataReceived,
+        events.StreamEnded,
+        events.PingReceived,
+        events.PingAckReceived,
+        events.WindowUpdated,
+    }
+)
+
 
 class LeanProtocol(H2Protocol):
     """The asyncio protocol of one connection, client or server."""
@@ -99,11 +111,11 @@ class LeanProtocol(H2Protocol):
             connection.write_out()
             self._give_up(ErrorCodes.PROTOCOL_ERROR, type(error).__name__)
         else:
-            whole_request = False
+            can_wait = not self.client
             for event in received:
                 processor.process(event)
-                whole_request |= event.__class__ is events.StreamEnded and not self.client
-            if whole_request:
+                can_wait &= event.__class__ in _ANSWERED_WITH_A_REPLY
+            if can_wait:
                 connection.write_with_reply()
             else:
                 connection.write_out()
