@@ -83,7 +83,7 @@ class VaultSettings:
     Login: `token` takes `token` or `token_file`; `approle` `role_id` and `secret_id` or `secret_id_file`
     (response-wrapped with `secret_id_wrapped`); `kubernetes` the projected token in `jwt_file`; `jwt` that
     file or, without one, a JWT-SVID of our own for `jwt_audience`; `cert` the PEM files `certificate_file`
-    and `key_file` or, without them, an X.509-SVID of our own. `login_role` is the role there, `login_mount`
+    and `key_file`: Vault calls whoever comes so by the common name, which an SVID has not. `login_role` is the role there, `login_mount`
     the mount if it isn't the method's name.
 
     `timeout_seconds` bounds each call with all its retries; `max_requests` how many are under way at once,
@@ -146,8 +146,8 @@ class VaultSettings:
             return "" if self.secret_id.reveal() or self.secret_id_file else "vault.secret_id or its file"
         if self.login is LoginMethod.KUBERNETES and not self.jwt_file:
             return "vault.jwt_file, the file of the projected service account token"
-        if self.login is LoginMethod.CERT and bool(self.certificate_file) != bool(self.key_file):
-            return "both vault.certificate_file and vault.key_file, or neither"
+        if self.login is LoginMethod.CERT and not (self.certificate_file and self.key_file):
+            return "vault.certificate_file and vault.key_file"
         return "" if self.login_role or self.login is LoginMethod.CERT else "vault.login_role"
 
 

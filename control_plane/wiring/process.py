@@ -83,6 +83,8 @@ class Parts:
         await self.reload()
         await self.reload_policies()
         await self.journal.start()
+        if self.vault is not None:
+            self.vault.login.bind(self.issuer)
 
     async def close(self) -> None:
         """Gives everything back; what was answered is durable already."""

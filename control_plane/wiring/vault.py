@@ -19,6 +19,7 @@ from control_plane.runtime.clock import Clock
 from control_plane.runtime.lifecycle import Service
 from control_plane.runtime.vault_settings import VaultMode, VaultSettings
 from control_plane.settings import ServerSettings
+from control_plane.wiring.vault_login import OwnLogin
 
 ORIGINS = {
     None: Origin.EMBEDDED,
@@ -35,6 +36,7 @@ class Vault:
     pki: VaultPki
     share: int
     settings: VaultSettings
+    login: OwnLogin
 
     async def health(self) -> VaultHealth:
         """How the server is now."""
@@ -47,13 +49,15 @@ def vault_of(settings: ServerSettings) -> Vault | None:
     if not written.address:
         return None
     share = max(1, written.max_requests // settings.issuers)
+    login = OwnLogin(settings)
     door = open_vault(
         written,
+        own_jwt=login.jwt,
         random=_draw,
         max_requests=share,
         keep=settings.data_dir / "vault-secret-id",
     )
-    return Vault(door, open_pki(door, written), share, written)
+    return Vault(door, open_pki(door, written), share, written, login)
 
 
 def authority_of(

@@ -115,6 +115,9 @@ class AuthMount:
             except (InvalidSignature, ValueError):
                 continue
             allowed = listed(role.get("allowed_uri_sans", ()))
+            # Whoever comes is called by the common name, and has to be called something.
+            if not shown.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
+                raise Refused(500, "missing name in alias")
             if not allowed or any(fnmatch.fnmatchcase(uri, each) for uri in uris for each in allowed):
                 return role
         raise Refused(400, "invalid certificate or no client certificate supplied")

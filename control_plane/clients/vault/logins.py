@@ -203,6 +203,11 @@ def _refused_login(answer: Answer, what: str, method: LoginMethod, mount: str) -
     error = refusal(answer, what)
     if isinstance(error, NotFound) or "unsupported path" in error.message or "no handler" in error.message:
         return FailedPrecondition(error.message, hint=f"enable it: vault auth enable -path={mount} {method}")
+    if "missing name in alias" in error.message:
+        return PermissionDenied(
+            error.message,
+            hint="Vault wants a common name in the certificate; an SVID has none: log in by jwt",
+        )
     if isinstance(error, FailedPrecondition | PermissionDenied):
         return PermissionDenied(
             error.message, hint="are the role and the credentials those that Vault has there?"

@@ -15,42 +15,32 @@ from control_plane.runtime.clock import Clock
 from control_plane.runtime.tls import TlsIdentity, load_identity
 from control_plane.runtime.vault_settings import LoginMethod, VaultAddress, VaultSettings
 
-Identity = Callable[[], TlsIdentity | None]
-
 
 def open_vault(
     settings: VaultSettings,
     *,
     random: Callable[[], float],
     max_requests: int | None = None,
-    own_identity: Identity | None = None,
     own_jwt: Source | None = None,
     keep: Path | None = None,
     clock: Clock | None = None,
 ) -> VaultDoor:
     """A door to the Vault of the settings; nothing is asked yet.
 
-    `own_identity` is our X.509-SVID, shown when the login is by certificate and no files are named; `own_jwt`
-    a JWT-SVID of ours for `jwt_audience`; `keep` where an unwrapped secret ID is kept; `max_requests` this
-    process's share. Raises InvalidInput or FailedPrecondition.
+    `own_jwt` gives a JWT-SVID of ours for `jwt_audience`; `keep` is where an unwrapped secret ID is kept;
+    `max_requests` this process's share. Raises InvalidInput or FailedPrecondition.
     """
     from control_plane.clients.vault.adapter import HvacExchange  # 0.2 s and 5 MiB, where there is a Vault
 
     login = make_login(settings, own_jwt=own_jwt, keep=keep)
     address = VaultAddress.parse(settings.address)
     places = max_requests or settings.max_requests
-    identity: Identity | None = None
+    identity: Callable[[], TlsIdentity] | None = None
     if settings.login is LoginMethod.CERT:
-        if settings.certificate_file:
-            certificate = Path(settings.certificate_file).expanduser()
-            identity = _FileIdentity(certificate, Path(settings.key_file).expanduser())
-        else:
-            identity = own_identity
-        if not address.tls or identity is None:
-            raise FailedPrecondition(
-                f"logging in to Vault at {address} by certificate: no TLS, or no certificate to show",
-                hint="use https, and set vault.certificate_file and vault.key_file or run as a server",
-            )
+        if not address.tls:
+            raise FailedPrecondition(f"logging in to Vault at {address} by certificate: use https")
+        certificate = Path(settings.certificate_file).expanduser()
+        identity = _FileIdentity(certificate, Path(settings.key_file).expanduser())
     ca_file = Path(settings.ca_file).expanduser() if settings.ca_file else None
     exchange = HvacExchange(
         address,
@@ -79,7 +69,7 @@ class VaultTls:
     Made anew when the identity or the file has changed; the same object is given until then.
     """
 
-    def __init__(self, ca_file: Path | None, identity: Identity | None = None) -> None:
+    def __init__(self, ca_file: Path | None, identity: Callable[[], TlsIdentity] | None = None) -> None:
         self._ca_file = ca_file
         self._identity = identity
         self._lock = threading.Lock()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import ipaddress
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -24,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc import jwt
 from joserfc.jwk import ECKey
 from real_vault import REAL_KINDS, Api, RealVault, Server
+from tls_authority import CertificateAuthority as Authority
 from vault_server import FakeVault, tls_context
 
 from control_plane.core.errors import (
@@ -33,7 +32,6 @@ from control_plane.core.errors import (
     Unavailable,
 )
 from control_plane.core.secret import Secret
-from control_plane.runtime.tls import TlsIdentity
 from control_plane.runtime.vault_settings import LoginMethod
 
 READ_MOUNTS = 'path "sys/mounts" {\n  capabilities = ["read"]\n}\n'
@@ -215,73 +213,6 @@ async def test_a_service_account_of_kubernetes(fake: Server, tmp_path: Path) -> 
 
 
 @dataclass
-class Authority:
-    """A CA for a test: it makes server certificates and SVIDs."""
-
-    folder: Path
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-    @classmethod
-    def make(cls, folder: Path, name: str) -> Authority:
-        key = ec.generate_private_key(ec.SECP256R1())
-        made = _certificate(name, key.public_key(), name, key, x509.BasicConstraints(True, None))
-        (folder / f"{name}.pem").write_bytes(made.public_bytes(Encoding.PEM))
-        return cls(folder, key, made)
-
-    @property
-    def pem(self) -> str:
-        return self.certificate.public_bytes(Encoding.PEM).decode()
-
-    def issue(self, *names: x509.GeneralName) -> TlsIdentity:
-        key = ec.generate_private_key(ec.SECP256R1())
-        issuer = self.certificate.subject.rfc4514_string().removeprefix("CN=")
-        usage = x509.BasicConstraints(False, None)
-        made = _certificate("leaf", key.public_key(), issuer, self.key, usage, names)
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return TlsIdentity((made.public_bytes(Encoding.DER),), Secret(private))
-
-    def write(self, name: str, identity: TlsIdentity) -> tuple[Path, Path]:
-        leaf = x509.load_der_x509_certificate(identity.chain[0])
-        (self.folder / f"{name}.crt").write_bytes(leaf.public_bytes(Encoding.PEM))
-        (self.folder / f"{name}.key").write_bytes(identity.key.reveal())
-        return self.folder / f"{name}.crt", self.folder / f"{name}.key"
-
-
-def _certificate(
-    subject: str, public: Any, issuer: str, key: Any, basic: x509.BasicConstraints, names: Any = ()
-) -> x509.Certificate:
-    def named(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
-
-    now = datetime.datetime.now(datetime.UTC)
-    signing = dict.fromkeys(
-        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False
-    ) | dict.fromkeys(("encipher_only", "decipher_only"), False)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(named(subject))
-        .issuer_name(named(issuer))
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(basic, True)
-        .add_extension(
-            x509.KeyUsage(digital_signature=True, key_cert_sign=basic.ca, crl_sign=basic.ca, **signing),
-            True,
-        )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), False)
-    )
-    if names:
-        both = [x509.ExtendedKeyUsageOID.CLIENT_AUTH, x509.ExtendedKeyUsageOID.SERVER_AUTH]
-        builder = builder.add_extension(x509.SubjectAlternativeName(list(names)), False)
-        builder = builder.add_extension(x509.ExtendedKeyUsage(both), False)
-    return builder.sign(key, hashes.SHA256())
-
-
-@dataclass
 class TlsServer:
     """A server that is spoken to by TLS: its CA in a file, and the CA of SVIDs."""
 
@@ -309,37 +240,60 @@ def tls_server(
             server.close()
 
 
-async def test_an_x509_svid_of_our_own(tls_server: TlsServer) -> None:
-    server, svids = tls_server.server, tls_server.svids
+async def test_a_certificate_of_another_authority(tls_server: TlsServer) -> None:
+    server, authority = tls_server.server, tls_server.svids
     mount, policy = server.api.login("cert"), server.api.policy(READ_MOUNTS)
     server.api.write(
         f"auth/{mount}/certs/gatehouse",
-        certificate=svids.pem,
+        certificate=authority.pem,
         allowed_uri_sans=[SVID],
         token_policies=[policy],
         token_ttl="60s",
     )
+    own, other = (
+        authority.issue(x509.UniformResourceIdentifier(each)) for each in (SVID, "spiffe://td.example/other")
+    )
+    certificate, key = authority.write("login", own)
     settings = server.settings(
         login=LoginMethod.CERT,
         login_mount=mount,
         login_role="gatehouse",
         ca_file=str(tls_server.ca_file),
+        certificate_file=str(certificate),
+        key_file=str(key),
     )
-    own = svids.issue(x509.UniformResourceIdentifier(SVID))
-    current = [own]
-    door = server.open(settings, own_identity=lambda: current[0])
-    assert policy in await own_policies(door)
-    # The SVID is replaced, and the next login shows the new one.
-    current[0] = svids.issue(x509.UniformResourceIdentifier(SVID))
-    answer = await door.ask("get", "auth/token/lookup-self", what=LOOKUP)
-    assert policy in answer.section("data", LOOKUP)["policies"]
-    other = svids.issue(x509.UniformResourceIdentifier("spiffe://td.example/other"))
+    assert policy in await own_policies(server.open(settings))
+    # The file is replaced, and the next login shows what is there now.
+    door = server.open(settings)
+    authority.write("login", other)
     with pytest.raises(PermissionDenied, match=f"cert at auth/{mount}"):
-        await own_policies(server.open(settings, own_identity=lambda: other))
-    certificate, key = svids.write("login", own)
-    files = {"certificate_file": str(certificate), "key_file": str(key), "login_mount": mount}
-    files |= {"ca_file": str(tls_server.ca_file), "login": LoginMethod.CERT}
-    assert policy in await own_policies(server.door(**files))
+        await own_policies(door)
+    authority.write("login", own)
+    assert policy in await own_policies(door)
+    with pytest.raises(FailedPrecondition, match="use https"):
+        server.door(
+            **{"login": LoginMethod.CERT, "address": "http://127.0.0.1:1"}, **_files(certificate, key)
+        )
+
+
+def _files(certificate: Path, key: Path) -> dict[str, str]:
+    return {"certificate_file": str(certificate), "key_file": str(key)}
+
+
+async def test_an_svid_without_a_common_name_is_refused_as_vault_does(tls_server: TlsServer) -> None:
+    server, authority = tls_server.server, tls_server.svids
+    mount = server.api.login("cert")
+    server.api.write(f"auth/{mount}/certs/gatehouse", certificate=authority.pem, allowed_uri_sans=[SVID])
+    svid = authority.issue(x509.UniformResourceIdentifier(SVID), common_name="")
+    certificate, key = authority.write("svid", svid)
+    door = server.door(
+        login=LoginMethod.CERT,
+        login_mount=mount,
+        ca_file=str(tls_server.ca_file),
+        **_files(certificate, key),
+    )
+    with pytest.raises(PermissionDenied, match="common name"):
+        await own_policies(door)
 
 
 async def test_a_server_that_another_authority_vouches_for_is_not_told_anything(
@@ -422,7 +376,7 @@ async def test_a_token_that_ended_is_replaced_at_the_next_call(server: Server) -
         ({"login": LoginMethod.APPROLE, "role_id": "x"}, "secret_id"),
         ({"login": LoginMethod.KUBERNETES, "login_role": "x"}, "jwt_file"),
         ({"login": LoginMethod.JWT}, "login_role"),
-        ({"login": LoginMethod.CERT, "key_file": "x"}, "neither"),
+        ({"login": LoginMethod.CERT, "key_file": "x"}, "certificate_file"),
     ],
 )
 def test_settings_that_cannot_work_are_named(fake: Server, changed: dict[str, Any], named: str) -> None:

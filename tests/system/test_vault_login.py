@@ -1,0 +1,166 @@
+"""Logging in to Vault with SVIDs: the server by its own, workloads by theirs, as docs/vault.md tells.
+
+Policies are signed by keys in Vault's transit engine here; a real Vault holds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+from cryptography import x509
+from joserfc.jwk import ECKey
+from real_vault import Api, RealVault
+from running import BIN
+from tls_authority import CertificateAuthority
+
+from control_plane.core.errors import GatehouseError, Unavailable
+from control_plane.core.secret import Secret
+from control_plane.core.svid import JwtSvid
+from control_plane.identity.issuance import Issuer, JwtIssue
+from control_plane.runtime.vault_settings import LoginMethod, VaultSettings
+from control_plane.settings import ServerSettings, WrittenSettings
+from control_plane.wiring.vault_login import OwnLogin
+
+DOMAIN = "interop.test"
+OWN_ID = f"spiffe://{DOMAIN}/spire/server"
+CART = f"spiffe://{DOMAIN}/ns/shop/sa/cart"
+
+
+@pytest.fixture
+def vault(peer: Callable[[str], Path], tmp_path: Path) -> Iterator[RealVault]:
+    web = CertificateAuthority.make(tmp_path, "web")
+    certificate, key = web.write("vault", web.issue(x509.IPAddress(ipaddress.ip_address("127.0.0.1"))))
+    with RealVault(peer("vault"), tls=(certificate, key, tmp_path / "web.pem")) as started:
+        yield started
+
+
+def jwt_login(api: Api, server: Any, *, policy: str, subject: str) -> str:
+    """Has Vault take JWT-SVIDs of one SPIFFE ID; gives the mount."""
+    command = ["gatehouse", "bundle", "show", "--format", "spiffe", "--data-dir", str(server.data)]
+    shown = subprocess.run([BIN / command[0], *command[1:]], check=True, capture_output=True, timeout=60)
+    mount, bundle = api.login("jwt"), json.loads(shown.stdout)
+    keys = [
+        ECKey.import_key({name: each[name] for name in ("kty", "crv", "x", "y")})
+        .as_pem(private=False)
+        .decode()
+        for each in bundle["keys"]
+        if each["use"] == "jwt-svid"
+    ]
+    api.write(f"auth/{mount}/config", jwt_validation_pubkeys=keys)
+    api.write(
+        f"auth/{mount}/role/one",
+        role_type="jwt",
+        user_claim="sub",
+        bound_audiences=["vault"],
+        bound_subject=subject,
+        token_policies=[policy],
+        token_ttl="10m",
+    )
+    return mount
+
+
+@pytest.mark.peers
+def test_the_servers_own_svids_open_vault_and_workloads_read_their_secret(
+    running: ModuleType,
+    peer: Callable[[str], Path],
+    short_dir: Path,
+    vault: RealVault,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = vault.api
+    server = running.GatehouseServer(short_dir, extra=["--issuers", "1"])
+    with running.stopping(server):
+        server.run()
+        transit, secrets = api.mount("transit"), api.mount("kv", options={"version": "2"})
+        api.write(f"{secrets}/data/shop/cart", data={"password": "tulip"})
+        reads = api.policy(f'path "{secrets}/data/shop/cart" {{ capabilities = ["read"] }}')
+        signs = api.policy(f'path "{transit}/*" {{ capabilities = ["create", "read", "update", "list"] }}')
+
+        by_jwt = jwt_login(api, server, policy=reads, subject=CART)
+        token = tmp_path / "jwt"
+        server.cli("svid", "mint", "jwt", "--spiffe-id", CART, "--audience", "vault", "--write", str(token))
+        workload = Workload(peer("vault"), vault, tmp_path)
+        given = workload.vault("write", "-field=token", f"auth/{by_jwt}/login", "role=one", f"jwt=@{token}")
+        assert (
+            workload.vault("kv", "get", "-field=password", f"-mount={secrets}", "shop/cart", token=given)
+            == "tulip"
+        )
+
+        other = tmp_path / "other"
+        server.cli(
+            "svid", "mint", "jwt", "--spiffe-id", f"{CART}2", "--audience", "vault", "--write", str(other)
+        )
+        with pytest.raises(subprocess.CalledProcessError):
+            workload.vault("write", f"auth/{by_jwt}/login", "role=one", f"jwt=@{other}")
+
+        by_own = jwt_login(api, server, policy=signs, subject=OWN_ID)
+        settings = {"ADDRESS": vault.url, "CA_FILE": str(tmp_path / "web.pem"), "LOGIN_ROLE": "one"}
+        settings |= {"LOGIN": "jwt", "LOGIN_MOUNT": by_own}
+        settings |= {"TRANSIT_MOUNT": transit, "TIMEOUT_SECONDS": "20"}
+        server.stop()
+        for path in (server.data / "keys").glob("policy-*"):
+            path.unlink()
+        for name, value in settings.items():
+            monkeypatch.setenv(f"GATEHOUSE_VAULT_{name}", value)
+        server.run()
+        (made,) = api("LIST", f"{transit}/keys")["data"]["keys"]
+        assert made.startswith("policy-") and not list((server.data / "keys").glob("policy-*"))
+
+
+class Workload:
+    """Somebody with the `vault` command and an SVID."""
+
+    def __init__(self, program: Path, vault: RealVault, home: Path) -> None:
+        self._program = program
+        self._environment = {
+            "VAULT_ADDR": vault.url,
+            "VAULT_CACERT": str(home / "web.pem"),
+            "HOME": str(home),
+            "PATH": os.environ["PATH"],
+        }
+
+    def vault(self, *arguments: str, token: str = "") -> str:
+        environment = self._environment | ({"VAULT_TOKEN": token} if token else {})
+        finished = subprocess.run(
+            [str(self._program), *arguments], env=environment, capture_output=True, text=True, timeout=60
+        )
+        finished.check_returncode()
+        return finished.stdout.strip()
+
+
+class Issuing:
+    """What `OwnLogin` asks of an issuer; refuses as long as `failing`."""
+
+    failing = False
+
+    async def issue_jwt(self, items: Sequence[JwtIssue]) -> list[JwtSvid | GatehouseError]:
+        if self.failing:
+            return [Unavailable("nothing signs")]
+        return [JwtSvid(item.spiffe_id, str(item.spiffe_id), item.audience, 0, 300) for item in items]
+
+
+def test_a_jwt_svid_is_had_from_a_thread_and_a_refusal_is_told(tmp_path: Path) -> None:
+    vault = VaultSettings(address="https://vault.example", login=LoginMethod.JWT, login_role="one")
+    written = WrittenSettings(data_dir=str(tmp_path), trust_domain=DOMAIN, vault=vault)
+    login, issuing = OwnLogin(ServerSettings.parse(written)), Issuing()
+    with pytest.raises(Unavailable, match="yet"):
+        login.jwt()
+
+    async def ask() -> Secret[str]:
+        login.bind(cast(Issuer, issuing))
+        return await asyncio.to_thread(login.jwt)
+
+    assert asyncio.run(ask()) == Secret(OWN_ID)
+    issuing.failing = True
+    with pytest.raises(Unavailable, match="nothing signs"):
+        asyncio.run(ask())
