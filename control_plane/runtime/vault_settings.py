@@ -83,8 +83,8 @@ class VaultSettings:
     Login: `token` takes `token` or `token_file`; `approle` `role_id` and `secret_id` or `secret_id_file`
     (response-wrapped with `secret_id_wrapped`); `kubernetes` the projected token in `jwt_file`; `jwt` that
     file or, without one, a JWT-SVID of our own for `jwt_audience`; `cert` the PEM files `certificate_file`
-    and `key_file`: Vault calls whoever comes so by the common name, which an SVID has not. `login_role` is the role there, `login_mount`
-    the mount if it isn't the method's name.
+    and `key_file`, not of an SVID: Vault names who comes so by a common name. `login_role` is the role there,
+    `login_mount` the mount if it isn't the method's name.
 
     `timeout_seconds` bounds each call with all its retries; `max_requests` how many are under way at once,
     over all processes of this server.

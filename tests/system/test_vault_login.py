@@ -97,9 +97,8 @@ def test_the_servers_own_svids_open_vault_and_workloads_read_their_secret(
         )
 
         other = tmp_path / "other"
-        server.cli(
-            "svid", "mint", "jwt", "--spiffe-id", f"{CART}2", "--audience", "vault", "--write", str(other)
-        )
+        name = f"{CART}2"
+        server.cli("svid", "mint", "jwt", "--spiffe-id", name, "--audience", "vault", "--write", str(other))
         with pytest.raises(subprocess.CalledProcessError):
             workload.vault("write", f"auth/{by_jwt}/login", "role=one", f"jwt=@{other}")
 

@@ -271,9 +271,7 @@ async def test_a_certificate_of_another_authority(tls_server: TlsServer) -> None
     authority.write("login", own)
     assert policy in await own_policies(door)
     with pytest.raises(FailedPrecondition, match="use https"):
-        server.door(
-            **{"login": LoginMethod.CERT, "address": "http://127.0.0.1:1"}, **_files(certificate, key)
-        )
+        server.door(login=LoginMethod.CERT, address="http://127.0.0.1:1", **_files(certificate, key))
 
 
 def _files(certificate: Path, key: Path) -> dict[str, str]:
