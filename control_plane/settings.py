@@ -149,6 +149,19 @@ class ApiSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FalcoSettings:
+    """Alerts of Falco at `POST /v1/alerts/falco`, from whoever has the role sensor.
+
+    `secret_file`: a secret of at least 32 characters that Falco sends as a bearer token; empty for none.
+    `rego`: rules in place of those in rego/response. `per_minute`: how many identities alerts cut off at most.
+    """
+
+    secret_file: str = ""
+    rego: str = ""
+    per_minute: int = field(default=10, metadata={"minimum": 0, "maximum": 1000})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CanarySettings:
     """When a canary is rolled back by itself: once it has decided `least_requests`, and its share of denials,
     and that of each of `least_agents`, has risen by `rise_percent` points (`rollout.denials`)."""
@@ -185,6 +198,7 @@ class WrittenSettings:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     canary: CanarySettings = field(default_factory=CanarySettings)
+    falco: FalcoSettings = field(default_factory=FalcoSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,11 +244,11 @@ class ServerSettings:
         trust_domain = TrustDomain.parse(written.trust_domain)
         names = [issuer.name for issuer in written.oidc]
         # Subjects of all kinds share one space of names: local:root, spiffe://example.org/x, login:ada.
-        taken = {"local", "spiffe"} & set(names)
+        taken = {"local", "spiffe", "webhook"} & set(names)
         if len(set(names)) != len(names) or not all(map(_NAME.fullmatch, names)) or taken:
             raise InvalidInput(
                 f"settings: oidc names {', '.join(map(shown, names))}; expected different ones of a-z, 0-9 "
-                "and -, and neither local nor spiffe"
+                "and -, and neither local nor spiffe nor webhook"
             )
         return cls(
             written=written,
@@ -338,6 +352,7 @@ class ServerSettings:
                 metrics=MetricsSettings(**values.pop("metrics")),
                 api=ApiSettings(**_tuples(values.pop("api"))),
                 canary=CanarySettings(**values.pop("canary")),
+                falco=FalcoSettings(**values.pop("falco")),
                 roles=RoleSettings(**_tuples(values.pop("roles"))),
                 oidc=tuple(
                     OidcSettings(**(one | {"jwks_file": Path(one["jwks_file"])}))

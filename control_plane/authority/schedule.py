@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from control_plane.authority import quarantine
 from control_plane.authority.ports import Above
 from control_plane.authority.state import (
     REFRESH_HINT_SECONDS,
@@ -137,7 +138,15 @@ class Prune:
     authority_ids: frozenset[str]
 
 
-Decision: TypeAlias = Prepare | Activate | RenewIssuing | Prune
+@dataclass(frozen=True, slots=True)
+class Withhold:
+    """Take an authority that is cut off out of the bundle."""
+
+    kind: Kind
+    authority_id: str
+
+
+Decision: TypeAlias = Prepare | Activate | RenewIssuing | Prune | Withhold
 
 
 def due(
@@ -173,6 +182,8 @@ def due_of(
     )
     if spent:
         return Prune(kind, spent)
+    if (authority_id := quarantine.due(state, kind, now)) is not None:
+        return Withhold(kind, authority_id)
     reason = "" if prepared is not None else _why_prepare(state, active, now, lifetimes, above)
     if reason:
         return Prepare(kind, reason)
@@ -231,7 +242,11 @@ def _why_prepare(
     if not _is_above(active):
         left = _left(active, now)
         return f"{left} s are left" if left <= _prepare_margin(active, lifetimes) else ""
-    known = {slot.authority_id for slot in state.x509 if slot.status is not Status.OLD or slot.tainted}
+    known = {
+        slot.authority_id
+        for slot in state.x509
+        if slot.status is not Status.OLD or slot.tainted or slot.cut_off is not None
+    }
     if above is None or above.authority_id in known:
         return ""
     return f"Vault would sign by another root, {above.authority_id}"

@@ -69,6 +69,17 @@ class IssuingCa:
         return (self.certificate, *(self.upstream.chain if self.upstream is not None else ()))
 
 
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """Why and since when (Unix seconds) an authority is in quarantine, and who said so. `withheld`: it isn't
+    in the bundle any more."""
+
+    at: int
+    by: str
+    reason: str
+    withheld: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Slot:
     """One X.509 authority: a root, named by its key identifier in hex, and the current issuing CA below it.
@@ -90,6 +101,7 @@ class X509Slot:
     activated_at: int = 0
     published_sequence: int = 0
     retired_at: int = 0
+    cut_off: CutOff | None = None
 
     @property
     def key_ids(self) -> tuple[str, ...]:
@@ -118,6 +130,7 @@ class JwtSlot:
     activated_at: int = 0
     published_sequence: int = 0
     retired_at: int = 0
+    cut_off: CutOff | None = None
 
     @property
     def key_ids(self) -> tuple[str, ...]:
@@ -157,8 +170,10 @@ class AuthorityState:
         )
 
     def with_status(self, kind: Kind, status: Status) -> Slot | None:
-        """The active or the prepared authority, if there is one that wasn't revoked."""
-        return next((s for s in self.slots(kind) if s.status is status and not s.revoked), None)
+        """The active or the prepared authority, if there is one that is neither revoked nor cut off."""
+        return next(
+            (s for s in self.slots(kind) if s.status is status and not s.revoked and s.cut_off is None), None
+        )
 
     @property
     def active_x509(self) -> X509Slot | None:
@@ -178,14 +193,14 @@ class AuthorityState:
 
 
 def bundle_of(state: AuthorityState) -> Bundle:
-    """The trust bundle: every authority that wasn't revoked, prepared ones included."""
+    """The trust bundle: every authority that is neither revoked nor withheld, prepared ones included."""
     return Bundle(
         trust_domain=state.trust_domain,
-        x509_authorities=tuple(X509Authority(s.root, s.tainted) for s in state.x509 if not s.revoked),
+        x509_authorities=tuple(X509Authority(s.root, _is_bad(s)) for s in state.x509 if _is_published(s)),
         jwt_authorities=tuple(
-            JwtAuthority(s.authority_id, s.public_key, s.not_after, s.tainted)
+            JwtAuthority(s.authority_id, s.public_key, s.not_after, _is_bad(s))
             for s in state.jwt
-            if not s.revoked
+            if _is_published(s)
         ),
         sequence=state.bundle_sequence,
         refresh_hint_seconds=REFRESH_HINT_SECONDS,
@@ -217,7 +232,7 @@ def prepare(state: AuthorityState, slot: Slot, now: int) -> AuthorityState:
 def activate(state: AuthorityState, kind: Kind, authority_id: str, now: int) -> AuthorityState:
     """Lets a prepared authority sign; the active one becomes old. The bundle stays as it is."""
     slot = state.find(kind, authority_id)
-    if slot.status is not Status.PREPARED or slot.revoked:
+    if slot.status is not Status.PREPARED or slot.revoked or slot.cut_off is not None:
         raise FailedPrecondition(
             f"{kind} authority {authority_id} is {_described(slot)}, only a prepared one can be activated",
             hint=f"`gatehouse authority {kind} prepare` makes one",
@@ -240,7 +255,7 @@ def taint(state: AuthorityState, kind: Kind, authority_id: str) -> AuthorityStat
             f"{kind} authority {authority_id} is {_described(slot)}, only an old one can be tainted",
             hint="prepare and activate another authority first" if slot.status is Status.ACTIVE else "",
         )
-    return _changed(state, kind, replace(slot, tainted=True))
+    return changed(state, kind, replace(slot, tainted=True))
 
 
 def revoke(state: AuthorityState, kind: Kind, authority_id: str) -> AuthorityState:
@@ -253,7 +268,7 @@ def revoke(state: AuthorityState, kind: Kind, authority_id: str) -> AuthoritySta
             "only a tainted old one, or a prepared one, can be revoked",
             hint="taint it first, so that agents replace what it signed" if slot.status is Status.OLD else "",
         )
-    return _changed(state, kind, replace(slot, status=Status.OLD, revoked=True))
+    return changed(state, kind, replace(slot, status=Status.OLD, revoked=True))
 
 
 def replace_issuing(state: AuthorityState, authority_id: str, issuing: IssuingCa) -> AuthorityState:
@@ -285,8 +300,16 @@ def prune(state: AuthorityState, kind: Kind, authority_ids: frozenset[str]) -> A
             continue
         if slot.status is Status.ACTIVE:
             raise FailedPrecondition(f"{kind} authority {slot.authority_id} is active and can't be forgotten")
-        published = published or not slot.revoked
+        published = published or _is_published(slot)
     return _with_slots(state, kind, tuple(kept), state.bundle_sequence + 1 if published else None)
+
+
+def _is_published(slot: Slot) -> bool:
+    return not (slot.revoked or (slot.cut_off is not None and slot.cut_off.withheld))
+
+
+def _is_bad(slot: Slot) -> bool:
+    return slot.tainted or slot.cut_off is not None
 
 
 def _kind(slot: Slot) -> Kind:
@@ -298,7 +321,7 @@ def _may_return(slot: Slot) -> bool:
         isinstance(slot, X509Slot)
         and slot.issuing.upstream is not None
         and slot.status is Status.OLD
-        and not (slot.tainted or slot.revoked)
+        and not (_is_bad(slot) or slot.revoked)
     )
 
 
@@ -308,7 +331,8 @@ def _activated(slot: Slot, authority_id: str, now: int) -> Slot:
     return replace(slot, status=Status.OLD, retired_at=now) if slot.status is Status.ACTIVE else slot
 
 
-def _changed(state: AuthorityState, kind: Kind, slot: Slot) -> AuthorityState:
+def changed(state: AuthorityState, kind: Kind, slot: Slot) -> AuthorityState:
+    """The state with one authority changed in a way that the bundle shows."""
     slots = tuple(slot if other.authority_id == slot.authority_id else other for other in state.slots(kind))
     return _with_slots(state, kind, slots, state.bundle_sequence + 1)
 
@@ -326,4 +350,5 @@ def _with_slots(
 
 def _described(slot: Slot) -> str:
     marks = [str(slot.status)] + ["tainted"] * slot.tainted + ["revoked"] * slot.revoked
+    marks += ["cut off"] * (slot.cut_off is not None)
     return " and ".join(marks)

@@ -9,10 +9,10 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Final
 
-from control_plane.authority.state import AuthorityState, IssuingCa, JwtSlot, Status, Upstream, X509Slot
+from control_plane.authority.state import AuthorityState, CutOff, IssuingCa, JwtSlot, Status, Upstream, X509Slot
 from control_plane.core.errors import Corrupt, InvalidInput
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.core.strict_json import load_object
@@ -21,7 +21,7 @@ FORM: Final = 1
 MAX_STATE_BYTES: Final = 8 << 20
 
 _BINARY: Final = frozenset({"root", "certificate", "public_key"})
-_ADDED: Final = frozenset({"upstream", "retired_at"})  # since the first release of the form
+_ADDED: Final = frozenset({"upstream", "retired_at", "cut_off"})  # since the first release of the form
 
 
 def dump(state: AuthorityState) -> str:
@@ -69,6 +69,8 @@ def _written(value: X509Slot | JwtSlot | IssuingCa) -> dict[str, object]:
             content = _text(content)
         elif isinstance(content, IssuingCa):
             content = _written(content)
+        elif isinstance(content, CutOff):
+            content = asdict(content)
         elif isinstance(content, Upstream):
             content = {"issuer_id": content.issuer_id, "chain": [_text(one) for one in content.chain]}
         members[field.name] = content
@@ -95,4 +97,6 @@ def _read(document: Mapping[str, Any]) -> dict[str, Any]:
         members[name] = base64.b64decode(members[name], validate=True)
     if "status" in members:
         members["status"] = Status(members["status"])
+    if "cut_off" in members:
+        members["cut_off"] = CutOff(**members["cut_off"])
     return members

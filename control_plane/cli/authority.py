@@ -105,7 +105,7 @@ def _print(answer: Any) -> None:
             each.get("authority_id"),
             str(each.get("status", "")).lower(),
             printing.moment(int(each.get("not_after") or each.get("expires_at") or 0)),
-            ", ".join(name for name in ("tainted", "revoked") if each.get(name)),
+            ", ".join(name for name in ("tainted", "revoked", "quarantine") if each.get(name)),
         )
         for each in listed
     ]

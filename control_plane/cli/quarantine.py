@@ -1,6 +1,6 @@
-"""`gatehouse quarantine add | release | list`: who is cut off, at once and everywhere.
+"""`gatehouse quarantine add | authority | release | list`: who is cut off, at once and everywhere.
 
-`gatehouse quarantine SPIFFE-ID --reason …` is short for `add`.
+`gatehouse quarantine SPIFFE-ID --reason …` is short for `add`. What has no `://` is an authority's ID.
 """
 
 from __future__ import annotations
@@ -48,12 +48,61 @@ def add(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Stops issue and renewal for an identity and has it denied as caller and as callee everywhere."""
-    answer = _change("", who, reason, token_file, data_dir, output, break_glass=break_glass)
+    call = _Call(token_file, data_dir, output, break_glass=break_glass)
+    if "://" not in who:
+        fail(
+            InvalidInput(
+                f"quarantine of {who!a}: expected a SPIFFE ID",
+                hint=f"an authority is cut off by gatehouse quarantine authority {who}",
+            ),
+            output,
+        )
+    answer = call.post("/v1/quarantine", {"spiffe_id": who, "reason": reason})
 
     def human() -> None:
         told = "is cut off" if answer["changed"] else "was cut off already"
         printing.line(f"{answer['spiffe_id']} {told}; {answer['entries']} entries give no SVID any more")
         printing.note(f"to let it back in: gatehouse quarantine release {answer['spiffe_id']} --reason …")
+
+    printing.emit(output, answer, human)
+
+
+@app.command()
+def authority(
+    authority_id: Annotated[
+        str, typer.Argument(metavar="AUTHORITY-ID", help="Of an X.509 or a JWT authority.")
+    ],
+    reason: ReasonFlag,
+    force: Annotated[
+        bool, typer.Option("--force", help="If none is prepared, make one that signs at once.")
+    ] = False,
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Refuse what it signed now, not after half a minute.")
+    ] = False,
+    break_glass: BreakGlassFlag = False,
+    token_file: TokenFileFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Has another authority sign, and what this one signed replaced and, half a minute later, refused.
+
+    A release lets what it signed count again, but it does not sign again, and what was replaced meanwhile
+    stays replaced. An agent that was away in that half minute, or has none with --at-once, and attested by a
+    join token, needs a new token.
+    """
+    call = _Call(token_file, data_dir, output, break_glass=break_glass)
+    kind = call.kind_of(authority_id)
+    body = {"authority_id": authority_id, "reason": reason, "force": force, "at_once": at_once}
+    answer = call.post(f"/v1/authority/{kind}/quarantine", body)
+
+    def human() -> None:
+        told = "is cut off" if answer["changed"] else "was cut off already"
+        printing.line(f"{kind} authority {authority_id} {told}; {answer['signing_now']} signs")
+        if answer["quarantine"]["withheld"]:
+            printing.line("what it signed is refused from now on")
+        else:
+            printing.line("agents replace what it signed; half a minute from now, that is refused")
+        printing.note(f"to let it count again: gatehouse quarantine release {authority_id} --reason …")
 
     printing.emit(output, answer, human)
 
@@ -67,12 +116,19 @@ def release(
     data_dir: DataDirFlag = None,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
-    """Lets an identity back in."""
-    answer = _change("/release", who, reason, token_file, data_dir, output, break_glass=break_glass)
+    """Lets an identity back in, or an authority count again."""
+    call = _Call(token_file, data_dir, output, break_glass=break_glass)
+    if "://" in who:
+        answer = call.post("/v1/quarantine/release", {"spiffe_id": who, "reason": reason})
+    else:
+        body = {"authority_id": who, "reason": reason}
+        answer = call.post(f"/v1/authority/{call.kind_of(who)}/release", body)
 
     def human() -> None:
         told = "is let in again" if answer["changed"] else "wasn't cut off"
-        printing.line(f"{answer['spiffe_id']} {told}")
+        printing.line(f"{who} {told}")
+        if answer["changed"] and "://" not in who:
+            printing.line(f"what it signed and is still valid counts again; {answer['signing_now']} signs on")
 
     printing.emit(output, answer, human)
 

@@ -19,14 +19,17 @@ class Role(enum.StrEnum):
     AUTHOR = "author"
     APPROVER = "approver"
     OPERATOR = "operator"
+    SENSOR = "sensor"
 
 
 class SubjectKind(enum.StrEnum):
-    """How a subject was authenticated: the peer of a unix socket, a bearer token, a client certificate."""
+    """How a subject was authenticated: the peer of a unix socket, a bearer token, a client certificate, or a
+    secret that it shares with us."""
 
     LOCAL = "local"
     OIDC = "oidc"
     SVID = "svid"
+    WEBHOOK = "webhook"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,21 @@ def _events(before: tuple[Slot, ...], after: tuple[Slot, ...]) -> Iterator[tuple
             yield slot, "activated", _public(slot)
         if slot.tainted and not (old is not None and old.tainted):
             yield slot, "tainted", _public(slot)
+        yield from _of_quarantine(slot, old)
         if slot.revoked and not (old is not None and old.revoked):
             yield slot, "revoked", _public(slot)
     for slot in known.values():
         yield slot, "forgotten", _public(slot)
+
+
+def _of_quarantine(slot: Slot, old: Slot | None) -> Iterator[tuple[Slot, str, bytes]]:
+    before, after = None if old is None else old.cut_off, slot.cut_off
+    if after is not None and before is None:
+        yield slot, "quarantined", _public(slot)
+    if after is not None and after.withheld and not (before is not None and before.withheld):
+        yield slot, "withheld", _public(slot)
+    if after is None and before is not None:
+        yield slot, "released", _public(slot)
 
 
 def _public(slot: Slot) -> bytes:

@@ -123,7 +123,8 @@ class JwtRecord:
 
 @dataclass(frozen=True, slots=True)
 class AuthorityRecord:
-    """An authority took a step: prepared, issuing-ca, activated, tainted, revoked or forgotten (`event`).
+    """An authority took a step: prepared, issuing-ca, activated, tainted, quarantined, withheld,
+    released, revoked or forgotten (`event`).
 
     `certificate` is the root (DER) for X.509, the public key (SPKI, DER) for JWT, or the new issuing CA.
     """

@@ -29,7 +29,14 @@ from control_plane.wiring.events import ToldSteps, events_of, rates_of
 from control_plane.wiring.metrics import Observe, metrics_of, metrics_service
 from control_plane.wiring.opa import opa_services
 from control_plane.wiring.own_svid import OwnSvid
-from control_plane.wiring.policy import canary_watch_of, gate_of, opa_bundles_of, policy_keys_of, rollouts_of
+from control_plane.wiring.policy import (
+    canary_watch_of,
+    gate_of,
+    opa_bundles_of,
+    policy_keys_of,
+    response_rules_of,
+    rollouts_of,
+)
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
 from control_plane.wiring.rest_server import HTTP_ALPN, RestServer
 from control_plane.wiring.signing import signing_of
@@ -81,6 +88,9 @@ async def manage(
             rollouts=rollouts,
             rollout_store=parts.rollout_store,
             canary_watch=canary_watch,
+            answers=SqlAnswers(parts.store.thread),
+            rules=response_rules_of(parts),
+            falco_per_minute=settings.written.falco.per_minute,
             events=events,
             rates=rates_of(parts),
             max_listeners=settings.written.api.listeners,

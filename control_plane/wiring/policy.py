@@ -1,6 +1,7 @@
 """Builds what the life of policies needs in the management process, and the gate before the REST routes."""
 
 import os
+from pathlib import Path
 
 from fastapi.routing import APIRoute
 
@@ -8,11 +9,14 @@ from control_plane.api.opa import OpaBundles
 from control_plane.api.rest.evidence import SvidSubjects
 from control_plane.api.rest.gate import Gate
 from control_plane.api.rest.idempotency import route_class
+from control_plane.api.rest.response import Rules
 from control_plane.api.rest.roles import Roles
-from control_plane.api.rest.subjects import OidcIssuer, Subjects, user_name
+from control_plane.api.rest.subjects import OidcIssuer, Subjects, Webhook, user_name
 from control_plane.authority.ports import KeyManager, KeyPurpose
 from control_plane.authority.split_keys import SplitKeyManager
 from control_plane.clients.vault.transit import TransitKeyManager
+from control_plane.core.access import Grant, Role
+from control_plane.core.errors import InvalidInput
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.identity.index import Effects
 from control_plane.identity.ledger import ChangeRecord, LedgerEntry
@@ -76,13 +80,25 @@ def canary_watch_of(parts: Parts, rollouts: Rollouts) -> CanaryWatch:
     return CanaryWatch(rollouts, feed, rule)
 
 
+def response_rules_of(parts: Parts) -> Rules:
+    """What decides on alerts. Raises InvalidInput, Diagnostics for the operator's file."""
+    path = parts.settings.written.falco.rego
+    try:
+        return Rules(Path(path).read_text(encoding="utf-8") if path else None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"settings: falco.rego {path}: {error}") from error
+
+
 def gate_of(parts: Parts) -> tuple[Gate, type[APIRoute]]:
     """The gate, and the class of routes behind it."""
     settings = parts.settings
     administrators = {f"local:{user_name(uid)}" for uid in (0, os.geteuid())}
+    secret_file = settings.written.falco.secret_file
+    webhook = Webhook(Path(secret_file).expanduser()) if secret_file else None
+    sensor = Grant(Webhook.SUBJECT, Role.SENSOR, f"spiffe://{settings.trust_domain}")
     roles = Roles(
         settings.trust_domain,
-        settings.grants,
+        [*settings.grants, sensor] if webhook is not None else settings.grants,
         sorted(administrators) if settings.written.roles.local_administrators else [],
     )
     issuers = [
@@ -90,7 +106,7 @@ def gate_of(parts: Parts) -> tuple[Gate, type[APIRoute]]:
         for one in settings.written.oidc
     ]
     svids = SvidSubjects(parts.trust, lambda: parts.replica.index.quarantine, parts.clock.unix)
-    gate = Gate(Subjects(issuers, svids, parts.clock.unix), roles, LedgerRecorder(parts))
+    gate = Gate(Subjects(issuers, svids, parts.clock.unix, webhook), roles, LedgerRecorder(parts))
     return gate, route_class(gate, SqlAnswers(parts.store.thread), parts.clock.unix)
 
 

@@ -2,7 +2,7 @@
 # title: Who may do what to Gatehouse itself
 # description: |
 #   Decides one call of the management API.
-#   input.subject: {"id": "…", "kind": "oidc" | "svid" | "local", "grants": [{"role": "author", "scope": "spiffe://…"}]}
+#   input.subject: {"id": "…", "kind": "oidc" | "svid" | "local" | "webhook", "grants": [{"role": "author", "scope": "spiffe://…"}]}
 #   input.action: one of the actions below; input.resource.spiffe_id: what it touches, absent for the whole trust domain;
 #   input.change.author: who wrote the policy version that is to be approved or applied.
 #   Every role is scoped by a SPIFFE prefix that ends at a path segment. A call that touches the whole trust domain needs
@@ -25,6 +25,7 @@ permissions := {
 		"entry.write", "agent.evict", "agent.ban", "token.create", "authority.rotate",
 		"policy.apply", "policy.rollback", "quarantine.set", "quarantine.release",
 	},
+	"sensor": {"alert.report"},
 }
 
 read := {"entry.read", "agent.read", "bundle.read", "authority.read", "policy.read", "status.read", "explain"}

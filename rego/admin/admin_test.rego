@@ -22,6 +22,7 @@ expected := {
 		"entry.write", "agent.evict", "agent.ban", "token.create", "authority.rotate",
 		"policy.apply", "policy.rollback", "quarantine.set", "quarantine.release",
 	},
+	"sensor": {"alert.report"},
 }
 
 test_every_role_against_every_action if {

@@ -60,6 +60,13 @@ class Health(TypedDict):
     bundle_sequence: int
 
 
+class AuthorityQuarantine(TypedDict):
+    reason: str
+    by: str
+    quarantined_at: int
+    withheld: Annotated[bool, Field(description="It is out of the bundle: what it signed is refused.")]
+
+
 class Authority(TypedDict):
     authority_id: str
     status: str
@@ -70,6 +77,15 @@ class Authority(TypedDict):
     prepared_at: int
     activated_at: int
     agents_without_it: int | None
+    quarantine: AuthorityQuarantine | None
+
+
+class AuthorityCut(TypedDict):
+    kind: str
+    authority_id: str
+    changed: bool
+    quarantine: AuthorityQuarantine | None
+    signing_now: str
 
 
 class Authorities(TypedDict):
@@ -191,6 +207,14 @@ class Quarantined(TypedDict):
     reason: str
     by: str
     quarantined_at: int
+
+
+class AlertAnswer(TypedDict):
+    action: str
+    spiffe_id: str
+    reason: str
+    changed: bool
+    seen_before: bool
 
 
 class QuarantinePage(TypedDict):

@@ -2,7 +2,7 @@
 
 from fastapi import Depends, FastAPI
 
-from control_plane.api.rest import authority, event_stream, explain, ledger, policy, problems, quarantine
+from control_plane.api.rest import authority, authority_quarantine, event_stream, explain, ledger, policy, problems, quarantine
 from control_plane.api.rest import openapi as document
 from control_plane.api.rest.answers import Health
 from control_plane.api.rest.context import RestContext
@@ -36,10 +36,12 @@ def rest_app(context: RestContext) -> FastAPI:
         }
 
     app.include_router(authority.router(context))
+    app.include_router(authority_quarantine.router(context))
     app.include_router(ledger.router(context.ledger_dir))
     app.include_router(explain.router(context.server))
     app.include_router(policy.router(context))
     app.include_router(quarantine.router(context))
+    app.include_router(falco.router(context))
     app.include_router(event_stream.router(context.events, context.gate, max_listeners=context.max_listeners))
     app.add_middleware(Front, gate=context.gate, rates=context.rates, more_requests=context.max_listeners)
     document.install(app)

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from control_plane.api.rest.answers import Authorities, Authority
+from control_plane.api.rest.answers import Authorities, Authority, AuthorityQuarantine
 from control_plane.api.rest.context import RestContext
 from control_plane.api.rest.gate import Passing
 from control_plane.authority.state import Kind, Slot, Status
@@ -96,4 +96,13 @@ async def _one(context: RestContext, slot: Slot) -> Authority:
         "prepared_at": slot.prepared_at,
         "activated_at": slot.activated_at,
         "agents_without_it": unconfirmed,
+        "quarantine": shown_quarantine(slot),
     }
+
+
+def shown_quarantine(slot: Slot) -> AuthorityQuarantine | None:
+    """Why and since when an authority is cut off; None if it isn't."""
+    cut = slot.cut_off
+    if cut is None:
+        return None
+    return {"reason": cut.reason, "by": cut.by, "quarantined_at": cut.at, "withheld": cut.withheld}

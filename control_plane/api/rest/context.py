@@ -10,11 +10,13 @@ from control_plane.api.context import ServerContext
 from control_plane.api.rest.events import Events
 from control_plane.api.rest.front import Rates
 from control_plane.api.rest.gate import Gate
+from control_plane.api.rest.response import Rules
 from control_plane.authority.lifecycle import AuthorityLifecycle
 from control_plane.authority.ports import AuthorityStore
 from control_plane.rollout.canary import CanaryWatch
 from control_plane.rollout.lifecycle import Rollouts
 from control_plane.rollout.ports import RolloutStore
+from control_plane.runtime.answers import Answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,9 @@ class RestContext:
     healthy: Callable[[], bool]
     gate: Gate
     route_class: type[APIRoute]
+    answers: Answers
+    rules: Rules
+    falco_per_minute: int
     rollouts: Rollouts
     rollout_store: RolloutStore
     canary_watch: CanaryWatch

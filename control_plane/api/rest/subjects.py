@@ -6,6 +6,7 @@ anonymous.
 """
 
 import base64
+import hmac
 import json
 import pwd
 import re
@@ -24,6 +25,7 @@ from control_plane.core.access import Subject, SubjectKind
 from control_plane.core.errors import InvalidInput, Unauthenticated, shown
 
 MAX_TOKEN_CHARACTERS: Final = 16_384
+MIN_SECRET_BYTES: Final = 32
 MAX_JWKS_BYTES: Final = 1 << 20
 LEEWAY_SECONDS: Final = 30
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -41,10 +43,43 @@ class OidcIssuer:
     subject_claim: str
 
 
+class Webhook:
+    """A program that knows a secret and nothing else: Falco. The secret is read from its file at each
+    call."""
+
+    SUBJECT: Final = "webhook:falco"
+
+    def __init__(self, secret_file: Path) -> None:
+        self._path = secret_file
+
+    def knows(self, token: str) -> bool:
+        """Whether this is the secret. Raises Unauthenticated where the file holds none that is any good."""
+        try:
+            with self._path.open("rb") as file:
+                secret = file.read(MAX_TOKEN_CHARACTERS).strip()
+        except OSError as error:
+            raise Unauthenticated(
+                f"bearer token: {self._path} can't be read ({error.strerror})",
+                hint="it is to hold the webhook's secret",
+            ) from error
+        if len(secret) < MIN_SECRET_BYTES:
+            raise Unauthenticated(
+                f"bearer token: the secret in {self._path} is shorter than {MIN_SECRET_BYTES} characters"
+            )
+        return hmac.compare_digest(secret, token.encode())
+
+
 class Subjects:
     """Authenticates callers."""
 
-    def __init__(self, issuers: Sequence[OidcIssuer], svids: SvidSubjects, unix: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        issuers: Sequence[OidcIssuer],
+        svids: SvidSubjects,
+        unix: Callable[[], int],
+        webhook: Webhook | None = None,
+    ) -> None:
+        self._webhook = webhook
         self._issuers = {one.issuer: one for one in issuers}
         self._svids = svids
         self._unix = unix
@@ -56,7 +91,11 @@ class Subjects:
         if scheme:
             if scheme.lower() != "bearer" or not token:
                 raise Unauthenticated("authorization: expected `Bearer` and a token")
-            return self._of_token(token.strip())
+            token = token.strip()
+            # A token of an issuer has two dots, a secret none.
+            if self._webhook is not None and "." not in token and self._webhook.knows(token):
+                return Subject(Webhook.SUBJECT, SubjectKind.WEBHOOK)
+            return self._of_token(token)
         peer = getattr(connection.state, "peer", None)
         if isinstance(peer, LocalPeer):
             return Subject(f"local:{user_name(peer.uid)}", SubjectKind.LOCAL, peer.uid)

@@ -35,7 +35,7 @@ local_administrators = {local}
 grants = [
     "login:all viewer", "login:all auditor", "login:all author", "login:all approver", "login:all operator",
     "login:vera viewer", "login:audrey auditor", "login:ada author", "login:grace approver",
-    "login:olga operator", "login:both author", "login:both approver",
+    "login:olga operator", "login:both author", "login:sam sensor", "login:both approver",
     "login:narrow operator spiffe://example.org/ns/shop",
     "spiffe://example.org/people/vera viewer", "spiffe://example.org/people/audrey auditor",
     "spiffe://example.org/people/ada author", "spiffe://example.org/people/grace approver",

@@ -17,8 +17,11 @@ from control_plane.core.errors import InvalidInput
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 
 TD = TrustDomain("example.org")
-PEOPLE = {"viewer": "vera", "auditor": "audrey", "author": "ada", "approver": "grace", "operator": "olga"}
-READERS = frozenset(PEOPLE)
+PEOPLE = {
+    **{"viewer": "vera", "auditor": "audrey", "author": "ada", "approver": "grace", "operator": "olga"},
+    "sensor": "sam",
+}
+READERS = frozenset(PEOPLE) - {"sensor"}
 TABLE: dict[str, frozenset[str]] = {
     "status.read": READERS,
     "authority.read": READERS,
@@ -34,6 +37,7 @@ TABLE: dict[str, frozenset[str]] = {
     "policy.apply": frozenset({"operator"}),
     "policy.rollback": frozenset({"operator"}),
     "quarantine.set": frozenset({"operator"}),
+    "alert.report": frozenset({"sensor"}),
     "quarantine.release": frozenset({"operator"}),
 }
 """Written out a second time: action → the roles that permit it."""
