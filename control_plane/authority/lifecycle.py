@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from control_plane.authority import quarantine
-from control_plane.authority import quarantine
 from control_plane.authority import state as steps
 from control_plane.authority.ports import Above, AuthorityStore, KeyManager, KeyPurpose, SlotMaker
 from control_plane.authority.schedule import (
@@ -166,29 +165,6 @@ class AuthorityLifecycle:
                 await self._save(version, state, after)
             return after != state
 
-    async def quarantine(self, kind: Kind, authority_id: str, cut_off: CutOff, *, force: bool) -> bool:
-        """Cuts an authority off; False if it was already. `force`: where it is active and none is prepared,
-        one is made that signs at once. Raises FailedPrecondition without."""
-        async with self._turn:
-            version, state = await self._store.load()
-            active = state.with_status(kind, Status.ACTIVE)
-            alone = state.with_status(kind, Status.PREPARED) is None
-            needed = force and alone and active is not None and active.authority_id == authority_id
-            spare = await self._made(kind) if needed else None
-            after = quarantine.quarantine(state, kind, authority_id, cut_off, spare)
-            if after != state:
-                await self._save(version, state, after)
-            return after != state
-
-    async def release(self, kind: Kind, authority_id: str) -> bool:
-        """Lets it count again; False if it did."""
-        async with self._turn:
-            version, state = await self._store.load()
-            after = quarantine.release(state, kind, authority_id)
-            if after != state:
-                await self._save(version, state, after)
-            return after != state
-
     async def _command(
         self, kind: Kind, authority_id: str, step: Callable[[AuthorityState], AuthorityState]
     ) -> Slot:
@@ -218,8 +194,6 @@ class AuthorityLifecycle:
                 return steps.replace_issuing(state, authority_id, await self._maker.issuing(slot, now))
             case Prune(kind=kind, authority_ids=authority_ids):
                 return steps.prune(state, kind, authority_ids)
-            case Withhold(kind=kind, authority_id=authority_id):
-                return quarantine.withhold(state, kind, authority_id)
             case Withhold(kind=kind, authority_id=authority_id):
                 return quarantine.withhold(state, kind, authority_id)
 

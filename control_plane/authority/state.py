@@ -332,9 +332,12 @@ def _activated(slot: Slot, authority_id: str, now: int) -> Slot:
 
 
 def changed(state: AuthorityState, kind: Kind, slot: Slot) -> AuthorityState:
-    """The state with one authority changed in a way that the bundle shows."""
+    """The state with one authority changed; the bundle's sequence grows if the bundle shows it."""
+    before = state.find(kind, slot.authority_id)
     slots = tuple(slot if other.authority_id == slot.authority_id else other for other in state.slots(kind))
-    return _with_slots(state, kind, slots, state.bundle_sequence + 1)
+    shown = (_is_published(before), _is_bad(before)) != (_is_published(slot), _is_bad(slot))
+    hidden = not (_is_published(before) or _is_published(slot))
+    return _with_slots(state, kind, slots, state.bundle_sequence + 1 if shown and not hidden else None)
 
 
 def _with_slots(

@@ -12,7 +12,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, Final
 
-from control_plane.authority.state import AuthorityState, CutOff, IssuingCa, JwtSlot, Status, Upstream, X509Slot
+from control_plane.authority.state import (
+    AuthorityState,
+    CutOff,
+    IssuingCa,
+    JwtSlot,
+    Status,
+    Upstream,
+    X509Slot,
+)
 from control_plane.core.errors import Corrupt, InvalidInput
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.core.strict_json import load_object

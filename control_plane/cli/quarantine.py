@@ -15,7 +15,7 @@ from control_plane.cli import printing
 from control_plane.cli.caller import BreakGlassFlag, ReasonFlag, TokenFileFlag, caller_headers
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
 from control_plane.cli.remote import fail, rest
-from control_plane.core.errors import InvalidInput
+from control_plane.core.errors import InvalidInput, NotFound
 
 
 class _ShortForAdd(TyperGroup):
@@ -26,6 +26,8 @@ class _ShortForAdd(TyperGroup):
             args = ["add", *args]
         return super().resolve_command(ctx, args)
 
+
+KINDS = ("x509", "jwt")
 
 app = group("Cut an identity off, and let it back in.")
 app.info.cls = _ShortForAdd
@@ -138,43 +140,64 @@ def list_members(
     token_file: TokenFileFlag = None, data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN
 ) -> None:
     """Lists who is cut off, with why, since when and by whom."""
-    headers = caller_headers(token_file, output)
-    answer = rest("GET", "/v1/quarantine", data_dir=data_dir, output=output, headers=headers)
+    call = _Call(token_file, data_dir, output)
+    authorities = [one for one in call.authorities() if one["quarantine"]]
+    answer = {**call.get("/v1/quarantine"), "authorities": authorities}
 
     def human() -> None:
         rows = [
             (one["spiffe_id"], printing.moment(one["quarantined_at"]), one["by"], one["reason"])
             for one in answer["quarantined"]
         ]
+        rows += [_authority_row(one) for one in authorities]
         printing.table(("identity", "since", "by", "reason"), rows, empty="nobody is cut off")
 
     printing.emit(output, answer, human)
 
 
-def _change(
-    step: str,
-    who: str,
-    reason: str,
-    token_file: Path | None,
-    data_dir: Path | None,
-    output: Output,
-    *,
-    break_glass: bool,
-) -> Any:
-    if "://" not in who:
-        # An authority's ID, most likely: that is another path, in steps.
-        fail(
-            InvalidInput(
-                f"quarantine of {who!a}: expected a SPIFFE ID",
-                hint="an authority is cut off by gatehouse authority x509 taint, then revoke",
-            ),
-            output,
+def _authority_row(one: dict[str, Any]) -> tuple[str, str, str, str]:
+    cut = one["quarantine"]
+    name = f"{one['kind']} authority {one['authority_id']}"
+    return name, printing.moment(cut["quarantined_at"]), cut["by"], cut["reason"]
+
+
+class _Call:
+    """Requests of one command."""
+
+    def __init__(
+        self, token_file: Path | None, data_dir: Path | None, output: Output, *, break_glass: bool = False
+    ) -> None:
+        self._headers = caller_headers(token_file, output, break_glass=break_glass)
+        self._data_dir = data_dir
+        self._output = output
+
+    def get(self, path: str) -> Any:
+        """What is there."""
+        return rest("GET", path, data_dir=self._data_dir, output=self._output, headers=self._headers)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """One change."""
+        return rest(
+            "POST", path, data_dir=self._data_dir, output=self._output, body=body, headers=self._headers
         )
-    return rest(
-        "POST",
-        f"/v1/quarantine{step}",
-        data_dir=data_dir,
-        output=output,
-        body={"spiffe_id": who, "reason": reason},
-        headers=caller_headers(token_file, output, break_glass=break_glass),
-    )
+
+    def authorities(self) -> list[dict[str, Any]]:
+        """All authorities, each with its kind."""
+        return [
+            {"kind": kind, **one}
+            for kind in KINDS
+            for one in self.get(f"/v1/authority/{kind}")["authorities"]
+        ]
+
+    def kind_of(self, authority_id: str) -> str:
+        """Of which kind an authority is; ends the command if there is none."""
+        found = [one["kind"] for one in self.authorities() if one["authority_id"] == authority_id]
+        if not found:
+            fail(
+                NotFound(
+                    f"authority {authority_id!a}: there is none of this ID",
+                    hint="gatehouse authority x509 show and gatehouse authority jwt show list them",
+                ),
+                self._output,
+            )
+        return str(found[0])

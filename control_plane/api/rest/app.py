@@ -2,7 +2,17 @@
 
 from fastapi import Depends, FastAPI
 
-from control_plane.api.rest import authority, authority_quarantine, event_stream, explain, ledger, policy, problems, quarantine
+from control_plane.api.rest import (
+    authority,
+    authority_quarantine,
+    event_stream,
+    explain,
+    falco,
+    ledger,
+    policy,
+    problems,
+    quarantine,
+)
 from control_plane.api.rest import openapi as document
 from control_plane.api.rest.answers import Health
 from control_plane.api.rest.context import RestContext

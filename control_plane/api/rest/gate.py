@@ -76,8 +76,6 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     **_rules("policy.rollback", "POST /v1/policy/rollback"),
     **_rules("quarantine.set", "POST /v1/authority/{kind}/quarantine"),
     **_rules("quarantine.release", "POST /v1/authority/{kind}/release"),
-    **_rules("quarantine.set", "POST /v1/authority/{kind}/quarantine"),
-    **_rules("quarantine.release", "POST /v1/authority/{kind}/release"),
     **_rules("alert.report", "POST /v1/alerts/falco"),
     **_rules("quarantine.set", "POST /v1/quarantine", late=True),
     **_rules("quarantine.release", "POST /v1/quarantine/release", late=True),
