@@ -82,7 +82,10 @@ def run(
     sotw: StateOfTheWorldFlag = False,
     hot_restart: Annotated[
         bool,
-        typer.Option("--hot-restart", help="Take over from the one that runs here; it finishes and ends."),
+        typer.Option(
+            "--hot-restart",
+            help="Take over from the one that runs here, which finishes and ends; and let the next do so.",
+        ),
     ] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Worker threads.")] = 1,
     log_level: Annotated[str, typer.Option(help="Envoy's own.")] = "warning",
@@ -95,7 +98,7 @@ def run(
 
     with Errors(Form.HUMAN):
         from agent.envoy import takeover
-        from agent.envoy.bootstrap import FLAGS
+        from agent.envoy.bootstrap import ALONE, FLAGS
         from agent.envoy.program import find_envoy
 
         description = _described(service)
@@ -107,8 +110,8 @@ def run(
         epoch = asyncio.run(takeover.next_epoch(at, take_over=hot_restart))
         configuration = _configured(description, socket, admin, out.parent, sotw)
         _write(out, json.dumps(configuration, indent=2) + "\n")
-        options = [*takeover.flags(out.parent, description.name, epoch)]
-        options += ["--concurrency", str(concurrency), "--log-level", log_level]
+        options = ["--concurrency", str(concurrency), "--log-level", log_level]
+        options += takeover.flags(out.parent, description.name, epoch) if hot_restart else [ALONE]
         os.execv(program, [str(program), "-c", str(out), *FLAGS, *options])  # noqa: S606 - no shell
 
 

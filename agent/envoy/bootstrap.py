@@ -39,8 +39,8 @@ ALONE: Final = "--disable-hot-restart"
 """For one that nobody takes over from (`takeover`): it needs no numbers of its own."""
 
 
-# A header that comes several times is one text to a policy, joined by commas, as in RFC 9110, section 5.3, and
-# as external authorization and OPA see it. Would Envoy's RBAC match each line by itself, as it does by default,
+# A header that comes several times is one text to a policy, joined by commas (RFC 9110, section 5.3), as it
+# is to external authorization and to OPA. Would Envoy's RBAC match each line by itself, its default,
 # `x-team: red` beside `x-team: blue` were enough for a rule that asks for red.
 _RUNTIME: Final[Json] = {
     "layers": [

@@ -126,7 +126,7 @@ def test_an_envoy_takes_over_from_another(
             pay, _ = await it.pair()
             pay.stop()
             judged_by_the_agent(it, enforcing(admitting(PAY)))
-            started = [run_envoy(it, folder, it.described["pay"])]
+            started = [run_envoy(it, folder, it.described["pay"], "--hot-restart")]
             try:
                 await it.until_status(200, 30)
                 async with sending(it, allowed[:2], written[:2], denied[:2]) as seen:
@@ -144,5 +144,30 @@ def test_an_envoy_takes_over_from_another(
                 for one in started:
                     one.kill()
                     one.wait()
+
+    run_async(work())
+
+
+def test_one_that_was_started_alone_is_not_taken_over_from(
+    lab: Any, entry: Any, run_async: Any, short_dir: Path
+) -> None:
+    folder = short_dir / "run"
+    folder.mkdir()
+
+    async def work() -> None:
+        async with lab(entry("e1", "/web"), entry("e2", "/pay")) as it:
+            description = {"name": "pay", "spiffe_id": PAY, "inbound": [], "outbound": []}
+            description["inbound"] = [
+                {"listen": "127.0.0.1:1", "upstream": "127.0.0.1:2", "protocol": "http", "name": "http"}
+            ]
+            first = run_envoy(it, folder, description)
+            try:
+                await it.run.until(lambda: len(it.parts.fleet) == 1, "Envoy asks", 40)
+                second = run_envoy(it, folder, description, "--hot-restart")
+                await it.run.until(lambda: second.poll() is not None, "it is told", 40)
+                assert "was started without --hot-restart" in (folder / "run.log").read_text()
+            finally:
+                first.kill()
+                first.wait()
 
     run_async(work())
