@@ -18,6 +18,7 @@ from control_plane.sql.authority_store import SqlAuthorityStore
 from control_plane.sql.database import open_engine, prepare, translation
 from control_plane.sql.store import SqlStore
 from control_plane.sql.tables import metadata
+from control_plane.sql.thread import POLL_SECONDS, POLLS_AFTER_A_CHANGE, _LogWatch
 
 TD = TrustDomain("example.org")
 
@@ -183,3 +184,36 @@ def test_the_authority_state_is_swapped_only_by_who_read_it(path: Path) -> None:
 def test_engines_open_lazily(tmp_path: Path) -> None:
     open_engine(tmp_path / "nothing.db")
     assert not (tmp_path / "nothing.db").exists()
+
+
+def test_commits_of_others_are_noticed_whenever_they_come(path: Path) -> None:
+    async def scenario() -> None:
+        store, told = SqlStore(path, TD, os.urandom), asyncio.Event()
+        store.on_change(told.set)
+        other = sqlite3.connect(path)
+        try:
+            for quiet in (False, True, False, False):
+                if quiet:
+                    await asyncio.sleep(POLL_SECONDS * POLLS_AFTER_A_CHANGE * 1.5)
+                told.clear()
+                other.execute("UPDATE alembic_version SET version_num = version_num")
+                other.commit()
+                async with asyncio.timeout(30):
+                    await told.wait()
+        finally:
+            other.close()
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_log_that_stays_as_it_is_is_seldom_asked_about(tmp_path: Path) -> None:
+    log = tmp_path / "registry.db-wal"
+    watch = _LogWatch(log)
+    assert watch.may_tell(), "without a log there is no telling"
+    log.write_bytes(b"1")
+    asked = [watch.may_tell() for _ in range(200)]
+    assert all(asked[:POLLS_AFTER_A_CHANGE])
+    assert 3 <= sum(asked[POLLS_AFTER_A_CHANGE:]) <= 5
+    log.write_bytes(b"12")
+    assert watch.may_tell()
