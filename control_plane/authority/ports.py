@@ -1,8 +1,9 @@
 """What the authority package needs from keys and storage, and what it offers to issuance.
 
-Key managers and signers work on keys of this machine: their calls may block for the length of a file write
-or of one signature, never for a network. What signs elsewhere (Vault) is another `X509Signer`, whose `sign`
-waits without holding the event loop.
+Keys that sign certificates and tokens are of this machine: calls of their manager and signers may block for
+the length of a file write or of one signature, never for a network. What signs certificates elsewhere (Vault)
+is another `X509Signer`, whose `sign` waits without holding the event loop. Keys for other purposes may be far
+away (Vault's transit): whoever uses those does it in threads.
 """
 
 import enum

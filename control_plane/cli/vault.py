@@ -159,12 +159,17 @@ def _with_token(settings: VaultSettings, token_file: Path | None) -> VaultSettin
     )
 
 
-def _open(settings: VaultSettings) -> VaultDoor:
+def _open(settings: VaultSettings, data_dir: Path | None = None) -> VaultDoor:
+    """A door; `data_dir` is where the server keeps what it unwrapped, for that can be done once only."""
     import random  # noqa: TID251  # pauses between retries, nothing secret
 
     from control_plane.clients.vault.opening import open_vault
 
-    return open_vault(settings, random=random.random)
+    keep = None
+    if data_dir is not None and settings.secret_id_wrapped:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keep = data_dir / "vault-secret-id"
+    return open_vault(settings, random=random.random, keep=keep)
 
 
 async def _inspected(
@@ -181,7 +186,7 @@ async def _inspected(
         _intermediate_ttl(settings),
         _references(settings),
     )
-    door = _open(acting)
+    door = _open(acting, settings.data_dir)
     findings = []
     try:
         async for finding in Inspection(door, settings.written.vault, needs, SystemClock()).findings():
