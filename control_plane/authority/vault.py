@@ -1,6 +1,6 @@
 """The authority whose leaves Vault signs, and which goes on without Vault: a state machine of two states.
 
-                 one call fails: sealed, unreachable, too slow, refused, wrong
+            one call fails, or a look: sealed, unreachable, too slow, refused, wrong
         VAULT  ──────────────────────────────────────────────────────────────▶  STANDBY
           ▲                                                                        │
           └── several good looks in a row, the last one a whole rehearsed leaf ────┘
@@ -38,6 +38,7 @@ LOOK_SECONDS: Final = 3.0
 GOOD_LOOKS: Final = 3
 MAX_GOOD_LOOKS: Final = 48
 UNSTEADY_SECONDS: Final = 600.0  # who goes away again within this has to be good for twice as long
+SILENCES: Final = 2
 MAX_STANDBYS: Final = 8
 SIGNING_HEALTH: Final = frozenset({VaultHealth.ACTIVE, VaultHealth.STANDBY, VaultHealth.PERFORMANCE_STANDBY})
 
@@ -89,6 +90,7 @@ class VaultAuthority:
         self._needed_looks = GOOD_LOOKS
         self._returned_at: float | None = None
         self._suspicion: GatehouseError | None = None
+        self._silences = 0
         self._switched_just_now = asyncio.Event()
         self._standbys: tuple[bytes, ...] = ()
         self._unrecorded: deque[Switch] = deque()
@@ -163,16 +165,29 @@ class VaultAuthority:
                 one.cancel()
 
     async def look(self) -> None:
-        """One look: after a suspicion, or while Vault is away. Never raises what Vault did."""
+        """One look at how Vault is. Never raises what Vault did."""
         suspicion, self._suspicion = self._suspicion, None
         if self._by_vault is not None:
             if self._given_up.is_set():
                 await self._look_for_return(self._by_vault)
-            elif suspicion is not None:
-                await self._look_into(self._by_vault)
+            else:
+                await self._look_after()
+                if suspicion is not None and not self._given_up.is_set():
+                    await self._look_into(self._by_vault)
         self._suspicion = None  # a rehearsal that is refused suspects itself
         self._switched_just_now.clear()
         await self._tell()
+
+    async def _look_after(self) -> None:
+        """While Vault signs: a sealed one is noticed before somebody waits for it. Silence has to repeat."""
+        health = await self._pki.health()
+        if health in SIGNING_HEALTH:
+            self._silences = 0
+            return
+        self._silences += 1
+        if health is not VaultHealth.UNREACHABLE or self._silences >= SILENCES:
+            self._silences = 0
+            self._hand_over(Unavailable(f"looking after Vault: it is {health}"))
 
     async def _look_for_return(self, signer: VaultX509Signer) -> None:
         if await self._pki.health() not in SIGNING_HEALTH:

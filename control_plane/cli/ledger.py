@@ -34,19 +34,25 @@ def list_records(
                 each.get("id"),
                 each.get("kind"),
                 _what(each),
-                each.get("mark", ""),
+                _signer(each),
                 printing.moment(int(each.get("issued_at") or each.get("at") or 0)),
                 printing.moment(int(each.get("not_after") or each.get("expires_at") or 0), never=""),
             )
             for each in answer.get("records", [])
         ]
         printing.table(
-            ("id", "kind", "what", "signed on", "issued", "expires"), rows, empty="nothing was issued yet"
+            ("id", "kind", "what", "signed by", "issued", "expires"), rows, empty="nothing was issued yet"
         )
         if answer.get("next_cursor"):
             printing.note(f"more: gatehouse ledger list --cursor {answer['next_cursor']}")
 
     printing.emit(output, answer, human)
+
+
+def _signer(record: dict[str, Any]) -> str:
+    """The CA that a certificate names, and what sets its signature apart."""
+    mark = record.get("mark", "") if record.get("kind") != "authority-mark" else ""
+    return " ".join(part for part in (record.get("issuer", ""), f"({mark})" if mark else "") if part)
 
 
 def _what(record: dict[str, Any]) -> str:

@@ -155,6 +155,28 @@ def test_the_failed_call_itself_is_answered_by_the_standby(tmp_path: Path, error
     run(tmp_path, test)
 
 
+def test_a_sealed_vault_is_noticed_before_anybody_waits_for_it(tmp_path: Path) -> None:
+    async def test(made: Estate, pki: FakePki) -> None:
+        await made.authority.look()
+        assert made.authority.status.signer == "vault"
+        pki.sealed = True
+        await made.authority.look()
+        assert made.authority.status.signer == "standby"
+        assert "it is sealed" in made.switches[0].reason
+
+    run(tmp_path, test)
+
+
+def test_one_unanswered_look_is_no_outage(tmp_path: Path) -> None:
+    async def test(made: Estate, pki: FakePki) -> None:
+        for silent, signer in ((True, "vault"), (False, "vault"), (True, "vault"), (True, "standby")):
+            pki.hangs = silent
+            await made.authority.look()
+            assert made.authority.status.signer == signer
+
+    run(tmp_path, test)
+
+
 def test_half_a_batch_is_finished_by_the_standby(tmp_path: Path) -> None:
     async def test(made: Estate, pki: FakePki) -> None:
         def change(order: Any, facts: Any) -> None:

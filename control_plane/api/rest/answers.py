@@ -42,7 +42,12 @@ LedgerRecord = Annotated[
             "required": ["id", "kind", "issued_at"],
             "properties": {
                 "id": {"type": "string", "examples": ["1-42"]},
-                "kind": {"enum": ["x509-intent", "x509", "jwt", "authority", "authority-mark", "change"]},
+                "kind": {
+                    "enum": [
+                        *("x509-intent", "x509", "x509-withheld", "jwt"),
+                        *("authority", "authority-mark", "change"),
+                    ]
+                },
                 "issued_at": {"type": "integer"},
             },
             "additionalProperties": True,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+from cryptography import x509
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 
@@ -130,7 +131,14 @@ def _shown(entry: LedgerEntry, *, whole: bool) -> dict[str, Any]:
         elif isinstance(value, SpiffeId):
             value = str(value)
         shown[name] = value
+    if isinstance(record, X509Record):
+        shown["issuer"] = _issuer(record.certificate)
     return shown
+
+
+def _issuer(certificate: bytes) -> str:
+    """Who signed a certificate, as it says itself; it is one of ours, so it can be read."""
+    return x509.load_der_x509_certificate(certificate).issuer.rfc4514_string()
 
 
 def _read_cursor(cursor: str | None) -> dict[int, int]:
