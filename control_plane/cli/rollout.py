@@ -5,6 +5,7 @@ The life of a policy on a running server. Without a version the newest one is me
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,10 +134,29 @@ def apply(
 
 
 def status(
-    token_file: TokenFileFlag = None, data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on and tell what happens, until Ctrl-C.")
+    ] = False,
+    token_file: TokenFileFlag = None,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Shows what is in force, the canary, and what waits for whom."""
     server = _Server(token_file, data_dir, output)
+    _show_status(server, output)
+    if not watch:
+        return
+    from control_plane.cli.watching import follow, print_event  # few commands need HTTP that goes on
+
+    headers = caller_headers(token_file, output)
+    with contextlib.suppress(KeyboardInterrupt):
+        for seen in follow(("policy", "quarantine"), data_dir=data_dir, output=output, headers=headers):
+            print_event(seen, output)
+            if seen.kind in ("policy.in-force", "missed"):
+                _show_status(server, output)
+
+
+def _show_status(server: _Server, output: Output) -> None:
     answer = server.call("GET", "status")
     waiting = [one for one in server.versions(20) if one["state"] in ("proved", "planned", "approved")]
     printing.emit(output, {**answer, "waiting": waiting}, lambda: print_status(answer, waiting))

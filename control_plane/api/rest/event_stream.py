@@ -13,7 +13,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from control_plane.api.rest.events import TOPICS, Event, Events, Place
+from control_plane.api.rest.events import OF_IDENTITIES, TOPICS, Event, Events, Place
 from control_plane.api.rest.gate import Gate, Passage, Passing
 from control_plane.core.errors import InvalidInput, ResourceExhausted
 
@@ -156,7 +156,8 @@ def _sight(passage: Passage, topics: list[str]) -> Callable[[Event], bool]:
         if topic not in TOPICS:
             raise InvalidInput(f"topic: is none that there is; expected of {', '.join(TOPICS)}")
     everywhere = {topic for topic in topics if passage.may(TOPICS[topic])}
-    somewhere = {topic for topic in topics if passage.may_somewhere(TOPICS[topic])} - everywhere
+    parts = OF_IDENTITIES.intersection(topics) - everywhere
+    somewhere = {topic for topic in parts if passage.may_somewhere(TOPICS[topic])}
     if not everywhere and not somewhere:
         passage.enter()
 

@@ -26,6 +26,10 @@ TOPICS: Final[Mapping[str, str]] = {
 """Topic → the action that its events are shown for (rego/admin). The `kind` of an event is `topic.…`."""
 
 
+OF_IDENTITIES: Final = frozenset({"quarantine", "agent"})
+"""Topics whose events concern one SPIFFE ID each, so that a role on a part of the trust domain sees some."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened. `spiffe_id` is whom it concerns, None for the whole trust domain; `data` is

@@ -1,0 +1,216 @@
+"""Rates, sizes, who-and-why of every change, pages: what the border holds everybody to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from control_plane.api.limits import Limiter
+from control_plane.api.rest.conditions import TooLarge
+from control_plane.api.rest.gate import RULES, is_change
+from control_plane.core.errors import GatehouseError, InvalidInput, ResourceExhausted
+from control_plane.rollout.push_body import parse_push, read_push, write_push
+from control_plane.rollout.push_reader import SMALL_BYTES, read_body
+
+INVENTORY = "mesh: {trust_domain: example.org}\n"
+RATES = """
+[api]
+subject_requests_per_second = 0.2
+subject_burst = 3
+address_requests_per_second = 0.1
+address_burst = 8
+"""
+
+
+def test_rates_by_subject_and_by_address(rest: Any) -> None:
+    async def scenario(api: Any) -> None:
+        answers = [await api.call("GET", "/v1/health", by="vera") for _ in range(5)]
+        assert [one.status for one in answers] == [200, 200, 200, 429, 429]
+        refused = answers[-1]
+        assert 1 <= int(refused.headers["retry-after"]) <= 5
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert "from this subject" in refused.body["detail"]
+        assert (await api.call("GET", "/v1/health", by="olga")).status == 200, "each subject has its own"
+        assert all([(await api.call("GET", "/v1/health")).status == 200 for _ in range(10)]), "local"
+        strangers = [(await api.call("GET", "/v1/health", tls=True)).status for _ in range(10)]
+        assert strangers == [401] * 8 + [429] * 2, "before anybody is authenticated"
+
+    rest(scenario, more=RATES)
+
+
+def test_counters_are_bounded() -> None:
+    from control_plane.api import limits
+
+    limiter = Limiter("requests", 1, 2, lambda: 0.0)
+    for number in range(limits.MAX_BUCKETS + 1000):
+        limiter.spend(f"10.0.{number >> 8}.{number & 255}")
+    assert len(limiter._buckets) <= limits.MAX_BUCKETS
+    with pytest.raises(ResourceExhausted) as caught:
+        for _ in range(3):
+            limiter.spend("one")
+    assert caught.value.retry_after_seconds == pytest.approx(1)
+
+
+def test_every_change_leaves_who_why_and_which_request_in_the_ledger(rest: Any) -> None:
+    bodies: dict[str, dict[str, Any]] = {
+        "POST /v1/policy/versions": {"files": {"a.rego": "package a"}, "inventory": INVENTORY},
+        "POST /v1/quarantine": {"spiffe_id": "spiffe://example.org/x"},
+        "POST /v1/quarantine/release": {"spiffe_id": "spiffe://example.org/x"},
+        "POST /v1/authority/{kind}/taint": {"authority_id": "ab"},
+        "POST /v1/authority/{kind}/revoke": {"authority_id": "ab"},
+    }
+    # What they are about isn't there, or not so yet: they are refused before there is anything to record.
+    not_yet = {"POST /v1/authority/{kind}/quarantine", "POST /v1/authority/{kind}/release"}
+
+    async def scenario(api: Any) -> None:
+        order = ["POST /v1/policy/versions", "POST /v1/authority/{kind}/prepare"]
+        routes = [f"{method} {path}" for method, path in RULES if is_change(method, path)]
+        for number, route in enumerate(sorted(routes, key=lambda one: one not in order)):
+            if route in not_yet or "webhook" in route or "falco" in route:
+                continue
+            method, path = route.split(" ")
+            there, request_id = path.format(kind="x509", number=1), f"request-{number:04}"
+            who = (
+                "ada"
+                if path.endswith("withdraw")
+                else "grace"
+                if path.endswith(("approve", "reject"))
+                else "all"
+            )
+            if path == "/v1/policy/versions":
+                who = "ada"
+            body = bodies.get(route, {})
+            silent = await api.call(method, there, body, by=who)
+            if not path.endswith("plan"):  # the reason of a plan is that of its version
+                assert silent.status == 400 and "reason" in silent.body["detail"], (route, silent)
+            told = await api.call(
+                method, there, body | {"reason": "  because\tI say so "}, by=who, x_request_id=request_id
+            )
+            assert told.status in (200, 201, 400, 404, 409), (route, told)
+            page = (await api.call("GET", "/v1/ledger?kind=change&limit=100")).body["records"]
+            [record] = [one for one in page if one["request_id"] == request_id and one["by"] != "gatehouse"][
+                -1:
+            ]
+            assert (record["by"], record["action"]) == (f"login:{who}", RULES[method, path].action), route
+            assert record["reason"] == "because I say so", route
+            assert told.headers["x-request-id"] == request_id
+
+    rest(scenario)
+
+
+def test_lists_come_in_pages(rest: Any) -> None:
+    async def scenario(api: Any) -> None:
+        for number in range(5):
+            body = {
+                "spiffe_id": f"spiffe://example.org/ns/é{number}"
+                if False
+                else f"spiffe://example.org/n{number}",
+                "reason": "r",
+            }
+            assert (await api.call("POST", "/v1/quarantine", body)).status == 200
+            await api.call("POST", "/v1/policy/keys", {"reason": "r"})
+        for path, name, key in (
+            ("/v1/quarantine", "quarantined", "spiffe_id"),
+            ("/v1/policy/keys", "keys", "key_id"),
+            ("/v1/ledger", "records", "id"),
+        ):
+            whole = [one[key] for one in (await api.call("GET", f"{path}?limit=50")).body[name]]
+            found: list[str] = []
+            cursor = ""
+            for _ in range(60):
+                page = (await api.call("GET", f"{path}?limit=2&cursor={cursor}")).body
+                assert len(page[name]) <= 2
+                found += [one[key] for one in page[name]]
+                cursor = page["next_cursor"]
+                if cursor is None:
+                    break
+            assert found == whole and len(found) >= 5, path
+            for bad in ("x", "%C3%A9", "W1swLEluZmluaXR5XV0=", "W1tb" * 700, "W1swLDFlNDAwXV0=", "__8="):
+                reply = await api.call("GET", f"{path}?cursor={bad}")
+                assert reply.status in (200, 400), (path, bad, reply)
+
+    rest(scenario)
+
+
+def test_a_push_is_written_for_its_reader_and_read_again() -> None:
+    body = {"files": {"a/ü.rego": "package a # é", "data.json": ""}, "inventory": "x: 1", "reason": "r"}
+    push = parse_push(json.dumps(body).encode())
+    assert read_push(write_push(push)) == push
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "isn't JSON"),
+        (b"\xff{}", "isn't JSON"),
+        (b"[" * 200_000, "nested"),
+        (b"[]", "expected an object"),
+        (b'{"files": {"a.rego": 1}, "inventory": "", "reason": ""}', "a.rego"),
+        (b'{"files": {"a.rego": "\\ud800"}, "inventory": "", "reason": ""}', "surrogate"),
+        (b'{"files": {}, "reason": ""}', "inventory"),
+        (b'{"files": {}, "inventory": "", "reason": "", "wait_seconds": NaN}', "wait_seconds"),
+        (b'{"files": {}, "inventory": "", "reason": "", "wait_seconds": true}', "wait_seconds"),
+        (b'{"files": {"../a.rego": ""}, "inventory": "", "reason": ""}', "relative"),
+    ],
+)
+def test_bodies_that_are_no_push(body: bytes, words: str) -> None:
+    for padded in (body, body + b" " * SMALL_BYTES):  # here, and by the child
+        with pytest.raises(GatehouseError, match=words) as caught:
+            asyncio.run(read_body(padded))
+        assert isinstance(caught.value, InvalidInput)
+
+
+@pytest.mark.parametrize("shape", ["one text", "many names"])
+def test_the_largest_push_holds_nobody_up(rest: Any, shape: str) -> None:
+    if shape == "one text":
+        # 16 MiB less a little, half of it to be escaped: what takes longest to read.
+        files = {"data.json": json.dumps({"x": 'y"' * (1 << 21)}), "a.rego": "package a"}
+        files["b/data.json"] = json.dumps({"x": "z\\n" * (1 << 20)})
+    else:
+        files = {f"{number}.rego": "" for number in range(600_000)}
+    body = json.dumps({"files": files, "inventory": INVENTORY, "reason": "r", "wait_seconds": 0}).encode()
+
+    async def scenario(api: Any) -> None:
+        longest, done = 0.0, asyncio.Event()
+
+        async def watch() -> None:
+            """How much of the loop's own processor time goes by between two turns: load doesn't count."""
+            nonlocal longest
+            before = time.thread_time()
+            while not done.is_set():
+                await asyncio.sleep(0.001)
+                now = time.thread_time()
+                longest, before = max(longest, now - before), now
+
+        watching = asyncio.create_task(watch())
+        pushing = asyncio.create_task(
+            api.call("POST", "/v1/policy/versions", body, by="ada", content_type="application/json")
+        )
+        reads = 0
+        while not pushing.done():
+            assert (await api.call("GET", "/v1/policy/status", by="vera")).status in (200, 429)
+            reads += 1
+            await asyncio.sleep(0.05)
+        done.set()
+        await watching
+        reply = pushing.result()
+        assert reply.status == (201 if shape == "one text" else 413), reply
+        assert reads >= 3
+        assert longest < 0.3, f"the loop was held up for {longest:.3f} s of its processor time"
+
+    rest(scenario)
+
+
+def test_who_may_not_push_may_not_send_much(rest: Any) -> None:
+    async def scenario(api: Any) -> None:
+        body = json.dumps({"files": {}, "inventory": "x" * (1 << 20), "reason": "r"}).encode()
+        told = {"content_type": "application/json"}
+        assert (await api.call("POST", "/v1/policy/versions", body, by="vera", **told)).status == 413
+        assert (await api.call("POST", "/v1/policy/versions", body, by="ada", **told)).status != 413
+
+    rest(scenario)
+    assert TooLarge.http_status == 413
