@@ -140,7 +140,10 @@ class AuthorityLifecycle:
 
     async def revoke(self, kind: Kind, authority_id: str) -> Slot:
         """Takes an authority out of the bundle: what it signed is refused from then on."""
-        return await self._command(kind, authority_id, lambda state: steps.revoke(state, kind, authority_id))
+        slot = await self._command(kind, authority_id, lambda state: steps.revoke(state, kind, authority_id))
+        if isinstance(slot, X509Slot):
+            await self._maker.withdrawn(slot)
+        return slot
 
     async def quarantine(self, kind: Kind, authority_id: str, cut_off: CutOff, *, force: bool) -> bool:
         """Cuts an authority off; False if it was already. `force`: where it is active and none is prepared,

@@ -74,6 +74,9 @@ class Maker:
             not_after=now + self._lifetimes.jwt_key_ttl_seconds,
         )
 
+    async def withdrawn(self, slot: X509Slot) -> None:
+        """The bundle says all: nobody else has signed anything."""
+
     def _issuing(self, root: Certificate, root_key_id: str, now: int) -> IssuingCa:
         signer = self._keys.create(KeyPurpose.X509, self._x509_key_type)
         window = Window(

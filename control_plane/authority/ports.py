@@ -237,6 +237,9 @@ class SlotMaker(Protocol):
     async def jwt(self, now: int) -> JwtSlot:
         """A new key for tokens, named by its digest."""
 
+    async def withdrawn(self, slot: X509Slot) -> None:
+        """An authority was revoked: whoever else has signed for it may say so to others as well."""
+
 
 class AuthorityStore(Protocol):
     """Keeps the state of the authorities. A fresh store holds an empty state at version 0."""

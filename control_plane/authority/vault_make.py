@@ -20,7 +20,7 @@ from control_plane.authority.vault_ports import VaultIssuer, VaultPki
 from control_plane.core.bundle import Bundle, X509Authority, subject_key_id
 from control_plane.core.ca_csr import build_ca_csr
 from control_plane.core.ca_profile import can_be_constrained
-from control_plane.core.certificate import Certificate
+from control_plane.core.certificate import Certificate, read_certificate
 from control_plane.core.errors import (
     FailedPrecondition,
     GatehouseError,
@@ -106,6 +106,20 @@ class VaultMaker:
     async def jwt(self, now: int) -> JwtSlot:
         """A key of our own."""
         return await self._local.jwt(now)
+
+    async def withdrawn(self, slot: X509Slot) -> None:
+        """Revokes our intermediate in Vault and has the revocation list written anew, for verifiers that
+        look at it. Best effort: what counts for SVIDs is the bundle."""
+        if slot.issuing.upstream is None:
+            return
+        serial = read_certificate(slot.issuing.certificate).serial
+        try:
+            await self._pki.revoke(serial)
+            await self._pki.rotate_crl()
+        except GatehouseError as error:
+            _log.error("not_revoked_in_vault", serial=f"{serial:x}", reason=str(error))
+        else:
+            _log.info("revoked_in_vault", serial=f"{serial:x}")
 
     async def _issuer(self) -> VaultIssuer:
         now = self._clock.monotonic()

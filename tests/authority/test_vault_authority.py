@@ -509,6 +509,25 @@ def test_a_new_root_in_vault_is_published_confirmed_and_then_signs(tmp_path: Pat
     run(tmp_path, test)
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_revoked_root_takes_our_intermediate_in_vault_with_it(tmp_path: Path, sealed: bool) -> None:
+    async def test(made: Estate, pki: FakePki) -> None:
+        old = made.state.x509[0]
+        pki.default = pki.add_root("root-2")
+        made.clock.advance(61)
+        await made.lifecycle.tick()
+        made.clock.advance(1000)
+        await made.lifecycle.tick()
+        await made.lifecycle.taint(Kind.X509, old.authority_id)
+        pki.sealed = sealed
+        await made.lifecycle.revoke(Kind.X509, old.authority_id)
+        assert [one.certificate for one in made.bundle.x509_authorities] == [pki.default.der]
+        serial = read_certificate(old.issuing.certificate).serial
+        assert (pki.revoked, pki.rotations) == (([], 0) if sealed else ([serial], 1))
+
+    run(tmp_path, test)
+
+
 def test_another_issuer_below_the_same_root_changes_no_bundle(tmp_path: Path) -> None:
     async def test(made: Estate, pki: FakePki) -> None:
         bundle = made.bundle

@@ -62,6 +62,8 @@ class FakePki:
     constraint: bool = True
     issuers: list[Ca] = field(default_factory=list)
     leaves: list[bytes] = field(default_factory=list)
+    revoked: list[int] = field(default_factory=list)
+    rotations: int = 0
     calls: int = 0
     at_once: int = 0
     most_at_once: int = 0
@@ -168,9 +170,11 @@ class FakePki:
 
     async def revoke(self, serial: int) -> None:
         await self._called()
+        self.revoked.append(serial)
 
     async def rotate_crl(self) -> None:
         await self._called()
+        self.rotations += 1
 
     async def _called(self) -> None:
         self.calls += 1
