@@ -37,7 +37,7 @@ from agent.enforcement.compiler import judge_of
 from agent.enforcement.ports import Json, Ruling
 from agent.envoy import names
 from agent.envoy.bootstrap import ALONE, FLAGS
-from agent.envoy.filters import _ASK_THE_AGENT
+from agent.envoy.filters import HTTP_EXTERNAL
 from agent.envoy.program import find_envoy
 from agent.envoy.request_input import input_document
 from agent.envoy.services import envoy_services
@@ -219,7 +219,7 @@ def configuration(folder: Path, ports: Mapping[str, int]) -> Json:
 
 
 def _ext_authz(service: Json) -> Json:
-    ours = {key: value for key, value in _ASK_THE_AGENT.items() if key != "grpc_service"}
+    ours = {key: value for key, value in HTTP_EXTERNAL.items() if key != "grpc_service"}
     return {"name": names.EXTERNAL, "typed_config": {**ours, **service}}
 
 

@@ -68,7 +68,7 @@ def http_contents(
     if policy is not None and policy.custom:
         # Tokens are Envoy's to check all the same; everything else is judged by the agent.
         chain = {TOKENS: found[TOKENS]} if TOKENS in found else {}
-        chain[EXTERNAL] = {"@type": EXT_AUTHZ, **_ASK_THE_AGENT, **_IN_HTTP}
+        chain[EXTERNAL] = HTTP_EXTERNAL
     else:
         chain = {ALLOW: _everybody_denied(HTTP_RBAC)} | found
     ordered = [name for name in (*_KINDS, EXTERNAL) if name in chain]
@@ -114,10 +114,13 @@ _ASK_THE_AGENT: Final[Json] = {
     "failure_mode_allow": False,
     "include_tls_session": True,
 }
-_IN_HTTP: Final[Json] = {
+HTTP_EXTERNAL: Final[Json] = {
+    "@type": EXT_AUTHZ,
+    **_ASK_THE_AGENT,
     "status_on_error": {"code": "ServiceUnavailable"},
     "metadata_context_namespaces": [JWT_FILTER],
 }
+"""The HTTP filter `gatehouse.external`."""
 
 
 def _discovered(name: str, kind: str) -> Json:
