@@ -1,27 +1,28 @@
 """One HTTP exchange with Vault through hvac: bounded as a whole, pinned to one server, blocking.
 
-hvac follows redirects with the token, waits 30 s for each read, and hides the status code; so its raw adapter
-is given a transport of ours, which does none of that. The bound on time covers the answer from its first
-byte to its last, however slowly it comes; the bound on size holds before anything is parsed. Proxies,
-`.netrc` and certificate bundles named in the environment are not looked at.
+hvac follows redirects with the token, waits 30 s for each read, and hides the status code; requests below it
+looks at proxies, `.netrc` and certificate bundles that the environment names. So hvac's raw adapter is given
+connections of ours in place of requests, which do none of that. The bound on time covers the answer from its
+first byte to its last, however slowly it comes; the bound on size holds before anything is parsed.
 """
 
 import http.client
-import http.cookiejar
 import io
+import json
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlencode
 
-import requests
 from hvac.adapters import RawAdapter
-from requests.adapters import HTTPAdapter
+from urllib3 import Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from control_plane.clients.vault.answers import Answer, Unsent
 from control_plane.core.errors import InvalidInput, Unavailable, shown
@@ -77,20 +78,11 @@ class HvacExchange:
                 headers=_headers(token),
                 raise_exception=False,
                 json=None if body is None else dict(body),
-                stream=True,
                 timeout=(min(CONNECT_SECONDS, left), left),
             )
-            try:
-                content = response.raw.read(decode_content=False)
-            finally:
-                response.close()
-        except requests.exceptions.ConnectTimeout as error:
-            raise Unsent(
-                f"Vault at {self._address}: can't be reached within {CONNECT_SECONDS:g} s"
-            ) from error
-        except (requests.exceptions.RequestException, HTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             raise self._lost(path, bound, error) from error
-        return self._read(path, response, content)
+        return self._read(path, response)
 
     def close(self) -> None:
         """Closes kept connections; exchanges under way end as they would have."""
@@ -109,15 +101,15 @@ class HvacExchange:
             return self._current[1]
 
     def _make(self, context: ssl.SSLContext | None) -> RawAdapter:
-        session = requests.Session()
-        session.trust_env = False
-        session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
-        transport = _Transport(context, self._connections)
-        session.mount("https://", transport)
-        session.mount("http://", transport)
+        host, port, base = self._address.host, self._address.port, str(self._address)
+        pool: HTTPConnectionPool
+        if context is None:
+            pool = _PlainPool(host, port, maxsize=self._connections)
+        else:
+            pool = _TlsPool(host, port, maxsize=self._connections, ssl_context=context)
         return RawAdapter(
-            base_uri=str(self._address),
-            session=session,
+            base_uri=base,
+            session=_Connections(pool, base),
             namespace=self._namespace or None,
             allow_redirects=False,
             ignore_exceptions=True,
@@ -128,7 +120,9 @@ class HvacExchange:
         where = f"Vault at {self._address}, {path}"
         if bound.too_large:
             return Unavailable(f"{where}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
-        if bound.late or isinstance(error, requests.exceptions.Timeout):
+        if isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError):
+            return Unsent(f"{where}: can't be reached within {CONNECT_SECONDS:g} s")
+        if bound.late or isinstance(error, ReadTimeoutError):
             return Unavailable(f"{where}: no whole answer in time", hint="see vault.timeout_seconds")
         cause = _cause_of(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -143,25 +137,78 @@ class HvacExchange:
             Unsent(text) if isinstance(cause, ConnectionRefusedError | socket.gaierror) else Unavailable(text)
         )
 
-    def _read(self, path: str, response: Any, content: bytes) -> Answer:
+    def _read(self, path: str, response: "_Response") -> Answer:
         """The answer's JSON. A body that is none is kept out, and matters only where one was needed."""
-        status, where = int(response.status_code), f"Vault at {self._address}, {path}"
-        retry_after = _seconds(response.headers.get("Retry-After", ""))
+        status, content = response.status_code, response.content
         if not content.strip():
-            return Answer(status, {}, retry_after)
+            return Answer(status, {}, response.retry_after_seconds)
         try:
-            return Answer(status, load_object(content, "the answer", MAX_ANSWER_BYTES), retry_after)
+            found = load_object(content, "the answer", MAX_ANSWER_BYTES)
         except InvalidInput as error:
             if status >= 300:
-                return Answer(status, {}, retry_after)
+                return Answer(status, {}, response.retry_after_seconds)
             raise Unavailable(
-                f"{where}: status {status} with something that isn't Vault's JSON: {shown(content, 40)}",
+                f"Vault at {self._address}, {path}: status {status} with something that isn't Vault's JSON: "
+                f"{shown(content, 40)}",
                 hint="is that a proxy or a login page in Vault's place?",
             ) from error
+        return Answer(status, found, response.retry_after_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """What came, whole; in the form that hvac's adapter looks at."""
+
+    status_code: int
+    content: bytes = field(repr=False)
+    retry_after_seconds: float | None
+
+    @property
+    def ok(self) -> bool:
+        return self.status_code < 400
+
+
+class _Connections:
+    """What hvac takes for the `Session` of requests: one request, one answer, and nothing more."""
+
+    verify = cert = proxies = None
+
+    def __init__(self, pool: HTTPConnectionPool, base: str) -> None:
+        self._pool = pool
+        self._base = base
+
+    def request(
+        self, *, method: str, url: str, headers: dict[str, str], timeout: tuple[float, float], **options: Any
+    ) -> _Response:
+        """Raises urllib3's HTTPError or OSError."""
+        target, body = url.removeprefix(self._base), options.get("json")
+        if options.get("params"):
+            target = f"{target}?{urlencode(options['params'])}"
+        connect, read = timeout
+        answer = self._pool.urlopen(
+            method.upper(),
+            target,
+            body=None if body is None else json.dumps(body).encode(),
+            headers=headers,
+            retries=False,
+            redirect=False,
+            timeout=Timeout(connect=connect, read=read),
+            preload_content=False,
+        )
+        try:
+            content = answer.read(decode_content=False)
+            return _Response(answer.status, content, _seconds(answer.headers.get("Retry-After", "")))
+        finally:
+            answer.release_conn()
+            answer.close()
+
+    def close(self) -> None:
+        """Closes kept connections."""
+        self._pool.close()
 
 
 def _headers(token: Secret[str] | None) -> dict[str, str]:
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", "User-Agent": "gatehouse"}
     if token is not None:
         headers["X-Vault-Token"] = token.reveal()
     return headers
@@ -172,7 +219,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _cause_of(error: BaseException) -> BaseException:
-    """The innermost reason: requests and urllib3 wrap it up to four times, as cause, context or argument."""
+    """The innermost reason: urllib3 wraps it up to three times, as cause, context or argument."""
     for _ in range(8):
         inner = getattr(error, "reason", None)
         if not isinstance(inner, BaseException):
@@ -267,19 +314,3 @@ class _PlainPool(HTTPConnectionPool):
 
 class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
-
-
-class _Transport(HTTPAdapter):
-    """Connections under our TLS context and nothing else's, answers under a bound, no retries."""
-
-    def __init__(self, context: ssl.SSLContext | None, connections: int) -> None:
-        self._context = context
-        super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0, pool_block=False)
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        """Called by requests: the pools are ours, and so is the context."""
-        super().init_poolmanager(*arguments, **options, ssl_context=self._context)
-        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
-
-    def cert_verify(self, conn: Any, url: str, verify: object, cert: object) -> None:
-        """requests would add the public authorities of the package certifi to those of our context."""

@@ -17,6 +17,7 @@ from control_plane.clients.vault.answers import Answer, text_of, texts_of
 from control_plane.clients.vault.chains import is_root, ordered_chain, read_pem
 from control_plane.clients.vault.door import VaultDoor
 from control_plane.core.certificate import read_certificate
+from control_plane.core.dns_name import check_dns_name
 from control_plane.core.errors import FailedPrecondition, NotFound
 
 DEFAULT_ISSUER: Final = "default"
@@ -94,12 +95,12 @@ class PkiMount:
             "csr": csr_pem(order.csr),
             "exclude_cn_from_sans": True,
             "format": "pem",
-            # A SPIFFE ID has no comma, and neither has a DNS name; else one name would become two here.
+            # Lists with commas: a SPIFFE ID has none, and neither has a DNS name, or one would become two.
             "uri_sans": str(order.spiffe_id),
             "ttl": f"{order.ttl_seconds}s",
         }
         if order.dns_names:
-            body["alt_names"] = ",".join(order.dns_names)
+            body["alt_names"] = ",".join(check_dns_name(name) for name in order.dns_names)
         path = f"issuer/{order.issuer_id or self._issuer}/sign/{self._role}"
         return _signed(await self._ask("post", path, body, what=what), what)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -11,7 +12,13 @@ from real_vault import Server, csr
 from control_plane.authority.vault_ports import LeafOrder, VaultHealth
 from control_plane.clients.vault.roles import role_fields
 from control_plane.core.certificate import read_certificate
-from control_plane.core.errors import FailedPrecondition, PermissionDenied, Unavailable
+from control_plane.core.errors import (
+    FailedPrecondition,
+    InvalidInput,
+    PeerMisbehaved,
+    PermissionDenied,
+    Unavailable,
+)
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 
@@ -151,3 +158,62 @@ async def test_the_chain_of_a_cross_signed_mount_leads_to_a_root(server: Server)
 
 async def test_health_is_told_without_a_token(server: Server) -> None:
     assert await server.pki(token=Secret("wrong")).health() is VaultHealth.ACTIVE
+
+
+@pytest.mark.parametrize("name", ["a.example,b.example", "a@example", "*.example,x", "a b", "x\n"])
+async def test_a_name_that_vault_would_read_as_two_never_gets_there(fake: Server, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        await fake.pki().sign_leaf(order(dns=(name,)))
+    assert all("sign" not in path for _, path in fake.fake.requests)
+
+
+async def test_an_issuer_that_has_ended_signs_nothing(server: Server) -> None:
+    mount = server.make_pki(ttl="2s", back="10s")
+    with_role(server, mount)
+    pki = server.pki(pki_mount=mount)
+    issuer = await pki.issuer()
+    await asyncio.sleep(max(0.0, read_certificate(issuer.certificate).not_after - time.time()) + 1)
+    with pytest.raises((FailedPrecondition, Unavailable), match=r"beyond the expiration|expired"):
+        await pki.sign_leaf(order(ttl=60))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: {},
+        lambda data: data | {"certificate": ""},
+        lambda data: data | {"certificate": 7},
+        lambda data: data | {"certificate": "no PEM"},
+        lambda data: data | {"certificate": data["certificate"].replace("M", "N")},
+        lambda data: data | {"ca_chain": "text"},
+        lambda data: data | {"ca_chain": [1]},
+    ],
+)
+async def test_an_answer_that_breaks_the_contract_is_the_peers_fault(fake: Server, spoil: Any) -> None:
+    mount = fake.make_pki()
+    with_role(fake, mount)
+    pki = fake.pki(pki_mount=mount)
+
+    def change(path: str, answer: dict[str, Any]) -> dict[str, Any]:
+        return {"data": spoil(answer["data"])} if "/sign/" in path else answer
+
+    fake.fake.faults.change = change
+    with pytest.raises(PeerMisbehaved):
+        await pki.sign_leaf(order())
+
+
+async def test_a_shuffled_chain_with_duplicates_is_handed_on_once_each(fake: Server) -> None:
+    mount = fake.make_pki()
+    with_role(fake, mount)
+    pki = fake.pki(pki_mount=mount)
+    issuer = await pki.issuer()
+
+    def change(path: str, answer: dict[str, Any]) -> dict[str, Any]:
+        if "/sign/" in path:
+            data = answer["data"]
+            data["ca_chain"] = [*data["ca_chain"], data["certificate"], *data["ca_chain"]]
+        return answer
+
+    fake.fake.faults.change = change
+    leaf, *above = await pki.sign_leaf(order())
+    assert above == [issuer.certificate] and leaf != issuer.certificate
