@@ -21,10 +21,10 @@ from control_plane.core.errors import (
 from control_plane.runtime.tls import TlsClient
 from control_plane.runtime.transport import messages
 from control_plane.runtime.transport.connection import (
-    Headers,
     LeanStream,
     StreamGone,
 )
+from control_plane.runtime.transport.engine import Headers
 from control_plane.runtime.transport.limits import Limits
 from control_plane.runtime.transport.protocol import LeanProcessor, LeanProtocol
 from control_plane.runtime.transport.status import from_trailers

@@ -10,16 +10,15 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from grpclib.protocol import Connection, Stream
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
 from control_plane.core.errors import ResourceExhausted
+from control_plane.runtime.transport.engine import Engine, Headers
 from control_plane.runtime.transport.frames import FrameGate, goaway_frame
 from control_plane.runtime.transport.lean import ReceiveBuffer, Signal
 from control_plane.runtime.transport.limits import Limits
 
-Headers = list[tuple[str, str]]
 _HIGHEST_STREAM_ID = 2**31 - 1
 # gRPC's C core takes frames of 4 MiB; back-pressure is felt only between frames, so ours stay small.
 _LARGEST_WRITE = 65_536
@@ -41,6 +40,7 @@ class LeanStream(Stream):
     """A stream of grpclib without the events that it doesn't need until somebody waits."""
 
     connection: "LeanConnection"
+    _h2_connection: Engine
     buffer: ReceiveBuffer  # type: ignore[assignment]
     window_updated: Signal  # type: ignore[assignment]
     headers_received: Signal  # type: ignore[assignment]
@@ -50,7 +50,7 @@ class LeanStream(Stream):
     def __init__(
         self,
         connection: "LeanConnection",
-        h2_connection: H2Connection,
+        h2_connection: Engine,
         transport: asyncio.Transport,
         *,
         stream_id: int | None = None,
@@ -107,11 +107,14 @@ class LeanStream(Stream):
             raise StreamGone
         engine, stream_id = self._h2_connection, cast(int, self.id)
         try:
+            if headers is not None and trailers is not None and self._fits(data):
+                engine.send_reply(stream_id, headers, data, trailers)
+                self.connection.write_out()
+                return
             if headers is not None:
                 engine.send_headers(stream_id, headers)
             if data or end:
-                window = engine.local_flow_control_window(stream_id)
-                if len(data) <= min(window, engine.max_outbound_frame_size, _LARGEST_WRITE):
+                if self._fits(data):
                     engine.send_data(stream_id, data, end_stream=end)
                 else:
                     await self._send_in_parts(data, timeout, end=end)
@@ -121,6 +124,12 @@ class LeanStream(Stream):
             # KeyError: h2 forgets a closed stream when the next one opens.
             raise StreamGone from error
         self.connection.write_out()
+
+    def _fits(self, data: bytes) -> bool:
+        """Whether data can go out now, in one frame."""
+        engine = self._h2_connection
+        window = engine.local_flow_control_window(cast(int, self.id))
+        return len(data) <= min(window, engine.max_outbound_frame_size, _LARGEST_WRITE)
 
     async def _send_in_parts(self, data: bytes, timeout: float | None, *, end: bool) -> None:
         engine, stream_id = self._h2_connection, cast(int, self.id)
@@ -177,12 +186,11 @@ class LeanStream(Stream):
 class LeanConnection(Connection):
     """A connection of grpclib that bounds what it holds for the peer and can say goodbye early."""
 
+    _connection: Engine
     write_ready: Signal  # type: ignore[assignment]
     stream_close_waiter: Signal  # type: ignore[assignment]
 
-    def __init__(
-        self, engine: H2Connection, transport: asyncio.Transport, limits: Limits, gate: FrameGate
-    ) -> None:
+    def __init__(self, engine: Engine, transport: asyncio.Transport, limits: Limits, gate: FrameGate) -> None:
         # Without the parent's initialiser: its two events carry a deque each.
         self._connection = engine
         self._transport = transport

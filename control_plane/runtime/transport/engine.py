@@ -4,15 +4,33 @@ The library's memory is trimmed by subclassing, because an agent holds thousands
 stream each.
 """
 
+from typing import Final
+
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionInputs, H2Connection
 from h2.settings import SettingCodes, Settings
+from h2.stream import StreamInputs
 
 from control_plane.runtime.transport.frame_reader import FrameReader, by_kind
+from control_plane.runtime.transport.frames import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    frame_header,
+)
 from control_plane.runtime.transport.limits import Limits
 from control_plane.runtime.transport.repeated_headers import RepeatedDecoder, RepeatedEncoder
 
+Headers = list[tuple[str, str]]
 _INITIAL_WINDOW = 65_535
+_REPLY_MOVES: Final = (
+    StreamInputs.SEND_HEADERS,
+    StreamInputs.SEND_DATA,
+    StreamInputs.SEND_HEADERS,
+    StreamInputs.SEND_END_STREAM,
+)
 
 
 def _configuration(*, client: bool) -> H2Configuration:
@@ -47,9 +65,10 @@ class _LeanSettings(Settings):
         self._settings = {code: _Values(values) for code, values in self._settings.items()}  # type: ignore[misc]
 
 
-class _Engine(H2Connection):
-    """h2 remembers 65,536 closed streams per connection; a few hundred answer late frames as well."""
+class Engine(H2Connection):
+    """h2 with our reader and header tables, and with one step for a whole reply."""
 
+    # h2 remembers 65,536 of a connection; a few hundred answer late frames as well.
     MAX_CLOSED_STREAMS = 256
 
     def __init__(self, config: H2Configuration, max_header_bytes: int) -> None:
@@ -59,10 +78,46 @@ class _Engine(H2Connection):
         self.decoder = RepeatedDecoder(max_header_bytes)
         self.encoder = RepeatedEncoder()
 
+    def send_reply(self, stream_id: int, headers: Headers, data: bytes, trailers: Headers) -> None:
+        """Sends headers, one frame of data, and the trailers that end the stream: what `send_headers`,
+        `send_data` and `send_headers` do, the same states and the same bytes, without a frame object each.
 
-def new_engine(limits: Limits, *, client: bool) -> H2Connection:
+        The data must fit into a frame and into both windows. Raises ProtocolError where the stream can't
+        take a reply any more, KeyError where it is forgotten.
+        """
+        stream = self.streams[stream_id]
+        for step in (ConnectionInputs.SEND_HEADERS, ConnectionInputs.SEND_DATA):
+            self.state_machine.process_input(step)
+        for move in _REPLY_MOVES:
+            stream.state_machine.process_input(move)
+        self.outbound_flow_control_window -= len(data)
+        stream.outbound_flow_control_window -= len(data)
+        self._data_to_send += b"".join(
+            (
+                *self._block_in_frames(stream_id, self.encoder.encode(headers), 0),
+                frame_header(len(data), DATA, 0, stream_id),
+                data,
+                *self._block_in_frames(stream_id, self.encoder.encode(trailers), END_STREAM),
+            )
+        )
+
+    def _block_in_frames(self, stream_id: int, block: bytes, flags: int) -> list[bytes]:
+        """One block of headers, in as many frames as it needs."""
+        size = self.max_outbound_frame_size
+        if len(block) <= size:
+            return [frame_header(len(block), HEADERS, flags | END_HEADERS, stream_id), block]
+        frames, kind = [], HEADERS
+        for start in range(0, len(block), size):
+            piece = block[start : start + size]
+            last = END_HEADERS if start + size >= len(block) else 0
+            frames += [frame_header(len(piece), kind, flags | last, stream_id), piece]
+            kind, flags = CONTINUATION, 0
+        return frames
+
+
+def new_engine(limits: Limits, *, client: bool) -> Engine:
     """An h2 connection whose bounds hold from the first frame on, with its preface prepared."""
-    engine = _Engine(_CLIENT_CONFIG if client else _SERVER_CONFIG, limits.max_header_bytes)
+    engine = Engine(_CLIENT_CONFIG if client else _SERVER_CONFIG, limits.max_header_bytes)
     values = {
         SettingCodes.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
         SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,

@@ -14,10 +14,10 @@ from control_plane.core.errors import (
 from control_plane.runtime.transport import messages
 from control_plane.runtime.transport.call import Call
 from control_plane.runtime.transport.connection import (
-    Headers,
     LeanStream,
     StreamGone,
 )
+from control_plane.runtime.transport.engine import Headers
 from control_plane.runtime.transport.limits import Limits
 from control_plane.runtime.transport.service import Response
 from control_plane.runtime.transport.status import OK_TRAILERS

@@ -17,7 +17,7 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 _UNKNOWN = 10
 _HEADER_BYTES = 9
 _SMALL_DATA_BYTES = 64
-_END_STREAM = 0x1
+END_STREAM, END_HEADERS = 0x1, 0x4
 CLIENT_PREFACE_BYTES = 24
 
 
@@ -102,7 +102,7 @@ class FrameGate:
         if kind == HEADERS:
             self._blocks = 0
             return
-        if kind == DATA and (length >= _SMALL_DATA_BYTES or flags & _END_STREAM):
+        if kind == DATA and (length >= _SMALL_DATA_BYTES or flags & END_STREAM):
             return
         if self._counts is None:
             self._counts = [0] * (_UNKNOWN + 1)
@@ -131,4 +131,9 @@ class FrameGate:
 def goaway_frame(last_stream_id: int, error_code: int, reason: str = "") -> bytes:
     """A GOAWAY frame that the library's state machine doesn't see, so open streams can go on."""
     payload = last_stream_id.to_bytes(4, "big") + error_code.to_bytes(4, "big") + reason.encode()[:256]
-    return len(payload).to_bytes(3, "big") + bytes((GOAWAY, 0, 0, 0, 0, 0)) + payload
+    return frame_header(len(payload), GOAWAY, 0, 0) + payload
+
+
+def frame_header(length: int, kind: int, flags: int, stream_id: int) -> bytes:
+    """The nine bytes before a frame's payload (RFC 9113, section 4.1)."""
+    return ((length << 16 | kind << 8 | flags) << 32 | stream_id).to_bytes(_HEADER_BYTES, "big")

@@ -27,11 +27,11 @@ from control_plane.runtime.log import Log
 from control_plane.runtime.transport import messages
 from control_plane.runtime.transport.call import Call
 from control_plane.runtime.transport.connection import (
-    Headers,
     LeanConnection,
     LeanStream,
     StreamGone,
 )
+from control_plane.runtime.transport.engine import Headers
 from control_plane.runtime.transport.exchange import StreamReply, StreamRequests
 from control_plane.runtime.transport.limits import Limits
 from control_plane.runtime.transport.peer import Peer
@@ -217,13 +217,13 @@ class Session(AbstractHandler):
         try:
             call, method = self._open(headers)
             path = call.method
-            tracing.enter(call.first(tracing.HEADER))
             reply.opened(call)
-            if call.deadline is None:
-                await self._run(call, method, stream, reply)
-            else:
-                async with asyncio.timeout_at(call.deadline):
+            with tracing.Span(path, call.first(tracing.HEADER), tracing.Kind.SERVER):
+                if call.deadline is None:
                     await self._run(call, method, stream, reply)
+                else:
+                    async with asyncio.timeout_at(call.deadline):
+                        await self._run(call, method, stream, reply)
         except GatehouseError as error:
             return to_trailers(error)
         except TimeoutError:

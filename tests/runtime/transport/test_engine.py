@@ -12,7 +12,7 @@ from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.runtime.transport.engine import new_engine
+from control_plane.runtime.transport.engine import Engine, new_engine
 from control_plane.runtime.transport.limits import Limits
 from control_plane.runtime.transport.repeated_headers import RepeatedDecoder, RepeatedEncoder
 
@@ -49,7 +49,7 @@ class Side:
     """One engine, and what it says when fed."""
 
     def __init__(self, *, ours: bool) -> None:
-        self.engine = new_engine(LIMITS, client=False)
+        self.engine: H2Connection = new_engine(LIMITS, client=False)
         if not ours:
             # The same library as it comes, with the same settings.
             plain = H2Connection(
@@ -88,6 +88,60 @@ def test_whatever_comes_is_read_as_the_library_reads_it(frames: list[bytes], cut
         assert told == plain.fed(piece)
         if isinstance(told[0], str) and told[0].endswith("Error"):
             return
+
+
+REPLIES = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.sampled_from(["a", "key-bin"]), st.text("xyz", max_size=9)), max_size=3),
+        st.binary(min_size=1, max_size=3000),
+        st.sampled_from([[("grpc-status", "0")], [("grpc-status", "0"), ("t", "1")]]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(REPLIES)
+def test_a_reply_in_one_step_is_that_in_three(replies: list[tuple[Any, bytes, Any]]) -> None:
+    ours, plain = Side(ours=True), Side(ours=False)
+    for side in (ours, plain):
+        side.fed(PREFACE + frame(4, 0, 0, b""))
+    for number, (metadata, data, trailers) in enumerate(replies):
+        stream_id, headers = 2 * number + 1, [(":status", "200"), *metadata]
+        request = frame(1, 4, stream_id, AGAIN if number else BLOCK) + frame(0, 1, stream_id, b"abc")
+        assert ours.fed(request) == plain.fed(request)
+        assert isinstance(ours.engine, Engine)
+        ours.engine.send_reply(stream_id, headers, data, trailers)
+        plain.engine.send_headers(stream_id, headers)
+        plain.engine.send_data(stream_id, data)
+        plain.engine.send_headers(stream_id, trailers, end_stream=True)
+        assert ours.engine.data_to_send() == plain.engine.data_to_send()
+        assert ours.engine.outbound_flow_control_window == plain.engine.outbound_flow_control_window
+        assert ours.engine.open_inbound_streams == plain.engine.open_inbound_streams == 0
+        late = frame(8, 0, stream_id, b"\0\0\0\x05") + frame(3, 0, stream_id, b"\0\0\0\x08")
+        assert ours.fed(late) == plain.fed(late)
+
+
+def test_headers_larger_than_a_frame_go_out_in_several() -> None:
+    ours, plain = Side(ours=True), Side(ours=False)
+    long = [(":status", "200"), ("k", "\x7f" * 20_000), ("l", "\x7f" * 9_000)]
+    for side in (ours, plain):
+        side.fed(PREFACE + frame(4, 0, 0, b"") + frame(1, 5, 1, BLOCK))
+    assert isinstance(ours.engine, Engine)
+    ours.engine.send_reply(1, long, b"data", [("grpc-status", "0")])
+    plain.engine.send_headers(1, long)
+    plain.engine.send_data(1, b"data")
+    plain.engine.send_headers(1, [("grpc-status", "0")], end_stream=True)
+    assert ours.engine.data_to_send() == plain.engine.data_to_send()
+
+
+def test_a_stream_that_is_gone_takes_no_reply() -> None:
+    side = Side(ours=True)
+    side.fed(PREFACE + frame(4, 0, 0, b"") + frame(1, 5, 1, BLOCK) + frame(3, 0, 1, b"\0\0\0\x08"))
+    assert isinstance(side.engine, Engine)
+    with pytest.raises((ProtocolError, KeyError)):
+        side.engine.send_reply(1, [(":status", "200")], b"data", [("grpc-status", "0")])
+    assert side.engine.data_to_send() == b""
 
 
 @pytest.mark.parametrize("bad", [frame(6, 0, 0, b"short"), frame(8, 0, 0, bytes(4)), frame(0, 0, 0, b"x")])
