@@ -11,7 +11,6 @@ from control_plane.identity.ledger import JwtRecord, Record, X509Record, X509Wit
 from control_plane.runtime.lifecycle import Service
 from control_plane.runtime.metrics import Metrics
 from control_plane.runtime.metrics_server import MetricsServer
-from control_plane.runtime.vault_settings import VaultMode
 from control_plane.wiring.process import Parts
 
 Observe = Callable[[str, str, float], None]
@@ -42,8 +41,7 @@ def metrics_of(parts: Parts) -> tuple[Metrics, Observe]:
     metrics.watched("policy_version", "The version in force for all agents", lambda: _policy(parts)[0])
     metrics.watched("policy_applied_timestamp_seconds", "When it came into force", lambda: _policy(parts)[1])
     metrics.watched("policy_canary_percent", "Of agents with a canary", lambda: _policy(parts)[2])
-    if parts.settings.by_vault is VaultMode.LEAF:
-        _watch_standby(metrics, parts)
+    _watch_standby(metrics, parts)
     withheld = metrics.counter("svids_withheld", "Certificates that weren't what was asked for")
     issued = metrics.counter("svids_issued", "SVIDs and agent certificates", ("kind",))
     appended = metrics.seconds("ledger_append_seconds", "Until a ledger record is durable, flush included")
@@ -83,7 +81,7 @@ def _watch_standby(metrics: Metrics, parts: Parts) -> None:
         return max(0, status.issuing_ends - clock.unix()) if has_standby else 0
 
     metrics.watched(
-        "authority_vault_up", "1 while Vault signs for this process", lambda: signs(WhoSigns.VAULT)
+        "authority_vault_up", "1 while Vault signs the leaves of this process", lambda: signs(WhoSigns.VAULT)
     )
     metrics.watched(
         "authority_standby_signing", "1 while the standby CA does", lambda: signs(WhoSigns.STANDBY)
