@@ -20,7 +20,8 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 MAKE_TARGET = re.compile(r"`make ([a-z-]+)")
 WORD = r"[a-z0-9]+(?:-[a-z0-9]+)*"
 COMMAND = re.compile(rf"^(?:\$ )?(?:\.venv/bin/)?(gatehouse(?:-agent)?)((?: {WORD})+)", re.MULTILINE)
-FORBIDDEN = re.compile(r"\x2fwork/(?:main|shared)|\x2froot/|\x2ftmp/gh")
+# Vault's mounts have a `root` of their own.
+FORBIDDEN = re.compile(r"\x2fwork/(?:main|shared)|\x2froot/(?!sign-intermediate|generate/|rotate/)|\x2ftmp/gh")
 
 
 def commands() -> dict[str, list[str]]:
