@@ -20,8 +20,10 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 MAKE_TARGET = re.compile(r"`make ([a-z-]+)")
 WORD = r"[a-z0-9]+(?:-[a-z0-9]+)*"
 COMMAND = re.compile(rf"^(?:\$ )?(?:\.venv/bin/)?(gatehouse(?:-agent)?)((?: {WORD})+)", re.MULTILINE)
-# Vault's mounts have a `root` of their own.
-FORBIDDEN = re.compile(r"\x2fwork/(?:main|shared)|\x2froot/(?!sign-intermediate|generate/|rotate/)|\x2ftmp/gh")
+# A mount of Vault has a `root` of its own, which is no home.
+FORBIDDEN = re.compile(
+    r"\x2fwork/(?:main|shared)|\x2froot/(?!sign-intermediate|generate/|rotate/)|\x2ftmp/gh"
+)
 
 
 def commands() -> dict[str, list[str]]:
