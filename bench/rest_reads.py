@@ -135,7 +135,7 @@ def server(folder: Path) -> Iterator[int]:
         _until(lambda: _runs("healthcheck", "--data-dir", data), "the server")
         fill(data / "api.sock")
         _run("svid", "mint", "x509", "--spiffe-id", READER, "--write", folder, "--data-dir", data)
-        _until(lambda: socket.create_connection(("127.0.0.1", port), 1).close() is None, "the API")
+        _until(lambda: _open(port), "the API")
         yield port
     finally:
         process.terminate()
@@ -144,18 +144,28 @@ def server(folder: Path) -> Iterator[int]:
 
 def fill(path: Path) -> None:
     """A hundred identities that are cut off, and ten versions of a policy."""
-    asked: list[tuple[str, object]] = [
+    asked: list[tuple[str, dict[str, object]]] = [
         ("/v1/quarantine", {"spiffe_id": f"spiffe://{TRUST_DOMAIN}/odd/{number}", "reason": "bench"})
         for number in range(100)
     ]
     inventory = f"mesh: {{trust_domain: {TRUST_DOMAIN}}}\n"
     for number in range(10):
         files = {"a.rego": f"package a\n\nx := {number}\n"}
-        body = {"files": files, "inventory": inventory, "reason": "bench", "wait_seconds": 30}
+        body: dict[str, object] = {
+            "files": files,
+            "inventory": inventory,
+            "reason": "bench",
+            "wait_seconds": 30,
+        }
         asked.append(("/v1/policy/versions", body))
-    for where, body in asked:
-        curl = ["curl", "--silent", "--fail", "--unix-socket", str(path), "--json", json.dumps(body)]
+    for where, asking in asked:
+        curl = ["curl", "--silent", "--fail", "--unix-socket", str(path), "--json", json.dumps(asking)]
         subprocess.run([*curl, f"http://localhost{where}"], check=True, stdout=subprocess.DEVNULL)
+
+
+def _open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _run(*command: str | Path) -> None:

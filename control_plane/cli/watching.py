@@ -26,6 +26,7 @@ SILENCE_SECONDS = 60.0
 """The server says something every fifteen seconds; who is silent for this long is gone."""
 RETRY_SECONDS = 1.0
 MAX_LINE_BYTES = 1 << 20
+_FOR_MACHINES = {"at", "digest", "signed_by", "created_at", "assigned_at", "revision", "sequence", "read"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,11 @@ def print_event(seen: Seen, output: Output) -> None:
     if output is Output.JSON:
         print(json.dumps({"event": seen.kind, **seen.data}, ensure_ascii=False), flush=True)  # noqa: T201
         return
-    told = {name: value for name, value in seen.data.items() if name != "at" and value not in ("", None)}
+    told = {
+        name: value
+        for name, value in seen.data.items()
+        if name not in _FOR_MACHINES and value not in ("", None)
+    }
     at = time.strftime("%H:%M:%SZ ", time.gmtime(seen.data["at"])) if "at" in seen.data else ""
     printing.line(at + seen.kind + " " + " ".join(f"{name}={value}" for name, value in told.items()))
 
