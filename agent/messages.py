@@ -139,6 +139,7 @@ def news(message: WatchResponse) -> News:
         keys={key.key_id: key.public_key for key in message.policy_keys} or None,
         policy=message.policy if message.HasField("policy") else None,
         quarantine=quarantine,
+        trace=message.policy_traceparent,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.settings import ENVIRONMENT_PREFIX, AgentSettings, WrittenSettings, default_data_dir
 from agent.wiring import run_agent
-from control_plane.runtime import log, loop, settings
+from control_plane.runtime import log, loop, settings, tracing
 
 
 def run_from_flags(flags: Mapping[str, Any], config: Path | None, environment: Mapping[str, str]) -> None:
@@ -21,6 +21,7 @@ def run_from_flags(flags: Mapping[str, Any], config: Path | None, environment: M
     )
     parsed = AgentSettings.parse(written, default_data_dir(environment))
     log.configure(level=parsed.log_level, json=parsed.log_json)
+    tracing.export_from(environment, "gatehouse-agent")
     loop.run(_run(parsed))
 
 

@@ -21,6 +21,7 @@ from agent.waiting import wait_any
 from control_plane.core.errors import Corrupt, FailedPrecondition, GatehouseError
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.proto.gatehouse.node.v1.node_pb2 import SignedPolicy
+from control_plane.runtime import tracing
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
 
@@ -76,6 +77,7 @@ class Policies:
         self._bundle: PolicyBundle | None = None
         self._compiled_for: frozenset[SpiffeId] = frozenset()
         self._judge: Judge | None = None
+        self._trace = ""
         self._judges = 0  # the version that the judge knows
         self._current = Enforcement()
         self._published = asyncio.Event()
@@ -138,7 +140,8 @@ class Policies:
         except GatehouseError as error:
             self._failed(error)
             return
-        self._candidate = news.policy if news.policy is not None else self._candidate
+        if news.policy is not None:
+            self._candidate, self._trace = news.policy, news.trace
         self._held = self._held.after(replace(news, keys=keys, policy=None))
         if full and self._candidate is None and self._restored is None:
             self._publish(replace(self._current, settled=True), self._judge)
@@ -160,7 +163,10 @@ class Policies:
             if self._arrived.is_set() or self._due(failed_at):
                 self._arrived.clear()
                 try:
-                    await self._enforce()
+                    # The request that assigned the policy goes on here.
+                    trace = self._trace if self._candidate is not None else ""
+                    with tracing.Span("enforce policy", trace):
+                        await self._enforce()
                     failed_at = float("-inf")
                 except GatehouseError as error:
                     failed_at = self._clock.monotonic()

@@ -24,6 +24,7 @@ from agent.identities import Identities
 from agent.refusals import Refusals
 from control_plane.core.errors import Code, InvalidInput, Unavailable, shown
 from control_plane.core.spiffe_id import SpiffeId
+from control_plane.runtime import tracing
 from control_plane.runtime.transport import Call
 
 PAYLOAD: Final = "payload"
@@ -49,6 +50,12 @@ class Authorization:
         PermissionDenied for a caller that isn't the workload's Envoy: both deny. Raises Unavailable while the
         agent doesn't know what is enforced: Envoy asks again."""
         attributes = _attributes(request.SerializeToString())
+        # Envoy itself traces nothing here, so the caller's own trace is the one to continue.
+        header = attributes.request.http.headers.get(tracing.HEADER)
+        with tracing.Span("ext_authz", header, tracing.Kind.SERVER):
+            return await self._checked(call, attributes)
+
+    async def _checked(self, call: Call, attributes: Any) -> bytes:
         destination = SpiffeId.parse(attributes.destination.principal)
         session = await self._session(call)
         if not self._entitled(session, destination):

@@ -144,6 +144,8 @@ class _Stream:
             response.policy.payload = bundle.payload
             response.policy.signature = bundle.signature
             response.policy.key_id = bundle.key_id
+            assignment = pushed.in_force.of_agent(self.agent_id)
+            response.policy_traceparent = assignment.trace if assignment is not None else ""
 
     def _add_quarantine(self, response: wire.WatchResponse) -> None:
         now = self._context.replica.index.quarantine

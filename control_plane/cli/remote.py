@@ -83,7 +83,8 @@ def with_server(
     from control_plane.runtime import tracing
     from control_plane.runtime.transport import Channel
 
-    tracing.enter(os.environ.get(TRACE))
+    if tracing.outgoing() is None:
+        tracing.enter(os.environ.get(TRACE))
     path = data_dir_of(data_dir) / "server.sock"
 
     async def run() -> Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from typing import Any
 
@@ -77,4 +78,17 @@ def gatehouse() -> None:
 
 def main() -> None:
     """Runs the command line; the entry point of the script `gatehouse`."""
-    app(prog_name="gatehouse" if sys.argv[0].endswith("gatehouse") else None)
+    name = "gatehouse" if sys.argv[0].endswith("gatehouse") else None
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        app(prog_name=name)
+        return
+    # Read here: a command without a collector doesn't pay for traces.
+    from control_plane.runtime import tracing
+
+    tracing.export_from(os.environ, "gatehouse")
+    words = [word for word in sys.argv[1:3] if word.isalpha()]  # names of commands, nothing that was given
+    with tracing.Span(
+        " ".join(["gatehouse", *words]), os.environ.get("TRACEPARENT"), tracing.Kind.CLIENT, begin=True
+    ):
+        os.environ["TRACEPARENT"] = tracing.outgoing() or ""
+        app(prog_name=name)

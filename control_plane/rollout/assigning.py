@@ -14,6 +14,7 @@ from control_plane.rollout.keys import PolicyKeys
 from control_plane.rollout.ports import Recorder, RolloutStore
 from control_plane.rollout.steps import Applied, Approved, Life, Recorded
 from control_plane.rollout.version import PolicyVersion, SignedVersion
+from control_plane.runtime import tracing
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
 
@@ -113,4 +114,5 @@ class Assigner:
             by=by,
             reason=reason,
             at=self._clock.unix(),
+            trace=tracing.outgoing() or "",
         )

@@ -42,7 +42,8 @@ COMING_BACK: Final = frozenset({Cause.ROLLBACK, Cause.DENIALS})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One version for `percent` of the agents. `at` is in Unix seconds."""
+    """One version for `percent` of the agents. `at` is in Unix seconds, `trace` the trace context of the
+    request that made it, for agents to continue; empty without one."""
 
     sequence: int
     version: int
@@ -52,6 +53,7 @@ class Assignment:
     by: str
     reason: str
     at: int
+    trace: str = ""
 
     def covers(self, agent_id: SpiffeId) -> bool:
         """Whether this agent belongs to the share. Each version draws its share anew, and a larger share

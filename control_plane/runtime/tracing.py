@@ -1,19 +1,27 @@
-"""Which trace a log line belongs to: W3C trace context (Level 1), read from calls and written into them.
+"""Traces: W3C trace context (Level 1), read from calls and written into them, and spans for who wants them.
 
 Who is called with a `traceparent` continues that trace: its log lines carry `trace_id` and `span_id`, and the
 calls that it makes carry the trace on. Traces are begun by others: by whoever calls, or by the environment of
-a command line (TRACEPARENT). Nothing is sampled, kept or exported here; without a trace nothing is paid.
+a command line (TRACEPARENT). Where the environment names a collector (`export_from`), command lines begin
+traces of their own, and spans of traces that are sampled are sent to it (`otlp`). Without a collector nothing
+of that is loaded, and without a trace nothing is paid.
 """
 
 import re
 import secrets
-from contextvars import ContextVar
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import Final
+from enum import IntEnum
+from types import TracebackType
+from typing import Final, Self
 
 import structlog
 
 HEADER: Final = "traceparent"
+ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_SAMPLED: Final = 0x01
 _FORM: Final = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?"
 )
@@ -43,15 +51,57 @@ class TraceContext:
         """As it is sent."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
 
+    @property
+    def sampled(self) -> bool:
+        """Whether spans of this trace are to be recorded (section 3.2.2.5)."""
+        return bool(int(self.flags, 16) & _SAMPLED)
+
+
+class Kind(IntEnum):
+    """What a span is to its neighbours, numbered as in OTLP."""
+
+    INTERNAL = 1
+    SERVER = 2
+    CLIENT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedSpan:
+    """One span that has ended. Times are in Unix nanoseconds; `error` is empty if it went well."""
+
+    context: TraceContext
+    parent_id: str
+    name: str
+    kind: Kind
+    began_ns: int
+    ended_ns: int
+    error: str = ""
+
 
 _current: ContextVar[TraceContext | None] = ContextVar("trace", default=None)
+_sink: Callable[[FinishedSpan], None] | None = None
+
+
+def install(sink: Callable[[FinishedSpan], None] | None) -> None:
+    """Hands the spans of this process to `sink` from now on, from whatever thread; it must not block."""
+    global _sink  # noqa: PLW0603 - one for a process, as the log is
+    _sink = sink
+
+
+def export_from(environment: Mapping[str, str], service: str) -> None:
+    """Sends spans to the collector that the environment names; does nothing where it names none. Raises
+    InvalidInput for an address that can't be used."""
+    if environment.get(ENDPOINT):
+        from control_plane.runtime.otlp import Exporter  # who doesn't export doesn't pay for it
+
+        install(Exporter.from_environment(environment, service).take)
 
 
 def enter(header: str | None) -> None:
     """Continues the trace of a caller in this context, by a span of our own; without one changes nothing."""
     context = TraceContext.parse(header) if header else None
     if context is not None:
-        ours = TraceContext(context.trace_id, _new_span(), context.flags)
+        ours = TraceContext(context.trace_id, _new_id(8), context.flags)
         _current.set(ours)
         structlog.contextvars.bind_contextvars(trace_id=ours.trace_id, span_id=ours.span_id)
 
@@ -62,5 +112,60 @@ def outgoing() -> str | None:
     return None if context is None else context.header
 
 
-def _new_span() -> str:
-    return f"{secrets.randbelow((1 << 64) - 1) + 1:016x}"
+class Span:
+    """A piece of work, as a context manager: below `header`'s span, or below the one in this context.
+
+    `begin`: where there is neither, and spans are exported, this one begins a trace. Otherwise it is nothing.
+    """
+
+    __slots__ = ("_before", "_began_ns", "_context", "_kind", "_name", "_parent_id", "_ready", "error")
+
+    def __init__(
+        self, name: str, header: str | None = None, kind: Kind = Kind.INTERNAL, *, begin: bool = False
+    ) -> None:
+        parent = TraceContext.parse(header) if header else None
+        parent = parent or _current.get()
+        self.error = ""
+        self._name = name
+        self._kind = kind
+        self._parent_id = "" if parent is None else parent.span_id
+        self._context: TraceContext | None = None
+        if parent is not None:
+            self._context = TraceContext(parent.trace_id, _new_id(8), parent.flags)
+        elif begin and _sink is not None:
+            self._context = TraceContext(_new_id(16), _new_id(8), "01")
+
+    def __enter__(self) -> Self:
+        if self._context is not None:
+            self._before: Token[TraceContext | None] = _current.set(self._context)
+            self._ready = structlog.contextvars.bind_contextvars(
+                trace_id=self._context.trace_id, span_id=self._context.span_id
+            )
+            self._began_ns = time.time_ns()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._context is None:
+            return
+        _current.reset(self._before)
+        structlog.contextvars.reset_contextvars(**self._ready)
+        if _sink is not None and self._context.sampled:
+            told = self.error or ("" if kind is None else kind.__name__)
+            _sink(
+                FinishedSpan(
+                    self._context,
+                    self._parent_id,
+                    self._name,
+                    self._kind,
+                    self._began_ns,
+                    time.time_ns(),
+                    told,
+                )
+            )
+
+
+def _new_id(size: int) -> str:
+    """So many random bytes in hex, never all zero."""
+    return f"{secrets.randbelow((1 << 8 * size) - 1) + 1:0{2 * size}x}"

@@ -113,6 +113,7 @@ def assign(
             "by": assignment.by,
             "reason": assignment.reason,
             "at": assignment.at,
+            "trace": assignment.trace,
             "payload": bundle.payload,
             "signature": bundle.signature,
             "key_id": bundle.key_id,

@@ -154,6 +154,7 @@ policy_assignments = Table(
     Column("payload", LargeBinary, nullable=False),
     Column("signature", LargeBinary, nullable=False),
     Column("key_id", Text, nullable=False),
+    Column("trace", Text, nullable=False, server_default=""),
 )
 
 # Answers of changes that were asked for under a key, so that asking again changes nothing.

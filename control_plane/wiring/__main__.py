@@ -10,7 +10,7 @@ import sys
 import threading
 
 from control_plane.core.errors import GatehouseError
-from control_plane.runtime import log
+from control_plane.runtime import log, tracing
 from control_plane.settings import ServerSettings
 from control_plane.wiring import run_issuer, run_management
 
@@ -19,6 +19,7 @@ def main(kind: str, index: int) -> int:
     """Runs one process to its end; the exit code."""
     settings = ServerSettings.from_json(sys.stdin.readline())
     log.configure(level=settings.written.log_level, json=settings.written.log_format == "json")
+    tracing.export_from(os.environ, f"gatehouse-{kind}")
     threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
     try:
         if kind == "issuer":

@@ -58,6 +58,12 @@ class Rates:
             self.subject.spend(subject.id)
 
 
+def _family(path: str) -> str:
+    """A path for the name of a span: without what differs from one thing to the next."""
+    parts = path.split("/")[:4]
+    return "/".join(part if part.isalpha() or part == "v1" else "*" for part in parts if part)
+
+
 class Front:
     """ASGI middleware; one for each application, for it counts."""
 
@@ -75,8 +81,16 @@ class Front:
             raise RuntimeError(f"{scope['type']}: only HTTP is served here")
         request = Request(scope)
         request_id = request_id_of(request)
-        tracing.enter(request.headers.get(tracing.HEADER))
+        with tracing.Span(
+            f"{scope['method']} {_family(scope['path'])}",
+            request.headers.get(tracing.HEADER),
+            tracing.Kind.SERVER,
+        ):
+            await self._answer(request, request_id, scope, receive, send)
 
+    async def _answer(
+        self, request: Request, request_id: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id

@@ -217,13 +217,13 @@ class Session(AbstractHandler):
         try:
             call, method = self._open(headers)
             path = call.method
-            tracing.enter(call.first(tracing.HEADER))
             reply.opened(call)
-            if call.deadline is None:
-                await self._run(call, method, stream, reply)
-            else:
-                async with asyncio.timeout_at(call.deadline):
+            with tracing.Span(path, call.first(tracing.HEADER), tracing.Kind.SERVER):
+                if call.deadline is None:
                     await self._run(call, method, stream, reply)
+                else:
+                    async with asyncio.timeout_at(call.deadline):
+                        await self._run(call, method, stream, reply)
         except GatehouseError as error:
             return to_trailers(error)
         except TimeoutError:

@@ -1,0 +1,168 @@
+"""A policy on its way to the wire, seen from outside: a canary that goes by itself, and one trace of it all.
+
+One shop as `make up` starts it, real processes all, whose spans come to a collector of the test's own.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+from bench._shop import PAYMENTS, Shop, shop, until
+
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(400)]
+GATEHOUSE = str(Path(sys.executable).parent / "gatehouse")
+
+
+@dataclass
+class Collector:
+    """What came, as (service, name, trace, span, parent)."""
+
+    spans: list[tuple[str, str, bytes, bytes, bytes]] = field(default_factory=list)
+
+    def take(self, body: bytes) -> None:
+        for resource in trace_service_pb2.ExportTraceServiceRequest.FromString(body).resource_spans:
+            [service] = [
+                one.value.string_value for one in resource.resource.attributes if one.key == "service.name"
+            ]
+            for scope in resource.scope_spans:
+                self.spans += [
+                    (service, one.name, one.trace_id, one.span_id, one.parent_span_id) for one in scope.spans
+                ]
+
+    def tree(self, root: str) -> list[tuple[str, str]]:
+        """Service and name from the span of this name down, each with the one that it is below."""
+        found = [one for one in self.spans if one[1] == root]
+        names = {one[3]: f"{one[0]}: {one[1]}" for one in self.spans}
+        traces = {one[2] for one in found}
+        return sorted(
+            (names.get(one[4], ""), f"{one[0]}: {one[1]}") for one in self.spans if one[2] in traces
+        )
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    found = Collector()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/v1/traces"
+            assert self.headers["authorization"] == "Bearer of traces"
+            found.take(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        patch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20of%20traces")
+        yield found
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def running(collector: Collector) -> Iterator[Shop]:
+    with shop() as found:
+        yield found
+
+
+def command(running: Shop, *words: str) -> Any:
+    """What a command of the person at the machine answers."""
+    line = [GATEHOUSE, *words, "--data-dir", str(running.folder), "--output", "json"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=60)
+    return json.loads(done.stdout)
+
+
+class Client:
+    """Asks the payment service for charges, again and again; counts the answers."""
+
+    def __init__(self, running: Shop) -> None:
+        self._running = running
+        self._stop = threading.Event()
+        self.seen: dict[int, int] = {}
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def more(self, status: int, times: int) -> None:
+        """Waits until this was the answer so many times more."""
+        wanted = self.seen.get(status, 0) + times
+        until(lambda: self.seen.get(status, 0) >= wanted, f"{times} answers {status}; {self.seen}", pause=0.1)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(20)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            status = self._running.status()
+            self.seen[status] = self.seen.get(status, 0) + 1
+            time.sleep(0.01)
+
+
+def test_one_trace_from_the_command_to_the_agent(running: Shop, collector: Collector) -> None:
+    version = running.approved({"authz/authz.rego": lambda text: f"{text}\n# another\n"})
+    token = running.folder / "demo" / "people" / "grace.token"
+    command(running, "policy", "apply", str(version), "-m", "a try", "--token-file", str(token))
+    root, agents = "gatehouse policy apply", "gatehouse-agent: enforce policy"
+    until(lambda: any(name == agents for _, name in collector.tree(root)), "the span of the agent", pause=0.2)
+    server = "gatehouse-management: POST v1/policy/versions"
+    tree = collector.tree(root)
+    assert ("", f"gatehouse: {root}") in tree
+    assert (f"gatehouse: {root}", server) in tree, tree
+    assert (server, agents) in tree, tree
+
+
+def canary_of(running: Shop, change: Callable[[str], str]) -> int:
+    """A version in force as a canary on the only agent there is; nearly each version draws it."""
+    for number in range(5):
+        changes: dict[str, Callable[[str], str]] = {
+            "authz/authz.rego": lambda text, n=number: f"{change(text)}\n# {n}\n",  # type: ignore[misc]
+            "authz/authz_test.rego": lambda text: "package gatehouse.authz_test\n",  # they would stop it
+        }
+        version = running.approved(changes)
+        running.rest("grace", f"policy/versions/{version}/apply", {"reason": "a try", "percent": 99})
+        if running.rest("ada", "policy/status")["canary"]["agents"] == 1:
+            return version
+        running.rest("grace", "policy/rollback", {"reason": "it draws nobody"})
+    raise AssertionError("five versions drew nobody")
+
+
+def test_a_canary_that_denies_is_rolled_back_by_itself(running: Shop) -> None:
+    before = running.rest("ada", "policy/status")["in_force"]["version"]
+    client = Client(running)
+    try:
+        client.more(200, 200)  # what was usual before
+        version = canary_of(running, lambda text: text.replace('{"GET", "POST"}', '{"POST"}'))
+        client.more(403, 1)
+        began = time.monotonic()
+        until(lambda: running.rest("ada", "policy/status")["canary"] is None, "the rollback", pause=0.2)
+        print(f"rolled back {time.monotonic() - began:.1f} s after the first denial")
+        client.more(200, 20)
+    finally:
+        client.stop()
+    now = running.rest("ada", "policy/status")["in_force"]
+    assert (now["version"], now["cause"], now["by"]) == (before, "denials", "gatehouse")
+    assert "requests denied" in now["reason"] and "on 1 of 1 agents" in now["reason"]
+    assert PAYMENTS in now["reason"]
+    canary, back = (running.rest("ada", "policy/assignments?limit=2")["assignments"])[::-1]
+    assert (canary["version"], back["cause"]) == (version, "denials")
+    records = command(running, "ledger", "list", "--kind", "change")["records"]
+    recorded = [one for one in records if one["action"] == "policy.in-force"]
+    assert recorded and recorded[0]["reason"] == now["reason"]
