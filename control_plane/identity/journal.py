@@ -6,10 +6,14 @@ goes together. A group that can't be written whole (disk full) is cut off again 
 number is lost, and issuing works again when there is space. When even that fails, the journal refuses
 everything until it is opened anew, which sorts the file out (`journal_file`).
 
+Groups are written over zeros that were flushed before: a flush then has the data to write and nothing about
+the file, which costs the file system half as much and the disk one write instead of several.
+
 One process a journal: a lock file sees to it. Reading is done in `journal_reader`, beside a writer.
 """
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -41,6 +45,7 @@ from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
 
 SEGMENT_BYTES: Final = 64 << 20
+ROOM_BYTES: Final = 1 << 20  # of zeros at a time: about 1,500 certificates
 MAX_GROUP_RECORDS: Final = 4096
 MAX_WAITING_RECORDS: Final = 65_536  # about 30 MiB; more means a disk that doesn't keep up
 # A flush costs as much CPU as a certificate, and a hand-over between threads that both want the interpreter
@@ -86,6 +91,7 @@ class Journal:
         self._lock_descriptor = -1
         self._descriptor = -1
         self._offset = 0  # everything before it is durable
+        self._room_end = 0  # from the offset to here the file holds zeros
         self._next_sequence = 1
         self._broken: GatehouseError | None = None
         self.damage: list[Damage] = []
@@ -188,7 +194,7 @@ class Journal:
             return
         self._descriptor = os.open(last.path, os.O_WRONLY | os.O_CLOEXEC)
         self._cut(contents.valid_bytes)
-        self._offset = contents.valid_bytes
+        self._offset = self._room_end = contents.valid_bytes
 
     def _open_segment(self, first_sequence: int) -> None:
         path = segment_path(self._directory, self._issuer, first_sequence)
@@ -199,8 +205,10 @@ class Journal:
         finally:
             os.close(directory)
         if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                self._cut(self._offset)
             os.close(self._descriptor)
-        self._descriptor, self._offset = descriptor, 0
+        self._descriptor, self._offset, self._room_end = descriptor, 0, 0
 
     def _gather(self, seen: int, turns: int) -> None:
         """Hands a group to the thread once a turn of the event loop has brought nobody new."""
@@ -248,6 +256,9 @@ class Journal:
                 loop.call_soon_threadsafe(self._settle, group, failed)
             except RuntimeError:
                 return  # the loop is closed: nobody waits any more
+        if self._broken is None:
+            with contextlib.suppress(OSError):  # the next start takes the zeros away as well
+                self._cut(self._offset)
 
     def _write_group(self, group: _Group) -> GatehouseError | None:
         if self._broken is not None:
@@ -256,6 +267,8 @@ class Journal:
             if self._offset >= self._segment_bytes:
                 self._open_segment(self._next_sequence)
             data = marker(self._offset, self._next_sequence, self._clock.unix()) + group.frames
+            if self._offset + len(data) > self._room_end:
+                self._make_room(self._offset + len(data) + ROOM_BYTES)
             _write_at(self._descriptor, data, self._offset)
             os.fdatasync(self._descriptor)
         except OSError as error:
@@ -264,6 +277,17 @@ class Journal:
         self._offset += len(data)
         self._next_sequence = group.next_sequence
         return None
+
+    def _make_room(self, end: int) -> None:
+        """Fills the file with zeros to `end`. A crash leaves zeros at its end, which readers know for what
+        they are. Where the disk hasn't the space, records are written without."""
+        try:
+            _write_at(self._descriptor, bytes(end - self._room_end), self._room_end)
+            os.fdatasync(self._descriptor)
+        except OSError:
+            self._cut(self._offset)
+        else:
+            self._room_end = end
 
     def _failed(self, error: OSError) -> GatehouseError:
         """Takes back what part of a group may have been written, or refuses to go on if that fails too."""
@@ -281,6 +305,7 @@ class Journal:
     def _cut(self, length: int) -> None:
         os.ftruncate(self._descriptor, length)
         os.fsync(self._descriptor)
+        self._room_end = length
 
 
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:

@@ -12,6 +12,8 @@ The marker tells a torn tail from damage. A group is written only after the one 
 whatever precedes a whole marker was durable once: a broken frame before a later marker is damage, and is
 reported by file and offset. Broken frames with no marker after them are the remains of a group that was never
 acknowledged, and are cut off.
+
+A file that is being written, or was when its writer was killed, may end in zeros: room that was made ahead.
 """
 
 import re
@@ -58,7 +60,10 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a segment holds: payloads by sequence, damage, and the length of what is sound at its end."""
+    """What a segment holds: payloads by sequence, damage, and the length of what is sound at its end.
+
+    `total_bytes` doesn't count the zeros of room that was made ahead.
+    """
 
     payloads: list[tuple[int, bytes]]
     damage: list[Damage]
@@ -135,7 +140,8 @@ def read_segment(segment: Segment) -> Contents:
             Damage(segment.path, position, offset, f"unreadable, {lost} records from {expected} on are lost")
         )
         expected, position = max(expected, next_sequence), offset
-    return Contents(payloads, damage, valid, len(data), expected)
+    total = valid + len(data[valid:].rstrip(b"\0"))
+    return Contents(payloads, damage, valid, total, expected)
 
 
 def raise_damage(damage: Damage) -> None:

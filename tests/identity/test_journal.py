@@ -49,7 +49,7 @@ def written(directory: Path, groups: int = 5, size: int = 3, **options: Any) -> 
         async with opened(directory, **options) as journal:
             for group in range(groups):
                 await journal.append([mark(group * size + i) for i in range(size)])
-                lengths.append(segments(directory)[-1].path.stat().st_size)
+                lengths.append(read_segment(segments(directory)[-1]).valid_bytes)
         return lengths
 
     lengths: list[int] = run(main)
@@ -193,7 +193,7 @@ def test_rubbish_after_the_end_is_a_torn_tail(tmp_path: Path, tail: bytes) -> No
     written(tmp_path)
     path = only_file(tmp_path)
     path.write_bytes(path.read_bytes() + tail)
-    assert reopened(tmp_path) == (16, [], len(tail))
+    assert reopened(tmp_path) == (16, [], len(tail.rstrip(b"\x00"))), "zeros are room, nothing was lost"
     assert numbers(tmp_path) == list(range(1, 17))
 
 
@@ -309,6 +309,8 @@ def test_a_write_that_ends_half_way_is_taken_back(tmp_path: Path, monkeypatch: A
     real, room = os.pwrite, [10_000]
 
     def limited(descriptor: int, data: Any, offset: int) -> int:
+        if not any(data):
+            return real(descriptor, data, offset)
         if room[0] <= 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         count = real(descriptor, data[: min(len(data), room[0], 17)], offset)
@@ -440,3 +442,40 @@ def test_the_files_are_private(tmp_path: Path) -> None:
     for path in (tmp_path / "ledger").iterdir():
         assert path.stat().st_mode & 0o077 == 0
     assert read_segment(segments(tmp_path / "ledger")[0]).next_sequence == 16
+
+
+def test_room_is_made_ahead_and_taken_away_at_the_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as journal:
+            await journal.append([mark(1)])
+            path = only_file(tmp_path)
+            before, room = path.stat(), read_segment(segments(tmp_path)[0])
+            assert room.total_bytes == room.valid_bytes < journal_module.ROOM_BYTES <= before.st_size
+            await journal.append([mark(2)])
+            assert path.stat().st_size == before.st_size, "a flush has nothing to say about the file"
+            await journal.append([mark(3, 60_000)] * 20)
+            assert path.stat().st_size > before.st_size
+
+    run(main)
+    contents = read_segment(segments(tmp_path)[0])
+    assert only_file(tmp_path).stat().st_size == contents.valid_bytes
+    assert numbers(tmp_path) == list(range(1, 23))
+
+
+def test_records_go_on_without_room_where_the_disk_has_none_for_it(tmp_path: Path, monkeypatch: Any) -> None:
+    real = os.pwrite
+
+    def tight(descriptor: int, data: Any, offset: int) -> int:
+        if len(data) > 10_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data, offset)
+
+    monkeypatch.setattr(journal_module.os, "pwrite", tight)
+
+    async def main() -> None:
+        async with opened(tmp_path) as journal:
+            for number in range(1, 6):
+                assert await journal.append([mark(number)]) == [number]
+
+    run(main)
+    assert numbers(tmp_path) == [1, 2, 3, 4, 5]
