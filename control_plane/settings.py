@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from control_plane.core.access import Grant
 from control_plane.core.errors import InvalidInput, shown
-from control_plane.core.lifetime import check_ca_ttl, standby_ttl_seconds
+from control_plane.core.lifetime import check_ca_ttl, max_leaf_ttl_seconds, standby_ttl_seconds
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.runtime.addresses import OpaAddress, parse_bind, parse_loopback
@@ -289,6 +289,14 @@ class ServerSettings:
     def leaf_ttl_seconds(self) -> int:
         """The longest life of a leaf that these settings have issued."""
         return max(self.written.default_x509_svid_ttl_seconds, self.written.agent_ttl_seconds)
+
+    @property
+    def max_leaf_ttl_seconds(self) -> int:
+        """The longest life that a leaf may be asked for. Where Vault signs leaves, its role is made for the
+        longest of the settings, and what it cuts short is withheld; so nothing longer is asked of it."""
+        if self.by_vault is VaultMode.LEAF:
+            return self.leaf_ttl_seconds
+        return max_leaf_ttl_seconds(self.written.authority.ca_ttl_seconds)
 
     @property
     def intermediate_ttl_seconds(self) -> int:

@@ -13,7 +13,6 @@ from control_plane.authority.state import AuthorityState, bundle_of
 from control_plane.authority.vault import Switch
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import GatehouseError, InvalidInput
-from control_plane.core.lifetime import max_leaf_ttl_seconds
 from control_plane.identity.attestors import NodeAttestor
 from control_plane.identity.attestors.join_token import JoinTokenAttestor
 from control_plane.identity.attestors.x509pop import X509PopAttestor
@@ -65,7 +64,7 @@ class Parts:
             IssuanceSettings(
                 trust_domain,
                 default_x509_ttl_seconds=settings.written.default_x509_svid_ttl_seconds,
-                max_x509_ttl_seconds=max_leaf_ttl_seconds(settings.written.authority.ca_ttl_seconds),
+                max_x509_ttl_seconds=settings.max_leaf_ttl_seconds,
                 default_jwt_ttl_seconds=settings.written.default_jwt_svid_ttl_seconds,
             ),
             self.clock,

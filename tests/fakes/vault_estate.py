@@ -66,6 +66,15 @@ class Estate:
     switches: list[Switch] = field(default_factory=list)
     states: list[AuthorityState] = field(default_factory=list)
     confirmed: Callable[[int], bool] = lambda sequence: True
+    authority_of: Callable[[Origin], Any] = EmbeddedAuthority
+
+    def use(self, origin: Origin) -> None:
+        """What signs is that of other settings from now on, as after a restart."""
+        self.authority = self.authority_of(origin)
+        self.authority.reload(self.state)
+        self.issuer = Issuer(
+            self.authority, self.journal, IssuanceSettings(DOMAIN), self.clock, random_bytes=os.urandom
+        )
 
     @property
     def state(self) -> AuthorityState:
@@ -100,7 +109,9 @@ async def estate(directory: Path, clock: Clock, pki: VaultPki, **options: Any) -
     lifetimes = Lifetimes(issuing_ttl_seconds=ttl, origin=origin)
     keys, store = MemoryKeyManager(os.urandom), MemoryAuthorityStore(DOMAIN)
     local = Maker(keys, DOMAIN, lifetimes, random_bytes=os.urandom)
-    maker = VaultMaker(pki, keys, local, DOMAIN, lifetimes, clock, random_bytes=os.urandom, **options)
+    maker: Any = local
+    if origin is not Origin.EMBEDDED:
+        maker = VaultMaker(pki, keys, local, DOMAIN, lifetimes, clock, random_bytes=os.urandom, **options)
     journal = Journal(directory, 0, clock)
     made: Estate
 
@@ -117,12 +128,16 @@ async def estate(directory: Path, clock: Clock, pki: VaultPki, **options: Any) -
         made.states.append(state)
         made.authority.reload(state)
 
-    authority: Any = EmbeddedAuthority(keys)
-    if origin is Origin.VAULT_LEAF:
-        authority = VaultAuthority(keys, pki, clock, permits=8, rehearse=rehearse, record=record)
+    def authority_of(origin: Origin) -> Any:
+        if origin is Origin.VAULT_LEAF:
+            return VaultAuthority(keys, pki, clock, permits=8, rehearse=rehearse, record=record)
+        return EmbeddedAuthority(keys)
+
+    authority = authority_of(origin)
     lifecycle = AuthorityLifecycle(store, keys, maker, lifetimes, clock, confirmed=confirmed, changed=changed)
     issuer = Issuer(authority, journal, IssuanceSettings(DOMAIN), clock, random_bytes=os.urandom)
     made = Estate(clock, pki, keys, store, lifecycle, authority, issuer, journal, directory)
+    made.authority_of = authority_of
     await journal.start()
     try:
         await lifecycle.tick()

@@ -318,10 +318,10 @@ def test_an_outage_without_end_is_carried_for_seventy_two_hours(tmp_path: Path) 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_the_same_week_minute_by_minute(tmp_path: Path) -> None:
-    run_week(tmp_path, step=300, agents=10, workloads=12, pairs=6)
+    run_week(tmp_path, step=300, agents=8, workloads=6, pairs=4)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_the_same_outage_minute_by_minute(tmp_path: Path) -> None:
-    run_without_end(tmp_path, step=300, agents=10, workloads=12, pairs=6)
+    run_without_end(tmp_path, step=300, agents=8, workloads=6, pairs=4)
