@@ -3,19 +3,24 @@
 An answer holds where the rules that can hold for the workload, what is known of it, and everything that was
 read of data are the same. What was read isn't known beforehand: the row under rules and workload lists what
 earlier evaluations read, with a digest of what they saw, and these are looked at again.
+
+Rules that only moved are the same, and lines are kept as rule and distance. But an opaque condition says in
+its formula where it stands: then the row is under rules that stand where they stood.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.core.errors import InvalidInput
+from policies.formula import Formula, Opaque, atoms_of
 from policies.inventory import Mode, Workload
 from policies.kept.reads import Answers, read_text
-from policies.kept.rules import RuleDigests
+from policies.kept.rules import Places, RuleDigests
 from policies.kept.shelf import Shelf, digest
 from policies.kept.signatures import Signature, Signer
 from policies.questions import Asked, Questions
@@ -38,17 +43,6 @@ class Evaluation:
         """All three."""
         return self.authz, self.segmentation, self.violations
 
-    @staticmethod
-    def parse(document: object) -> Evaluation:
-        """Raises InvalidInput for another shape."""
-        match document:
-            case [authz, segmentation, violations]:
-                first, second = (
-                    None if one is None else Signature.parse(one) for one in (authz, segmentation)
-                )
-                return Evaluation(first, second, Signature.parse(violations))
-        raise InvalidInput("reading an evaluation: another shape")
-
 
 @dataclass(slots=True)
 class Evaluations:
@@ -60,6 +54,7 @@ class Evaluations:
     """A digest of the whole inventory, which is a value whose parts print in full."""
     _signer: Signer = field(default_factory=Signer)
     _asked: dict[str, Asked] = field(default_factory=dict)
+    _opaque: dict[Formula, bool] = field(default_factory=dict)
     _rules: RuleDigests = field(init=False)
     _answers: Answers = field(init=False)
 
@@ -83,32 +78,63 @@ class Evaluations:
     def of(self, workload: Workload) -> Evaluation:
         """What stands for the questions. Raises Diagnostics as `asked` does."""
         # How a workload is guarded is no part of any question about it.
-        bare = dataclasses.replace(workload, mode=Mode.NONE, waypoint=None)
-        key = digest(self._rules.of(workload), repr(bare))
-        kept = self.shelf.find(_KIND, key)
-        versions = kept[:MAX_VERSIONS] if isinstance(kept, list) else []
-        for version in versions:
-            try:
-                found = self._held(version)
-            except InvalidInput:
-                continue
-            if found is not None:
-                return found
+        bare = repr(dataclasses.replace(workload, mode=Mode.NONE, waypoint=None))
+        rules = self._rules.of(workload)
+        keys = [digest(form, bare) for form in (rules.loose, rules.exact)]
+        rows: list[list[object]] = []
+        for key in keys:
+            rows.append(self._rows(key))
+            for row in rows[-1]:
+                with contextlib.suppress(InvalidInput):  # another shape
+                    found = self._held(row, rules.places)
+                    if found is not None:
+                        return found
         asked = self.asked(workload)
         made = self._signed(asked)
-        reads = [read_text(one) for one in asked.reads]
-        if None not in reads:
-            listed = sorted(one for one in reads if one is not None)
-            parts = [None if one is None else one.document() for one in made.parts]
-            newest = [listed, self._answers.digest(listed), parts]
-            self.shelf.put(_KIND, key, [newest, *versions[: MAX_VERSIONS - 1]])
+        form = 1 if self._names_places(asked) or not rules.places.apart else 0
+        new = self._row(asked, made, rules.places)
+        if new is not None:
+            self.shelf.put(_KIND, keys[form], [new, *rows[form][: MAX_VERSIONS - 1]])
         return made
 
-    def _held(self, version: object) -> Evaluation | None:
+    def _rows(self, key: str) -> list[object]:
+        kept = self.shelf.find(_KIND, key)
+        return kept[:MAX_VERSIONS] if isinstance(kept, list) else []
+
+    def _row(self, asked: Asked, made: Evaluation, places: Places) -> list[object] | None:
+        """What is kept; None where a read or a line can't be written."""
+        reads = [read_text(one) for one in asked.reads]
+        parts: list[object] = []
+        for one in made.parts:
+            lines = None if one is None else places.written(one.origins)
+            if one is not None and lines is None:
+                return None
+            parts.append(None if one is None else [one.digest, lines])
+        if None in reads:
+            return None
+        listed = sorted(one for one in reads if one is not None)
+        return [listed, self._answers.digest(listed), parts]
+
+    def _held(self, row: object, places: Places) -> Evaluation | None:
         """The evaluation of an earlier version, where it saw what this version would show it."""
-        match version:
-            case [list(reads), str(answers), evaluation] if all(isinstance(one, str) for one in reads):
-                return Evaluation.parse(evaluation) if self._answers.digest(reads) == answers else None
+
+        def signature(document: object) -> Signature:
+            match document:
+                case [str(found), lines]:
+                    return Signature(found, places.read(lines))
+            raise InvalidInput("reading an evaluation: another shape")
+
+        match row:
+            case [list(reads), str(answers), [authz, segmentation, violations]] if all(
+                isinstance(one, str) for one in reads
+            ):
+                if self._answers.digest(reads) != answers:
+                    return None
+                return Evaluation(
+                    None if authz is None else signature(authz),
+                    None if segmentation is None else signature(segmentation),
+                    signature(violations),
+                )
         raise InvalidInput("reading an evaluation: another shape")
 
     def _signed(self, asked: Asked) -> Evaluation:
@@ -118,3 +144,16 @@ class Evaluations:
             None if policy.segmentation is None else self._signer.question(policy.segmentation),
             self._signer.decision(asked.violations),
         )
+
+    def _names_places(self, asked: Asked) -> bool:
+        """Whether a formula says where a part of it stands."""
+        questions = [one for one in (asked.policy.authz, asked.policy.segmentation) if one is not None]
+        decisions = [asked.violations, *(each for one in questions for each in (one.allow, one.deny))]
+        return any(self._is_opaque(rule.formula) for decision in decisions for rule in decision.disjuncts)
+
+    def _is_opaque(self, formula: Formula) -> bool:
+        known = self._opaque.get(formula)
+        if known is None:
+            known = any(isinstance(atom, Opaque) for atom in atoms_of(formula))
+            self._opaque[formula] = known
+        return known

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from control_plane.core.errors import InvalidInput
 from policies.formula import Decision, Formula, Origin, Question
 from policies.formula.codec import formula_to_json
 from policies.kept.shelf import digest
@@ -22,25 +21,6 @@ class Signature:
 
     digest: str
     origins: tuple[Origin, ...]
-
-    def document(self) -> object:
-        """As JSON."""
-        return [self.digest, [[one.file, one.line, one.rule] for one in self.origins]]
-
-    @staticmethod
-    def parse(document: object) -> Signature:
-        """Raises InvalidInput for another shape."""
-        match document:
-            case [str(found), list(origins)]:
-                return Signature(found, tuple(map(_origin, origins)))
-        raise InvalidInput("reading a signature: another shape")
-
-
-def _origin(document: object) -> Origin:
-    match document:
-        case [str(file), int(line), str(rule)]:
-            return Origin(file, line, rule)
-    raise InvalidInput("reading an origin: another shape")
 
 
 @dataclass(slots=True)

@@ -113,7 +113,7 @@ def test_nothing_is_worked_out_twice(
     second, later = compiled(target, again(shelf))
     assert second == first
     assert not proving
-    assert later.missed == 0
+    assert later.found > 10
 
 
 @pytest.mark.parametrize("seed", range(15))

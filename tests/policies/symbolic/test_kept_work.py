@@ -202,6 +202,45 @@ def test_an_edit_of_one_rule_evaluates_whom_it_can_hold_for() -> None:
     assert later.evaluated == {"lab/payments", "lab/other"}
 
 
+MOVED = """package gatehouse.authz
+allow if {
+\tinput.request.path == "/a"
+}
+allow if input.request.method == "GET"
+# more
+deny if not input.source.namespace == "shop"
+"""
+
+
+def test_rules_that_moved_are_not_evaluated_again() -> None:
+    known, shelf = inventory(), Shelf("c", MemoryStore())
+    evaluated(asked(MOVED, {}, known), shelf)
+    for text in ("# one line\n" + MOVED, MOVED.replace("# more", "\n\n\n# less")):
+        later = Evaluations(asked(text, {}, known), shelf)
+        assert [later.of(workload) for workload in known.workloads] == evaluated(asked(text, {}, known))
+        assert not later.evaluated
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        # An opaque condition says in its formula where it stands.
+        ('allow if regex.match(input.request.path, "/a")', "\n\n{}"),
+        ('allow if input.request.path == "/a"\nallow if input.request.path == "/b"', "{1}\n{0}"),
+    ],
+    ids=["opaque", "another order"],
+)
+def test_rows_that_matter_are_told_apart(text: str, changed: str) -> None:
+    known, shelf = inventory(), Shelf("c", MemoryStore())
+    before, after = (
+        f"package gatehouse.authz\n{one}\n" for one in (text, changed.format(*text.split("\n"), text))
+    )
+    evaluated(asked(before, {}, known), shelf)
+    found = evaluated(asked(after, {}, known), shelf)
+    assert found is not None
+    assert found == evaluated(asked(after, {}, known))
+
+
 def test_numbers_that_are_equal_and_print_differently_are_two() -> None:
     text = ROWS.replace("row.path", 'concat("", ["/", json.marshal(row.weight)])')
     one = [{"to": "payments", "weight": 1}, {"to": "payments", "weight": Decimal("1.0")}] * 20
@@ -223,7 +262,7 @@ allow := true if input.source.labels.tier == "app"
 allow := false if input.source.namespace == "shop"
 """
     shelf = Shelf("c", MemoryStore())
-    without, labelled = inventory(), inventory({"tier": "app"}).workloads[1]
+    without, labelled = inventory(), inventory({"tier": "app"}).workloads[2]  # in shop
     others = [one for one in without.workloads if one.key != labelled.key]
     with_tier = dataclasses.replace(without, workloads=(*others, labelled))
     assert evaluated(asked(text, {}, without), shelf) is not None
