@@ -15,7 +15,8 @@
     inspection  what is missing on a live server, step by step
     preparation mount, role and policy: a plan, and carrying it out
 
-Vault and OpenBao, where they differ (tests/clients/vault runs the same tests over both):
+Vault and OpenBao, where they differ. tests/clients/vault runs the same tests over both; OpenBao's column is
+from its documentation (2.6) as long as nobody has run them there:
 
     what                                      Vault 1.21                    OpenBao 2.x
     URI name constraint on sign-intermediate  `permitted_uri_domains`       none: it is taken from the CSR

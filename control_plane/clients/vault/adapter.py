@@ -32,6 +32,7 @@ from control_plane.runtime.vault_settings import VaultAddress
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 MAX_HEAD_BYTES: Final = 64 << 10
+PIECE_BYTES: Final = 64 << 10
 CONNECT_SECONDS: Final = 2.0
 
 
@@ -85,7 +86,7 @@ class HvacExchange:
         return self._read(path, response)
 
     def close(self) -> None:
-        """Closes kept connections; exchanges under way end as they would have."""
+        """See `exchange.Exchange`."""
         with self._lock:
             if self._current is not None:
                 self._current[1].close()
@@ -196,7 +197,8 @@ class _Connections:
             preload_content=False,
         )
         try:
-            content = answer.read(decode_content=False)
+            # Piece by piece: a length that is announced would be allocated whole, however large it is.
+            content = b"".join(answer.stream(PIECE_BYTES, decode_content=False))
             return _Response(answer.status, content, _seconds(answer.headers.get("Retry-After", "")))
         finally:
             answer.release_conn()

@@ -152,9 +152,7 @@ class VaultDoor:
     async def run(self, stop: asyncio.Event) -> None:
         """Renews the token before need, until `stop` is set. Without it, tokens end while nobody calls."""
         while not stop.is_set():
-            pause = max(self._tokens.idle_seconds(), 0.01)
-            # A first login may shorten the wait, so it is never long.
-            if await _set_within(stop, min(pause, RETRY_SECONDS)) or self._tokens.idle_seconds() > 0:
+            if await _set_within(stop, self._tokens.idle_seconds()) or self._tokens.idle_seconds() > 0:
                 continue
             try:
                 deadline = self._clock.monotonic() + self._timeout_seconds
@@ -166,6 +164,7 @@ class VaultDoor:
     def close(self) -> None:
         """Takes no more calls; those under way end within their bound."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._exchange.close()
 
     def _once(
         self,

@@ -24,3 +24,6 @@ class Exchange(Protocol):
         Raises Unavailable: no answer, too slow, too large, cut short, no JSON; `Unsent` of that if the
         request can't have reached the server.
         """
+
+    def close(self) -> None:
+        """Closes kept connections; exchanges under way end as they would have."""

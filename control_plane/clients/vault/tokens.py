@@ -106,9 +106,9 @@ class Tokens:
         return True
 
     def idle_seconds(self) -> float:
-        """How long until `renew` has something to do."""
+        """How long until `renew` has something to do; at most for how long it is worth not to look."""
         if self._lease is None:
-            return MAX_IDLE_SECONDS
+            return RETRY_SECONDS
         return min(MAX_IDLE_SECONDS, max(0.0, self._lease.due - self._clock.monotonic()))
 
     def renew(self, deadline: float) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from real_vault import Server
 
 from control_plane.authority.vault_ports import VaultHealth
+from control_plane.clients.vault.adapter import HvacExchange
 from control_plane.clients.vault.breaker import FAILURES, OPEN_SECONDS, RETRY_RESERVE, Breaker
 from control_plane.clients.vault.door import VaultDoor
-from control_plane.core.errors import NotFound, PermissionDenied, Unavailable
+from control_plane.core.errors import GatehouseError, NotFound, PermissionDenied, Unavailable
 from control_plane.core.secret import Secret
+from control_plane.runtime.vault_settings import VaultAddress
 
 WHAT = "reading the mounts"
 
@@ -227,3 +233,41 @@ def test_retries_are_a_share_of_calls() -> None:
     for _ in range(30):
         breaker.success()
     assert 2 <= sum(breaker.may_retry() for _ in range(1000)) <= 3
+
+
+PIECES = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 503 x\r\n", b"HTTP/9", b"Content-Length: 5\r\n", b"\r\n",
+        b"Content-Length: 99999999999\r\n", b"Transfer-Encoding: chunked\r\n", b"5\r\n{}   \r\n0\r\n\r\n",
+        b'{"data":{}}', b"Content-Encoding: gzip\r\n", b"A: " + b"b" * 70_000 + b"\r\n",
+        b"Content-Length: -1\r\n", b"[" * 5000, b'{"errors": 5}', b"\x00\xff", b"FFFFFFFFFFFFFFFF\r\n",
+    ]
+)  # fmt: skip
+
+
+@example(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n{}")
+@example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFF\r\n{}")
+@given(st.lists(PIECES | st.binary(max_size=40), max_size=6).map(b"".join))
+def test_any_bytes_in_place_of_an_answer_end_in_one_of_our_errors_or_an_answer(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        exchange = HvacExchange(VaultAddress("127.0.0.1", listener.getsockname()[1], tls=False))
+        started = time.monotonic()
+        try:
+            found = exchange.send("get", "sys/health", token=None, deadline=started + 5)
+            assert isinstance(found.body, dict) and isinstance(found.errors, tuple)
+        except GatehouseError:
+            pass
+        finally:
+            exchange.close()
+        assert time.monotonic() - started < 20
+    thread.join(20)
