@@ -214,3 +214,41 @@ def test_who_may_not_push_may_not_send_much(rest: Any) -> None:
 
     rest(scenario)
     assert TooLarge.http_status == 413
+
+
+def test_a_key_in_use_and_a_key_reused(rest: Any) -> None:
+    push = {"files": {"a.rego": "package a"}, "inventory": INVENTORY, "reason": "r", "wait_seconds": 60}
+
+    async def scenario(api: Any) -> None:
+        both = await asyncio.gather(
+            *(api.call("POST", "/v1/policy/versions", push, by="ada", idempotency_key="one") for _ in "ab")
+        )
+        assert sorted(one.status for one in both) == [201, 409], both
+        again = await api.call("POST", "/v1/policy/versions", push, by="ada", idempotency_key="one")
+        assert (again.status, again.headers["idempotency-replayed"]) == (201, "true")
+        elsewhere = await api.call(
+            "POST", "/v1/policy/keys", {"reason": "r"}, by="ada", idempotency_key="one"
+        )
+        assert elsewhere.status == 422 and "another request" in elsewhere.body["detail"]
+        for bad in ("", "x" * 129, "a\tb"):
+            assert (
+                await api.call("POST", "/v1/policy/keys", {"reason": "r"}, idempotency_key=bad)
+            ).status == 400
+
+    rest(scenario)
+
+
+def test_paths_that_lead_elsewhere(rest: Any) -> None:
+    async def scenario(api: Any) -> None:
+        for path in (
+            "/v1/../../../etc/passwd", "/v1/policy/versions/..%2f..%2fetc", "/v1/ledger/%2e%2e/%2e%2e",
+            "/v1/policy/versions/1%00", "/v1/ledger/0-1%0d%0ax:y", "//v1/health", "/v1/health/", "/V1/health",
+            "/v1/health;x=1", "/v1/authority/x509/../../health", "/v1/ledger/" + "9" * 5000,
+            "/v1/policy/versions/%ff", "/v1/policy/versions/-1", "/v1/policy/versions/%EF%BC%91",
+        ):  # fmt: skip
+            reply = await api.call("GET", path)
+            assert reply.status in (400, 403, 404), (path, reply)
+            assert reply.headers["content-type"] == "application/problem+json"
+            assert "root:" not in str(reply.body)
+
+    rest(scenario)
