@@ -46,6 +46,7 @@ from control_plane.runtime.log import get_logger
 
 SEGMENT_BYTES: Final = 64 << 20
 ROOM_BYTES: Final = 1 << 20  # of zeros at a time: about 1,500 certificates
+_ZEROS: Final = bytes(1 << 16)
 MAX_GROUP_RECORDS: Final = 4096
 MAX_WAITING_RECORDS: Final = 65_536  # about 30 MiB; more means a disk that doesn't keep up
 # A flush costs as much CPU as a certificate, and a hand-over between threads that both want the interpreter
@@ -282,7 +283,8 @@ class Journal:
         """Fills the file with zeros to `end`. A crash leaves zeros at its end, which readers know for what
         they are. Where the disk hasn't the space, records are written without."""
         try:
-            _write_at(self._descriptor, bytes(end - self._room_end), self._room_end)
+            for start in range(self._room_end, end, len(_ZEROS)):
+                _write_at(self._descriptor, _ZEROS[: end - start], start)
             os.fdatasync(self._descriptor)
         except OSError:
             self._cut(self._offset)
