@@ -115,9 +115,18 @@ class Inspection:
     async def _health(self) -> Finding:
         health = await self._door.health()
         good = health in (VaultHealth.ACTIVE, VaultHealth.STANDBY, VaultHealth.PERFORMANCE_STANDBY)
-        return Finding(
-            f"server at {self._settings.address}", good, health.value, "active", _HEALTH.get(health, "")
-        )
+        step, found, remedy = f"server at {self._settings.address}", health.value, _HEALTH.get(health, "")
+        if health is VaultHealth.UNREACHABLE:
+            found, remedy = await self._why_unreachable(remedy)
+        return Finding(step, good, found, "active", remedy)
+
+    async def _why_unreachable(self, remedy: str) -> tuple[str, str]:
+        """The reason, which health doesn't tell, and what to do about it."""
+        try:
+            await self._door.ask("get", "sys/health", what="asking for its health", anonymous=True)
+        except GatehouseError as error:
+            return error.message, error.hint or remedy
+        return "something answers that isn't a Vault", remedy
 
     async def _login(self) -> Finding:
         step = f"login by {self._door.login_name}"

@@ -203,6 +203,16 @@ async def test_a_sealed_server_ends_the_check(fake: Server) -> None:
     assert not finding.is_good and finding.remedy == "vault operator unseal"
 
 
+async def test_a_server_that_cannot_be_reached_is_told_with_the_reason(fake: Server) -> None:
+    settings, _ = fresh(fake)
+    fake.fake.faults.html = True
+    (finding,) = await check(fake, settings)
+    assert not finding.is_good and "login page" in finding.remedy
+    fake.fake.__exit__()
+    (finding,) = await check(fake, settings)
+    assert "ConnectionRefused" in finding.found and "vault status" in finding.remedy
+
+
 def test_the_policy_names_no_path_twice_and_nothing_of_sys_but_ourselves() -> None:
     settings = VaultSettings(address="https://v.example", transit_mount="transit")
     paths = [rule.path for rule in rules(settings)]
