@@ -57,6 +57,8 @@ LedgerRecord = Annotated[
 
 
 class Health(TypedDict):
+    """Whether the management process works, and what it knows."""
+
     status: str
     trust_domain: str
     entries: int
@@ -73,6 +75,8 @@ class AuthorityQuarantine(TypedDict):
 
 
 class Authority(TypedDict):
+    """One signing authority. `agents_without_it`: live agents whose bundle lacks it, while it is prepared."""
+
     authority_id: str
     status: str
     tainted: bool
@@ -94,17 +98,23 @@ class AuthorityCut(TypedDict):
 
 
 class Authorities(TypedDict):
+    """All of one kind, the oldest first."""
+
     kind: str
     bundle_sequence: int
     authorities: list[Authority]
 
 
 class LedgerPage(TypedDict):
+    """The newest first."""
+
     records: list[LedgerRecord]
     next_cursor: Cursor
 
 
 class ExplainedEntry(TypedDict):
+    """A registration entry, as far as matching goes."""
+
     entry_id: str
     spiffe_id: str
     parent_id: str
@@ -114,6 +124,8 @@ class ExplainedEntry(TypedDict):
 
 
 class MatchingEntry(ExplainedEntry):
+    """One that matches. `quarantined` says why it gives no SVID all the same; empty if it does."""
+
     quarantined: str
     is_default: bool
     x509_svid_ttl_seconds: int
@@ -121,16 +133,22 @@ class MatchingEntry(ExplainedEntry):
 
 
 class NearEntry(ExplainedEntry):
+    """One that would match if the process had the selectors in `missing`."""
+
     missing: list[str]
 
 
 class Explanation(TypedDict):
+    """What selectors get, what is near, and what is parented elsewhere."""
+
     matches: list[MatchingEntry]
     near: list[NearEntry]
     elsewhere: list[ExplainedEntry]
 
 
 class Version(TypedDict):
+    """A version of a policy."""
+
     version: int
     digest: str
     author: str
@@ -141,20 +159,28 @@ class Version(TypedDict):
 
 
 class VersionWithSteps(Version):
+    """A version with all that became of it."""
+
     steps: list[Step]
 
 
 class VersionPage(TypedDict):
+    """The newest first."""
+
     versions: list[Version]
     next_cursor: Cursor
 
 
 class Files(TypedDict):
+    """What was pushed."""
+
     files: dict[str, str]
     inventory: str
 
 
 class Assignment(TypedDict):
+    """One version given to `percent` of the agents."""
+
     sequence: int
     version: int
     digest: str
@@ -166,15 +192,21 @@ class Assignment(TypedDict):
 
 
 class AssignmentPage(TypedDict):
+    """The newest first."""
+
     assignments: list[Assignment]
     next_cursor: Cursor
 
 
 class AssignmentInForce(Assignment):
+    """An assignment, with how many live agents it is for."""
+
     agents: int
 
 
 class Denials(TypedDict):
+    """What the agents of a canary report, and what follows from it."""
+
     requests: int
     denied: int
     denied_percent: float
@@ -185,6 +217,8 @@ class Denials(TypedDict):
 
 
 class InForce(TypedDict):
+    """What is assigned now. Agents that hear of nothing deny everything."""
+
     sequence: int
     in_force: AssignmentInForce | None
     canary: AssignmentInForce | None
@@ -194,20 +228,28 @@ class InForce(TypedDict):
 
 
 class PolicyKey(TypedDict):
+    """A key that signs policies."""
+
     key_id: str
     created_at: int
 
 
 class PolicyKeyPage(TypedDict):
+    """The newest last."""
+
     keys: list[PolicyKey]
     next_cursor: Cursor
 
 
 class NewPolicyKey(TypedDict):
+    """The key that signs from the next assignment on."""
+
     key_id: str
 
 
 class Quarantined(TypedDict):
+    """One identity that is cut off."""
+
     spiffe_id: str
     reason: str
     by: str
@@ -223,12 +265,17 @@ class AlertAnswer(TypedDict):
 
 
 class QuarantinePage(TypedDict):
+    """Everybody who is cut off, by SPIFFE ID; the revision grows with every change."""
+
     revision: int
     quarantined: list[Quarantined]
     next_cursor: Cursor
 
 
 class Cut(TypedDict):
+    """An identity after a change of its quarantine. `changed`: whether this request did it; `entries`: how
+    many registration entries it concerns."""
+
     spiffe_id: str
     quarantined: bool
     changed: bool
