@@ -55,6 +55,11 @@ def watch(metrics: Metrics, agent: "Agent", clock: Clock) -> None:
     )
     metrics.watched("agent_envoys", "Envoys with an open discovery stream", lambda: len(envoys))
     metrics.total("agent_envoy_rejections", "Configurations that an Envoy refused", lambda: envoys.rejections)
+    metrics.watched(
+        "agent_envoys_astray",
+        "Envoys that run something else than they were sent",
+        lambda: len(envoys.astray),
+    )
     counts = agent.counts
     metrics.total(
         "agent_decisions", "Requests and connections that Envoys decided", lambda: counts.total.requests

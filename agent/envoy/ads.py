@@ -8,8 +8,9 @@ versions are digests, so that an Envoy that comes back to another agent is told 
 Before the agent knows what is enforced it says nothing, and an Envoy goes on with what it has.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from agent.attest.sessions import Session
 from agent.broadcast import Broadcast, Listener
@@ -19,11 +20,14 @@ from agent.envoy.description import ServiceDescription
 from agent.envoy.fleet import Fleet
 from agent.envoy.resources import KINDS, ORDER
 from agent.envoy.streams import DELTA, STATE_OF_THE_WORLD, Dialect, Streams, Subscriptions
+from agent.envoy.subscription import Ask
 from agent.identities import Identities
 from agent.refusals import Refusals
 from control_plane.core.errors import InvalidInput
 from control_plane.runtime.log import get_logger
 from control_plane.runtime.transport import Call
+
+RETRY_SECONDS: Final = 15.0  # until what an Envoy rejected is sent to it again
 
 _log = get_logger(__name__)
 
@@ -78,6 +82,7 @@ class AggregatedDiscovery:
                 ):
                     yield message
             finally:
+                conversation.close()
                 self._fleet.leave(listener)
 
     def begin(self, listener: Listener, service: ServiceDescription, *, delta: bool) -> Catalogue:
@@ -101,9 +106,15 @@ class AggregatedDiscovery:
         if not any(entry.spiffe_id == service.spiffe_id for entry in entries):
             raise self._refusals.not_entitled(service.spiffe_id)
 
-    def rejected(self) -> None:
-        """An Envoy didn't take what it was sent."""
+    def rejected(self, listener: Listener) -> None:
+        """An Envoy didn't take what it was sent, and runs something else."""
         self._fleet.rejections += 1
+        self._fleet.astray.add(listener)
+
+    def healed(self, listener: Listener) -> None:
+        """It runs what it was sent again."""
+        self._fleet.astray.discard(listener)
+        _log.info("envoy_configuration_healed", pid=listener.session.process.pid)
 
     @property
     def enforced(self) -> Enforcement:
@@ -122,12 +133,13 @@ class _Conversation:
         self._dialect = dialect
         self._subscriptions = Subscriptions(KINDS, dialect, session.process.pid)
         self._catalogue: Catalogue | None = None
+        self._rejected: set[str] = set()
+        self._retry: asyncio.TimerHandle | None = None
 
     def take(self, payload: bytes) -> None:
         """Takes one request; the first one has to name the node."""
         ask = self._subscriptions.take(payload)
-        if ask.rejected is not None:
-            self._owner.rejected()
+        self._note(ask)
         if self._catalogue is None:
             node = self._subscriptions.node
             if node is None or node.service is None:
@@ -138,6 +150,32 @@ class _Conversation:
             service = ServiceDescription.parse(node.service)
             self._catalogue = self._owner.begin(self._listener, service, delta=self._dialect.delta)
         self._catalogue.resume(ask)
+
+    def close(self) -> None:
+        """Ends what waits."""
+        if self._retry is not None:
+            self._retry.cancel()
+
+    def _note(self, ask: Ask) -> None:
+        """Follows whether Envoy runs what it was sent. A rejection may pass (a port that is taken), so the
+        same is tried again after a while."""
+        if ask.rejected is not None:
+            self._rejected.add(ask.type_url)
+            self._owner.rejected(self._listener)
+            if self._retry is None:
+                self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._try_again)
+        elif ask.nonce and ask.type_url in self._rejected:
+            self._rejected.discard(ask.type_url)
+            if not self._rejected:
+                self._owner.healed(self._listener)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        for type_url in self._rejected:
+            subscription = self._subscriptions.get(type_url)
+            if subscription is not None:
+                subscription.again()
+        self._listener.wake()
 
     def due(self) -> Iterator[bytes]:
         """What goes out now."""

@@ -34,7 +34,86 @@ STREAM: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAg
 
 _ASKED: Final[Mapping[str, tuple[str, ...]]] = {CLUSTER: (), LISTENER: (), EXTENSION: (QUARANTINE, POLICY)}
 
+LOOK_SECONDS: Final = 2.0  # between two looks whether the files are still what was written
+MAX_FOREIGN: Final = 20  # places of a file that are told
+MAX_FILE_BYTES: Final = 64 << 20
+
 _log = get_logger(__name__)
+
+
+class Written:
+    """What was written into a folder, and what to do about what others write there.
+
+    A file that isn't what was written is written again: it is the agent's answer that counts, and a policy
+    that somebody loosened by hand would be Envoy's policy. What was foreign is logged, by place, not content.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._texts: dict[str, str] = {}
+
+    def write(self, name: str, document: Json) -> None:
+        """Replaces one file. Raises FailedPrecondition."""
+        replace(self._folder / name, document)
+        self._texts[name] = _text(document)
+
+    def heal(self) -> list[str]:
+        """Writes again what isn't as it was written; gives the names. Raises FailedPrecondition."""
+        healed = []
+        for name, text in self._texts.items():
+            path = self._folder / name
+            try:
+                with path.open("rb") as file:
+                    found: str | None = file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
+            except OSError:
+                found = None
+            if found == text:
+                continue
+            _log.error("envoy_file_healed", file=str(path), foreign=foreign(text, found))
+            replace(path, json.loads(text))
+            healed.append(name)
+        return healed
+
+    async def watch(self) -> None:
+        """Looks again and again, until it is cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                self.heal()
+            except GatehouseError as error:
+                _log.error("envoy_file_not_healed", folder=str(self._folder), error=str(error))
+
+
+def foreign(expected: str, found: str | None) -> list[str]:
+    """Where a file differs from what was written, as JSON pointers (RFC 6901), at most `MAX_FOREIGN`."""
+    if found is None:
+        return ["the file is gone"]
+    try:
+        document = json.loads(found)
+    except (ValueError, RecursionError):
+        return ["the file is no JSON"]
+    places: list[str] = []
+    _compare(json.loads(expected), document, "", places)
+    return places[:MAX_FOREIGN] or ["only its form"]
+
+
+def _compare(expected: Any, found: Any, place: str, places: list[str]) -> None:
+    if len(places) >= MAX_FOREIGN or expected == found:
+        return
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted(expected.keys() | found.keys()):
+            step = f"{place}/{key[:100].replace('~', '~0').replace('/', '~1')}"
+            if key not in expected:
+                places.append(f"{step} was added")
+            elif key not in found:
+                places.append(f"{step} is gone")
+            else:
+                _compare(expected[key], found[key], step, places)
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for number, (one, other) in enumerate(zip(expected, found, strict=True)):
+            _compare(one, other, f"{place}/{number}", places)
+    else:
+        places.append(f"{place} was changed")
 
 
 def watched(path: Path) -> Json:
@@ -62,26 +141,33 @@ def documents(answer: wire.Received, folder: Path) -> dict[str, Json]:
 
 
 async def follow(socket: Path, node: Json, folder: Path, *, once: bool) -> None:
-    """Writes the files each time the agent has news, for ever; `once`: until all were written.
+    """Writes the files each time the agent has news, for ever; `once`: until all were written. What others
+    write into them is written over.
 
     While the agent can't be asked, the files stay as they are. Raises GatehouseError only with `once`.
     """
+    files = Written(folder)
+    watching = None if once else asyncio.create_task(files.watch())
     attempt = 0
-    while True:
-        try:
-            async with Channel.unix(socket) as channel:
-                if await _follow(channel, node, folder, once=once):
-                    return
-                attempt = 0
-        except GatehouseError as error:
-            if once:
-                raise
-            attempt += 1
-            _log.warning("envoy_files_not_followed", folder=str(folder), error=str(error))
-        await asyncio.sleep(RETRY.delay(attempt, str(folder)))
+    try:
+        while True:
+            try:
+                async with Channel.unix(socket) as channel:
+                    if await _follow(channel, node, folder, files, once=once):
+                        return
+                    attempt = 0
+            except GatehouseError as error:
+                if once:
+                    raise
+                attempt += 1
+                _log.warning("envoy_files_not_followed", folder=str(folder), error=str(error))
+            await asyncio.sleep(RETRY.delay(attempt, str(folder)))
+    finally:
+        if watching is not None:
+            watching.cancel()
 
 
-async def _follow(channel: Channel, node: Json, folder: Path, *, once: bool) -> bool:
+async def _follow(channel: Channel, node: Json, folder: Path, files: Written, *, once: bool) -> bool:
     """One stream; True when all was written and that is enough."""
     written: set[str] = set()
     async with channel.stream(STREAM, wire.DiscoveryResponse) as call:
@@ -100,7 +186,7 @@ async def _follow(channel: Channel, node: Json, folder: Path, *, once: bool) -> 
                 return False
             answer = wire.received(message)
             for name, document in documents(answer, folder).items():
-                replace(folder / name, document)
+                files.write(name, document)
             written.add(answer.type_url)
             nonce = answer.nonce
             names = _ASKED[answer.type_url]
@@ -113,10 +199,14 @@ def replace(path: Path, document: Json) -> None:
     """Replaces a file as a whole; Envoy sees the rename. Raises FailedPrecondition."""
     new = path.with_name(f".{path.name}.new")
     try:
-        new.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        new.write_text(_text(document), encoding="utf-8")
         os.replace(new, path)  # noqa: PTH105 - as Envoy's documentation has it: a move into the folder
     except OSError as error:
         raise FailedPrecondition(f"writing {path}: {error.strerror}") from error
+
+
+def _text(document: Json) -> str:
+    return json.dumps(document, indent=2) + "\n"
 
 
 def _read_filters_from(folder: Path, node: Any) -> Any:

@@ -29,6 +29,7 @@ class Fleet:
         self._enforcement = enforcement
         self._members: dict[Listener, Drainable] = {}
         self.rejections = 0  # answers of Envoys that didn't take what we sent
+        self.astray: set[Listener] = set()  # Envoys that run something else than they were sent
 
     def __len__(self) -> int:
         return len(self._members)
@@ -40,6 +41,7 @@ class Fleet:
     def leave(self, listener: Listener) -> None:
         """Its stream has ended; one that never joined is fine."""
         self._members.pop(listener, None)
+        self.astray.discard(listener)
 
     def drain(self, spiffe_id: SpiffeId, listener_name: str) -> int:
         """Ends what runs on this inbound listener of a service; returns how many Envoys were told. Within

@@ -3,7 +3,7 @@
 Two dialects of the same protocol (xDS protocol, "Variants of the xDS Transport Protocol"): the state of the
 world, where a request lists all names and a response all resources, and delta, where both list differences.
 A resource's version is a digest of its content, so that a client that comes back is told nothing twice. What
-a client rejects is not sent again until it is another.
+a client rejects is not sent again until it is another, or until somebody wants it to be tried (`again`).
 
 Pure: values in, values out; neither messages nor streams nor what a resource means are known here.
 """
@@ -83,6 +83,10 @@ class Subscription(Protocol):
         What is returned counts as sent."""
         ...
 
+    def again(self) -> None:
+        """Has all of it sent once more: the client runs something else than it was sent."""
+        ...
+
 
 class StateOfTheWorld:
     """The dialect of DiscoveryRequest and DiscoveryResponse."""
@@ -132,6 +136,10 @@ class StateOfTheWorld:
         self._sent = versions
         self._answers += 1
         return Answer(self._kind.type_url, combined_version(versions), self._nonce, tuple(found))
+
+    def again(self) -> None:
+        """See Subscription. Nothing is forgotten, so that what is to be removed still is."""
+        self._sent = dict.fromkeys(self._sent, "")
 
     @property
     def _nonce(self) -> str:
@@ -201,6 +209,10 @@ class Delta:
         self._answers += 1
         version = combined_version(self._sent)
         return Answer(self._kind.type_url, version, str(self._answers), tuple(changed), gone)
+
+    def again(self) -> None:
+        """See Subscription."""
+        self._sent = dict.fromkeys(self._sent, "")
 
     def _gone(self, resources: Mapping[str, Resource]) -> tuple[str, ...]:
         if not self._kind.tells_absence:
