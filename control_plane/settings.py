@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from control_plane.core.access import Grant
+from control_plane.core.dns_name import check_dns_name
 from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.lifetime import check_ca_ttl, max_leaf_ttl_seconds, standby_ttl_seconds
 from control_plane.core.secret import Secret
@@ -242,6 +243,8 @@ class ServerSettings:
         host, port = parse_bind(written.bind)
         passphrase = written.authority.key_passphrase
         trust_domain = TrustDomain.parse(written.trust_domain)
+        for dns_name in written.api.dns_names:
+            check_dns_name(dns_name)
         names = [issuer.name for issuer in written.oidc]
         # Subjects of all kinds share one space of names: local:root, spiffe://example.org/x, login:ada.
         taken = {"local", "spiffe", "webhook"} & set(names)

@@ -42,6 +42,8 @@ async def supervise(settings: ServerSettings, *, started: Callable[[], None] | N
     """The same inside an event loop."""
     log.configure(level=settings.written.log_level, json=settings.written.log_format == "json")
     _make_directory(settings.data_dir)
+    if settings.api_bind is not None:
+        _check_free(*settings.api_bind)
     with _lock(settings.data_dir), _reserve(settings.host, settings.port) as reserved:
         prepare(settings.database)
         settings = settings.with_port(reserved.getsockname()[1])
@@ -187,6 +189,19 @@ def _lock(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Says before anything starts that the address of the management API can't be had."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Unavailable(
+                f"listening on {host}:{port} for the management API: {error.strerror or error}",
+                hint="choose another --api-bind",
+            ) from error
 
 
 def _reserve(host: str, port: int) -> socket.socket:
