@@ -49,9 +49,9 @@ def kept_between_runs(given: Path | None) -> Iterator[Shelf]:
     try:
         rows = _Rows.open(_folder(given) / FILE)
     except FailedPrecondition as error:
-        printing.note(f"nothing is kept: {error.message}")
+        printing.note(f"nothing is kept: {error}")
     except (sqlite3.Error, OSError) as error:
-        printing.note(f"nothing is kept: opening {_folder(given)}: {error}")
+        printing.note(f"nothing is kept: opening {_folder(given) / FILE}: {error}")
     if rows is None:
         yield Shelf("", MemoryStore())
         return
@@ -64,9 +64,13 @@ def kept_between_runs(given: Path | None) -> Iterator[Shelf]:
 
 
 def _folder(given: Path | None) -> Path:
+    if given is not None:
+        return given
     home = os.environ.get("XDG_CACHE_HOME")
-    usual = (Path(home) if home else Path.home() / ".cache") / "gatehouse" / "policy"
-    return given or usual
+    try:
+        return (Path(home) if home else Path.home() / ".cache") / "gatehouse" / "policy"
+    except RuntimeError as error:
+        raise FailedPrecondition("there is no home folder", hint="name a folder with --cache") from error
 
 
 @dataclass(slots=True)

@@ -90,7 +90,7 @@ def callers_of(
     from policies import reach
 
     with reported(output):
-        known, policies = _questions(folder, inventory)
+        known, policies = _questions(folder, inventory, workload)
         found = reach.callers_of(policies, known, workload)
     _print_access(output, found)
 
@@ -119,15 +119,20 @@ def _shelf(cache: Path | None, no_cache: bool) -> AbstractContextManager[Any]:
     return nullcontext(Shelf("", MemoryStore())) if no_cache else kept_between_runs(cache)
 
 
-def _questions(folder: Path, inventory: Path) -> tuple[Any, Any]:
-    """The inventory, and the policy as questions about its workloads."""
+def _questions(folder: Path, inventory: Path, only: str | None = None) -> tuple[Any, Any]:
+    """The inventory, and the policy as questions about its workloads, or about one of them."""
+    from policies.formula import PolicySet
     from policies.inventory_file import parse_inventory
     from policies.project import Project
     from policies.questions import Questions
 
     known = parse_inventory(read_text(inventory))
     project = Project.of(read_project(folder))
-    return known, Questions.of(project.checked().compiled, known, project.data).all(project.digest)
+    questions = Questions.of(project.checked().compiled, known, project.data)
+    if only is None:
+        return known, questions.all(project.digest)
+    asked = [questions.workload(one) for one in known.workloads if one.key == only]
+    return known, PolicySet.of(project.digest, *asked)
 
 
 def _print_access(output: Output, found: Any) -> None:

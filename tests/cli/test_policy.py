@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -454,6 +456,28 @@ def test_a_file_that_another_holds_is_waited_for_and_given_up(
     assert result.exit_code == 0
     assert "nothing is kept: opening" in result.stderr
     assert run(*COMPILE, "--cache", cache).stderr == ""
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    result = run(*COMPILE)
+    assert result.exit_code == 0
+    assert "there is no home folder" in result.stderr and "--cache" in result.stderr
+
+
+def test_commands_at_the_same_time_share_the_file(cache: Path) -> None:
+    start = [sys.executable, "-m", "control_plane", "policy", *map(str, COMPILE), "--cache", cache]
+    commands = [
+        subprocess.Popen(
+            [*start, "--target", target],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT,
+        )
+        for target in ("istio-ztunnel", "istio-waypoint", "network-policy")
+    ]  # fmt: skip
+    assert [(one.communicate(timeout=60)[1], one.returncode) for one in commands] == [(b"", 0)] * 3
+    with contextlib.closing(sqlite3.connect(cache / "kept.sqlite")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_what_was_used_longest_ago_is_forgotten(
