@@ -48,7 +48,7 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.at = mesh.Shop(json.loads((folder / "demo" / "ports.json").read_text())["network"])
+        self.at = mesh.Shop.of(json.loads((folder / "demo" / "ports.json").read_text()))
         self._state = folder / "demo" / "processes.json"
         self._commands = {one.name: _command(one.pid) for one in processes.load(self._state)}
 
@@ -80,10 +80,14 @@ class Shop:
         files = read_project(mesh.POLICY)
         for name, change in changes.items():
             files[name] = change(files[name])
+        return self.approved_files(files, mesh.INVENTORY.read_text())
+
+    def approved_files(self, files: Mapping[str, str], inventory: str) -> int:
+        """A version of these files over this inventory, ready to be applied."""
         pushed = self.rest(
             "ada",
             "policy/versions",
-            {"files": files, "inventory": mesh.INVENTORY.read_text(), "reason": "a try", "wait_seconds": 60},
+            {"files": files, "inventory": inventory, "reason": "a try", "wait_seconds": 60},
         )
         if pushed["state"] != "proved":
             raise RuntimeError(f"the policy was not proved: {pushed}")
@@ -152,6 +156,23 @@ class Shop:
     def agent_program(self, *command: str) -> list[str]:
         """A command line for the interpreter that no entry knows yet."""
         return [str(self.folder / "demo" / "interpreters" / "stranger" / "bin" / "python"), *command]
+
+    def register_all(self, programs: Mapping[str, Path]) -> None:
+        """More entries on the node at once: the identities of programs, by their path."""
+        entries = [
+            {
+                "spiffe_id": spiffe_id,
+                "parent_id": "spiffe://gatehouse.test/node/this-machine",
+                "selectors": [f"unix:path:{program.resolve()}"],
+            }
+            for spiffe_id, program in programs.items()
+        ]
+        data = self.folder / "entries.json"
+        data.write_text(json.dumps(entries))
+        command = [str(Path(sys.executable).parent / "gatehouse"), "entry", "create", "--data", str(data)]
+        subprocess.run(
+            [*command, "--data-dir", str(self.folder)], check=True, capture_output=True, timeout=60
+        )
 
     def register(self, spiffe_id: str, *selectors: str) -> None:
         """One more entry on the node."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from deploy.demo import place, processes, shown
+from deploy.demo import database, place, processes, shown
 from deploy.demo.up import DemoFailed, up
 
 
@@ -16,6 +16,7 @@ def down() -> None:
             stopped += 1
             shown.step("stopped", f"{process.name} (pid {process.pid})")
     place.STATE.unlink(missing_ok=True)
+    database.remove()
     if stopped:
         shown.step("done", "data stays in .gatehouse; remove that folder to start over")
     else:

@@ -11,22 +11,40 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deploy.demo import place
+from deploy.demo.cards import Cards
 
 POLICY = place.ROOT / "rego" / "starter"
 INVENTORY = place.ROOT / "deploy" / "demo" / "inventory.yaml"
 SERVICES = ("frontend", "payments", "card-db")
+APPLICATIONS = ("card-db", "payments", "frontend", "customer")
 NETWORKS = range(77, 177)
 
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """Where everything of the shop listens: `127.<network>.0.<number of the service>`."""
+    """Where everything of the shop listens: `127.<network>.0.<number of the service>`.
+
+    `database` is the socket of PostgreSQL; without it the card database is the small TCP service.
+    """
 
     network: int
+    database: str = ""
+
+    @classmethod
+    def kept(cls) -> Shop:
+        """The shop that was started last."""
+        return cls.of(json.loads((place.DEMO / "ports.json").read_text(encoding="utf-8")))
+
+    @classmethod
+    def of(cls, places: Mapping[str, Any]) -> Shop:
+        """The shop as `ports.json` has it."""
+        return cls(places["network"], places["database"])
 
     def host(self, service: str) -> str:
         """The loopback address of a service and its Envoy."""
@@ -42,9 +60,9 @@ class Shop:
         """Where the front end finds the payment service's gRPC."""
         return self.host("frontend"), 9002
 
-    def database_of(self, service: str) -> tuple[str, int]:
-        """Where a service finds the card database."""
-        return self.host(service), 9003
+    def cards_of(self, service: str) -> Cards:
+        """The card database as a service finds it."""
+        return Cards(self.host(service), 9003, bool(self.database))
 
     def ports(self) -> list[tuple[str, int]]:
         """Every address that has to be free."""
@@ -53,19 +71,31 @@ class Shop:
         return [(self.host(service), port) for service, ports in own.items() for port in ports]
 
     def applications(self) -> dict[str, list[str]]:
-        """What runs behind the Envoys, by name, and the customer in front of them."""
-        database = "{}:{}".format(*self.database_of("payments"))
-        host = self.host("payments")
+        """What runs behind the Envoys, and the customer in front of them: the commands of APPLICATIONS."""
+        cards, host, customer = (
+            self.cards_of("payments"),
+            self.host("payments"),
+            ["--payments", self.payments],
+        )
+        database = ["--database", f"{cards.host}:{cards.port}", *(["--sql"] if cards.sql else [])]
+        program, small = [str(place.python()), "-m"], f"{self.host('card-db')}:15432"
+        shop = [*program, "deploy.demo.shop"]
         return {
-            "card-db": ["card-db", "--listen", f"{self.host('card-db')}:15432"],
+            "card-db": [*program, "deploy.demo.database"]
+            if cards.sql
+            else [*shop, "card-db", "--listen", small],
             "payments": [
-                "payments", "--listen", f"{host}:18080", "--grpc", f"{host}:19090", "--database", database,
+                *shop,
+                "payments",
+                "--listen",
+                f"{host}:18080",
+                "--grpc",
+                f"{host}:19090",
+                *database,
             ],
-            "frontend": [
-                "frontend", "--listen", f"{self.host('frontend')}:18080", "--payments", self.payments,
-            ],
-            "customer": ["customer", "--payments", self.payments],
-        }  # fmt: skip
+            "frontend": [*shop, "frontend", "--listen", f"{self.host('frontend')}:18080", *customer],
+            "customer": [*shop, "customer", *customer],
+        }
 
     def description(self, service: str) -> str:
         """The description that a service's Envoy is configured from."""
@@ -75,6 +105,7 @@ class Shop:
             "payments": [("http", 8080, 18080), ("grpc", 9090, 19090)],
             "card-db": [("tcp", 5432, 15432)],
         }[service]
+        cards = f"unix:{self.database}" if self.database else f"{host}:15432"
         outbound = {
             "frontend": [
                 ("payments", 9001, "payments", 8080, "http"),
@@ -91,7 +122,8 @@ class Shop:
         ]
         for protocol, port, upstream in inbound:
             lines += [
-                "", "[[inbound]]", f'listen = "{host}:{port}"', f'upstream = "{host}:{upstream}"',
+                "", "[[inbound]]", f'listen = "{host}:{port}"',
+                f'upstream = "{cards if protocol == "tcp" else f"{host}:{upstream}"}"',
                 f'protocol = "{protocol}"',
             ]  # fmt: skip
         for name, port, callee, at, protocol in outbound:

@@ -56,12 +56,17 @@ def data_dir() -> Path:
     """The data folder, by a path that is short enough for the longest socket name in it."""
     if len(os.fsencode(DATA / "agent-admin.sock")) + 16 <= LONGEST_SOCKET:
         return DATA
-    name = hashlib.sha256(os.fsencode(DATA)).hexdigest()[:12]
-    link = Path(tempfile.gettempdir()) / f"gatehouse-{os.getuid()}-{name}"
+    link = outside(str(os.getuid()))
     if not (link.is_symlink() and link.readlink() == DATA):
         link.unlink(missing_ok=True)
         link.symlink_to(DATA)
     return link
+
+
+def outside(name: str) -> Path:
+    """A path below the temporary folder that belongs to this data folder alone."""
+    digest = hashlib.sha256(os.fsencode(DATA)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"gatehouse-{name}-{digest}"
 
 
 def free_port() -> int:

@@ -1,8 +1,8 @@
 """The shop behind the Envoys: a front end, a payment service and a card database, and a customer.
 
     shop.py frontend  --listen A:P --payments URL                    HTTP
-    shop.py payments  --listen A:P --grpc A:P --database A:P         HTTP, and a gRPC stream
-    shop.py card-db   --listen A:P                                   a line in, a line out
+    shop.py payments  --listen A:P --grpc A:P --database A:P [--sql] HTTP, and a gRPC stream
+    shop.py card-db   --listen A:P                                   a line in, a line out: no PostgreSQL
     shop.py customer  --payments URL                                 pays again and again, and tells
 
 They know nothing of certificates and policies: each speaks plainly to its Envoy on the loopback interface.
@@ -28,6 +28,8 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import StringValue
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server
+
+from deploy.demo.cards import Cards, Connection
 
 WATCH = "/shop.payments.v1.Payments/Watch"
 TIMEOUT_SECONDS = 5.0
@@ -82,14 +84,37 @@ def frontend(at: tuple[str, int], payments: str) -> None:
     serve_http(at, answer)
 
 
-def payments(at: tuple[str, int], grpc: tuple[str, int], database: tuple[str, int]) -> None:
+def payments(at: tuple[str, int], grpc: tuple[str, int], database: Cards) -> None:
     """Charges cards, which it looks up in the database; tells of charges on a stream."""
+    kept = Kept(database)
 
     def answer(method: str, path: str) -> tuple[int, Any]:
-        return (201 if method == "POST" else 200), {"charged": "4.20", "card": look_up(database, "card 7")}
+        return (201 if method == "POST" else 200), {"charged": "4.20", "card": kept.look_up()}
 
     threading.Thread(target=lambda: asyncio.run(_stream(*grpc)), daemon=True).start()
     serve_http(at, answer)
+
+
+class Kept:
+    """One connection to the database for all threads; another one when it was closed."""
+
+    def __init__(self, database: Cards) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+
+    def look_up(self) -> str:
+        """The number of a card; empty where nobody answers."""
+        with self._lock:
+            for _ in range(2):
+                try:
+                    self._connection = self._connection or self._database.open()
+                    return self._connection.ask()
+                except OSError:
+                    if self._connection is not None:
+                        self._connection.close()
+                    self._connection = None
+        return ""
 
 
 async def _stream(host: str, port: int) -> None:
@@ -116,7 +141,7 @@ def card_db(at: tuple[str, int]) -> None:
     def talk(connection: socket.socket) -> None:
         with connection, connection.makefile("rwb") as lines:
             while line := lines.readline(1024):
-                lines.write(b"4242 4242 4242 4242 for " + line)
+                lines.write(b"4242 4242 4242 4242 is " + line)
                 lines.flush()
 
     with socket.create_server(at) as listener:
@@ -146,16 +171,6 @@ def fetch(url: str, method: str = "GET") -> tuple[int, str]:
         return 0, str(error)
 
 
-def look_up(database: tuple[str, int], question: str) -> str:
-    """The database's answer; empty where it closed the connection without one."""
-    try:
-        with socket.create_connection(database, TIMEOUT_SECONDS) as connection:
-            connection.sendall(f"{question}\n".encode())
-            return connection.recv(1024).decode().strip()
-    except OSError:
-        return ""
-
-
 def address(text: str) -> tuple[str, int]:
     """`127.0.0.1:80` as Python wants it."""
     host, _, port = text.rpartition(":")
@@ -175,12 +190,15 @@ def main() -> int:
         each = roles.add_parser(role)
         for flag in flags:
             each.add_argument(flag, required=True)
+        if role == "payments":
+            each.add_argument("--sql", action="store_true")
     arguments = parser.parse_args()
     match arguments.role:
         case "frontend":
             frontend(address(arguments.listen), arguments.payments)
         case "payments":
-            payments(address(arguments.listen), address(arguments.grpc), address(arguments.database))
+            database = Cards(*address(arguments.database), arguments.sql)
+            payments(address(arguments.listen), address(arguments.grpc), database)
         case "card-db":
             card_db(address(arguments.listen))
         case "customer":

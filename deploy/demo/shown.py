@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
-from deploy.demo import place
+from deploy.demo import database, place
 from deploy.demo.mesh import Shop, spiffe_id
 from deploy.demo.trial import Trial
 
@@ -57,22 +58,42 @@ def picture(
       {refusal.strip()}
 
    Next:
-      curl -i {shop.payments}/v1/charges                  # as the front end; then /v1/charges/refund
-      .venv/bin/gatehouse policy status
-      .venv/bin/gatehouse-agent policy                           # what is enforced here, by Rego line
-      .venv/bin/gatehouse quarantine {spiffe_id("frontend")} --reason "try it"
-      tail -f {_short(place.log_of("shop-customer"))}           # … while the customer pays
-      .venv/bin/gatehouse ledger list
-      {_short(place.interpreter("storefront"))} -m agent api fetch x509 --output json
-      make down
+{_next(shop)}
 """,
         flush=True,
     )
 
 
+def _next(shop: Shop) -> str:
+    """What to try, each with what it shows."""
+    cards = [
+        (shlex.join(database.psql(shop.host(service), 9003, "TABLE cards")), what)
+        for service, what in (("payments", "the payment service may"), ("frontend", "the front end may not"))
+        if shop.database
+    ]
+    tries = [
+        (f"curl -i {shop.payments}/v1/charges", "you are the front end; also try /v1/charges/refund"),
+        *cards,
+        (".venv/bin/gatehouse policy status", "which version is in force"),
+        (".venv/bin/gatehouse-agent policy", "what is enforced here, by Rego line"),
+        (
+            f"tail -f {_short(place.log_of('shop-customer'))} &",
+            "a customer pays once a second, but not while",
+        ),
+        (f'.venv/bin/gatehouse quarantine {spiffe_id("frontend")} --reason "a try"', ""),
+        (f'.venv/bin/gatehouse quarantine release {spiffe_id("frontend")} --reason "tried"', ""),
+        (".venv/bin/gatehouse ledger list", "every certificate and every change"),
+        (f"{_short(place.interpreter('storefront'))} -m agent api fetch x509 --output json", ""),
+        ("make demo", "a tour of all this"),
+        ("make down", "stops it"),
+    ]
+    width = max(len(command) for command, what in tries if what)
+    return "\n".join(f"      {command:<{width}}   {what}".rstrip() for command, what in tries)
+
+
 def _trial(one: Trial) -> str:
     mark = "✓" if one.allowed else "✗"
-    return f"     {mark} {one.what:<44} {one.outcome:<18} {one.why}".rstrip()
+    return f"     {mark} {one.what:<46} {one.outcome:<18} {one.why}".rstrip()
 
 
 def newest(log: Path, event: str) -> dict[str, Any] | None:

@@ -7,13 +7,13 @@ which takes two people, goes back, and cuts a service off and lets it in again, 
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import subprocess
 import time
 
-from deploy.demo import mesh, people, place, shown
+from deploy.demo import database, mesh, people, place, shown
+from deploy.demo.cards import QUESTION
 from deploy.demo.mesh import Shop
 from deploy.demo.shop import fetch
 from deploy.demo.up import STRANGER, DemoFailed, answer
@@ -72,13 +72,25 @@ def tour() -> None:
     _run(place.gatehouse("entry", "delete", "--entry-id", found, *data))
     _run(fetch, accept_failure=True)
 
+    _query()
     _change_the_policy(data)
     _cut_off(data)
 
 
+def _query() -> None:
+    """The card database answers the payment service, and its Envoy nobody else."""
+    shop = Shop.kept()
+    if not shop.database:
+        return
+    _say("The payment service asks the card database: PostgreSQL, behind an Envoy of its own.")
+    _run(database.psql(shop.host("payments"), 9003, QUESTION))
+    _say("The front end may not, whatever it says.")
+    _run(database.psql(shop.host("frontend"), 9003, QUESTION), must_fail=True)
+
+
 def _change_the_policy(data: tuple[str, ...]) -> None:
     """Ada lets the front end read receipts; Grace decides; it is seen on the wire, and taken back."""
-    shop = Shop(json.loads((place.DEMO / "ports.json").read_text(encoding="utf-8"))["network"])
+    shop = Shop.kept()
     before = answer("policy", "status")["in_force"]["version"]
     changed = place.DEMO / "policy"
     shutil.copytree(mesh.POLICY, changed, dirs_exist_ok=True)

@@ -14,9 +14,10 @@ from google.protobuf.wrappers_pb2 import StringValue
 from grpclib.client import Channel, UnaryStreamMethod
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from deploy.demo import mesh, place
+from deploy.demo import database, mesh, place
+from deploy.demo.cards import QUESTION, Cards
 from deploy.demo.mesh import Shop
-from deploy.demo.shop import WATCH, fetch, look_up
+from deploy.demo.shop import WATCH, fetch
 
 LOG_SECONDS = 3.0  # Envoy writes its access log now and then
 _DECIDED = re.compile(r"rbac_access_denied_matched_policy\[([^]]*)\]")
@@ -49,10 +50,20 @@ def all_of(shop: Shop) -> list[Trial]:
     told = f"streams: {watched}" if watched else "refused"
     found.append(Trial("frontend → payments   gRPC Watch", told, bool(watched), expected=True, why=""))
     for service, expected in (("payments", True), ("frontend", False)):
-        told = look_up(shop.database_of(service), "card 7")
+        cards = shop.cards_of(service)
+        told = _queried(cards) if cards.sql else cards.look_up()
+        how = "TCP, a query with psql" if cards.sql else "TCP, a question"
         outcome = "answered" if told else "connection closed"
-        found.append(Trial(f"{service} → card-db".ljust(22) + "TCP", outcome, bool(told), expected, ""))
+        why = told and f"card {told}"
+        found.append(Trial(f"{service} → card-db".ljust(22) + how, outcome, bool(told), expected, why))
     return found
+
+
+def _queried(cards: Cards) -> str:
+    """What psql gets as an answer; empty where its connection is closed."""
+    command = [*database.psql(cards.host, cards.port, QUESTION), "--no-psqlrc", "--tuples-only", "--no-align"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return finished.stdout.strip() if finished.returncode == 0 else ""
 
 
 def _http(shop: Shop, method: str, path: str, *, expected: bool) -> Trial:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from deploy.demo import mesh, people, place, policy, processes, shown, trial
+from deploy.demo import database, mesh, people, place, policy, processes, shown, trial
 from deploy.demo.mesh import SERVICES, Shop, free_network
 from deploy.demo.processes import Started
 from deploy.demo.trial import Trial
@@ -35,16 +35,17 @@ def up() -> None:
     place.DEMO.mkdir(parents=True, exist_ok=True)
     running = {each.name: each for each in processes.load(place.STATE) if each.is_alive}
     places = _places(bool(running))
-    ports, shop = {"server": places["server"], "warehouse": places["warehouse"]}, Shop(places["network"])
+    ports = {"server": places["server"], "warehouse": places["warehouse"]}
     envoys = {f"envoy-{service}": service for service in SERVICES}
-    applications = {f"shop-{name}": command for name, command in shop.applications().items()}
+    applications = {f"shop-{name}" for name in mesh.APPLICATIONS}
     if {"server", "agent", *WORKLOADS, *envoys, *applications} <= running.keys():
         shown.step("everything runs already", "`make down` stops it")
     fresh_server, fresh_agent = "server" not in running, "agent" not in running
     _start(running, "server", _server_command(ports))
     _programs()  # while the server starts
-    for name, arguments in applications.items():
-        _start(running, name, [str(place.python()), "-m", "deploy.demo.shop", *arguments])
+    shop = _shop(places)
+    for name, command in shop.applications().items():
+        _start(running, f"shop-{name}", command)
     if fresh_server:
         _until_serving("server", place.data_dir() / "server.sock", place.gatehouse("healthcheck"))
         shown.step("server", f"trust domain {place.TRUST_DOMAIN}, 127.0.0.1:{ports['server']}")
@@ -64,15 +65,35 @@ def up() -> None:
     shown.picture(ports, shop, trials, _exchange(), _refusal(), _identities())
 
 
-def _places(keep: bool) -> dict[str, int]:
+def _places(keep: bool) -> dict[str, Any]:
     """The ports and the loopback network of this run: kept while something runs, chosen anew otherwise."""
     path = place.DEMO / "ports.json"
     if keep and path.exists():
-        kept: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return kept
     places = {"server": place.free_port(), "warehouse": place.free_port(), "network": free_network()}
     path.write_text(json.dumps(places), encoding="utf-8")
     return places
+
+
+def _shop(places: dict[str, Any]) -> Shop:
+    """The shop, with the database that it has or can have."""
+    if "database" not in places:
+        places["database"] = _database()
+        (place.DEMO / "ports.json").write_text(json.dumps(places), encoding="utf-8")
+    return Shop.of(places)
+
+
+def _database() -> str:
+    """The socket of PostgreSQL, whose tables are there; empty where it can't be used."""
+    try:
+        found = database.prepared()
+    except database.NoDatabase as why:
+        shown.step("database", f"a small TCP service: {why}")
+        return ""
+    as_whom = f", as {found.user.pw_name}" if found.user is not None else ""
+    shown.step("database", f"PostgreSQL in {found.programs}{as_whom}")
+    return str(found.socket)
 
 
 def _trials(shop: Shop) -> list[Trial]:

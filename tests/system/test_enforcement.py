@@ -6,6 +6,7 @@ over HTTP and TCP, throughout; processes are killed and started again, and the a
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -24,8 +25,9 @@ import pytest
 from agent.cache import POLICY_FILE, CacheFile
 from agent.cache_key import locate_key
 from agent.enforcement.news import Held
+from agent.envoy import stopping
+from agent.envoy.address import Address
 from bench._shop import Shop, shop, until
-from deploy.demo.shop import look_up
 
 pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(400)]
 
@@ -70,13 +72,14 @@ class Traffic:
         assert self.count("denied", "403"), self.seen
         assert self.count("refund", "403"), self.seen
 
-    def assert_nobody_was_lost(self) -> None:
+    def assert_nobody_was_lost(self, *, tcp: bool = True) -> None:
         """Every request that is allowed was answered."""
         assert {answer for what, answer in self.seen if what == "allowed"} == {"200"}, self.seen
-        assert {answer for what, answer in self.seen if what == "tcp allowed"} == {"answered"}, self.seen
+        if tcp:
+            assert {answer for what, answer in self.seen if what == "tcp allowed"} == {"answered"}, self.seen
 
     def _http(self, what: str, method: str, path: str) -> None:
-        connection = http.client.HTTPConnection(self._at.host("frontend"), 9001, timeout=10)
+        connection = http.client.HTTPConnection(self._at.host("frontend"), 9001, timeout=30)
         while not self._stop.is_set():
             try:
                 connection.request(method, path)
@@ -91,7 +94,7 @@ class Traffic:
 
     def _tcp(self, what: str, service: str) -> None:
         while not self._stop.is_set():
-            told = look_up(self._at.database_of(service), "card 7")
+            told = self._at.cards_of(service).look_up()
             self.seen[what, "answered" if told else ""] += 1
             time.sleep(0.02)
 
@@ -147,14 +150,54 @@ def test_the_agent_ends_and_comes_back(running: Shop, by: signal.Signals) -> Non
     clients.assert_nobody_was_lost()
 
 
-def test_an_envoy_is_killed_and_comes_back(running: Shop) -> None:
+JUDGED = """
+# METADATA
+# title: What Envoy's rules can't say
+allow if {
+	some service in {"payments", "card-db"}
+	to(service)
+	count(input.source.spiffe_id) > 1000
+}
+"""
+
+
+def test_the_agent_judges_everything_and_ends_and_comes_back(running: Shop) -> None:
+    """Where Envoy has to ask the agent, requests and connections wait for it."""
+    before = running.enforced()["version"]
+    running.apply(running.approved({"authz/authz.rego": lambda text: text + JUDGED}))
+    try:
+        until(lambda: running.enforced()["version"] != before, "the policy that the agent judges by")
+        for by in (signal.SIGKILL, signal.SIGTERM):
+            with traffic(running) as clients:
+                restart_agent(running, by)
+                clients.more("allowed", "200", 20)
+                clients.more("tcp allowed", "answered", 20)
+            clients.assert_nobody_was_lost()
+        custom = [one for one in running.enforced()["workloads"] if one["judged_by_agent"]]
+        assert len(custom) == 2
+    finally:
+        running.roll_back(before)
+        until(lambda: running.enforced()["version"] == before, "the policy of before")
+
+
+@pytest.mark.parametrize("by", ["stop", "kill"])
+def test_an_envoy_ends_and_comes_back(running: Shop, by: str) -> None:
+    """Callers wait for it. A connection of TCP that starts at it has nobody to wait."""
+    admin = running.folder / "demo" / "envoys" / "payments" / "payments.admin.sock"
     with traffic(running) as clients:
-        running.end("envoy-payments")
-        clients.more("allowed", "503", 1)
+        if by == "stop":
+            asyncio.run(stopping.stop(Address(path=str(admin)), 10))
+            until(lambda: not running.process("envoy-payments").is_alive, "the end of the Envoy")
+        else:
+            running.end("envoy-payments")
         running.start("envoy-payments")
         clients.more("allowed", "200", 20)
         clients.more("denied", "403")
         clients.more("tcp allowed", "answered", 20)
+        if by == "kill":
+            # An answer that was half told can't be told again: at most one of each client's.
+            assert clients.seen.pop(("allowed", ""), 0) <= 1, clients.seen
+    clients.assert_nobody_was_lost(tcp=False)
 
 
 def test_enforcement_goes_on_without_the_server(running: Shop) -> None:
