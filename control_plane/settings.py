@@ -154,7 +154,7 @@ class FalcoSettings:
     """Alerts of Falco at `POST /v1/alerts/falco`, from whoever has the role sensor.
 
     `secret_file`: a secret of at least 32 characters that Falco sends as a bearer token; empty for none.
-    `rego`: rules in place of those in rego/response. `per_minute`: how many identities alerts cut off at most.
+    `rego`: rules in place of those in rego/response. `per_minute`: how many identities alerts may cut off.
     """
 
     secret_file: str = ""
