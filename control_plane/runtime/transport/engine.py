@@ -11,7 +11,7 @@ from h2.connection import ConnectionInputs, H2Connection
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs
 
-from control_plane.runtime.transport.frame_reader import FrameReader, by_kind
+from control_plane.runtime.transport.frame_reader import FrameReader, Handlers
 from control_plane.runtime.transport.frames import (
     CONTINUATION,
     DATA,
@@ -74,7 +74,7 @@ class Engine(H2Connection):
     def __init__(self, config: H2Configuration, max_header_bytes: int) -> None:
         super().__init__(config)
         self.incoming_buffer = FrameReader(server=not config.client_side)
-        self._frame_dispatch_table.update(by_kind(self._frame_dispatch_table))
+        self._frame_dispatch_table = Handlers(self)  # type: ignore[assignment]
         self.decoder = RepeatedDecoder(max_header_bytes)
         self.encoder = RepeatedEncoder()
 

@@ -5,8 +5,10 @@ quarter of what a call costs. DATA and HEADERS without padding and priority, PIN
 here; whatever else comes, or isn't plainly right, goes the way of the library, which judges it.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
+from h2.connection import H2Connection
 from h2.frame_buffer import FrameBuffer
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, WindowUpdateFrame
 
@@ -103,11 +105,25 @@ def _plain(kind: int, flags: frozenset[str], stream_id: int, data: bytearray, en
     return PlainWindowUpdate(stream_id, increment) if len(body) == 4 and increment else None
 
 
-def by_kind(handlers: dict[Any, Any]) -> dict[type[Frame], Any]:
-    """h2's handlers of the frames above, for the classes here."""
-    return {
-        PlainData: handlers[DataFrame],
-        PlainHeaders: handlers[HeadersFrame],
-        PlainPing: handlers[PingFrame],
-        PlainWindowUpdate: handlers[WindowUpdateFrame],
-    }
+class Handlers:
+    """Which method of h2's connection takes which frame, ours included. The library keeps a table of bound
+    methods for each connection, which is more than two KiB; this looks them up."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: H2Connection) -> None:
+        self._connection = connection
+
+    def __getitem__(self, kind: type[Frame]) -> Callable[[Frame], Any]:
+        return getattr(self._connection, _HANDLERS[kind])  # type: ignore[no-any-return]
+
+
+def _names() -> dict[type[Frame], str]:
+    """The names of h2's own table, and the frames above with those that they stand for."""
+    names = {kind: str(bound.__name__) for kind, bound in H2Connection()._frame_dispatch_table.items()}
+    for ours in (PlainData, PlainHeaders, PlainPing, PlainWindowUpdate):
+        names[ours] = names[ours.__mro__[2]]
+    return names
+
+
+_HANDLERS: Final = _names()
