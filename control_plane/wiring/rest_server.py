@@ -64,17 +64,17 @@ class RestServer:
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         stopping = asyncio.ensure_future(stop.wait())
         outside = asyncio.ensure_future(self._serve_tls(server, stop))
+        ends: set[asyncio.Future[Any]] = {serving, stopping, outside}
         try:
-            ends: set[asyncio.Future[Any]] = {serving, stopping, outside}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if outside.done():
-                await outside  # it ends before `stop` only by what it raises
             server.should_exit = True
             await serving
+            if outside.done():
+                outside.result()  # it ends before `stop` only by what it raises
         finally:
-            for each in (stopping, outside):
+            for each in ends:
                 each.cancel()
-            server.should_exit = True
+            await asyncio.gather(*ends, return_exceptions=True)
             listener.close()
             self._path.unlink(missing_ok=True)
 

@@ -171,7 +171,7 @@ def test_the_largest_push_holds_nobody_up(rest: Any, shape: str) -> None:
         files = {"data.json": json.dumps({"x": 'y"' * (1 << 21)}), "a.rego": "package a"}
         files["b/data.json"] = json.dumps({"x": "z\\n" * (1 << 20)})
     else:
-        files = {f"{number}.rego": "" for number in range(600_000)}
+        files = {f"{number}.rego": "" for number in range(250_000)}
     body = json.dumps({"files": files, "inventory": INVENTORY, "reason": "r", "wait_seconds": 0}).encode()
 
     async def scenario(api: Any) -> None:
