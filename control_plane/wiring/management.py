@@ -13,7 +13,6 @@ from control_plane.api.authorization import Authorization
 from control_plane.api.caller import Admission
 from control_plane.api.opa import router as opa_router
 from control_plane.api.rest import RestContext, rest_app
-from control_plane.api.rest.authority_status import router as signing_router
 from control_plane.api.services import local_services
 from control_plane.authority.lifecycle import AuthorityLifecycle
 from control_plane.authority.state import AuthorityState
@@ -83,6 +82,7 @@ async def manage(
             unconfirmed=lambda sequence: _unconfirmed(parts, sequence),
             ledger_dir=settings.ledger_dir,
             healthy=lambda: _healthy(parts),
+            signing=lambda: signing_of(parts.authority, parts.vault, parts.clock),
             gate=gate,
             route_class=route_class,
             rollouts=rollouts,
@@ -96,7 +96,6 @@ async def manage(
             max_listeners=settings.written.api.listeners,
         )
         app = rest_app(context)
-        app.include_router(signing_router(lambda: signing_of(parts.authority, parts.vault, parts.clock)))
         app.include_router(opa_router(opa))
         await run_services(
             {

@@ -5,6 +5,7 @@ from fastapi import Depends, FastAPI
 from control_plane.api.rest import (
     authority,
     authority_quarantine,
+    authority_status,
     event_stream,
     explain,
     falco,
@@ -45,6 +46,7 @@ def rest_app(context: RestContext) -> FastAPI:
             "bundle_sequence": context.server.trust.own.sequence,
         }
 
+    app.include_router(authority_status.router(context.signing))
     app.include_router(authority.router(context))
     app.include_router(authority_quarantine.router(context))
     app.include_router(ledger.router(context.ledger_dir))

@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi.routing import APIRoute
 
 from control_plane.api.context import ServerContext
+from control_plane.api.rest.authority_status import Signing
 from control_plane.api.rest.events import Events
 from control_plane.api.rest.front import Rates
 from control_plane.api.rest.gate import Gate
@@ -30,6 +31,7 @@ class RestContext:
     unconfirmed: Callable[[int], Awaitable[int]]
     ledger_dir: Path
     healthy: Callable[[], bool]
+    signing: Callable[[], Awaitable[Signing]]
     gate: Gate
     route_class: type[APIRoute]
     answers: Answers
