@@ -9,24 +9,25 @@ The result is a value; whether it may be applied is `accepted`: what isn't prove
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.core.errors import InvalidInput
-from policies.formula import Decision, PolicySet
+from policies.formula import Decision, Origin, PolicySet
 from policies.inventory import Inventory, Mode, Waypoint, Workload
 from policies.language.diagnostics import Diagnostic
 from policies.layers import Blocked, blocked_pairs
 from policies.pipeline import Compilation, compile_policies
 from policies.project import Project
 from policies.proof.verdict import Outcome, Verdict
-from policies.questions import Questions
+from policies.questions import Asked, Questions
 from policies.reach import Breach, broken_invariants
 from policies.targets.emission import Options
 from policies.targets.manifest import files
 from policies.targets.registry import TARGETS
 from policies.targets.shortfall import Shortfall
+from policies.unheld import unheld_rules
 
 MODES: Final[Mapping[str, Mode]] = {
     "istio-sidecar": Mode.SIDECAR,
@@ -126,7 +127,17 @@ def compile_project(
     )
     breaches = tuple(broken_invariants(policies, placed, violations))
     proved = compile_policies(policies, placed, target, options or Options())
-    return Compiled(policies, proved, breaches, checked.warnings)
+    unheld = unheld_rules(questions, _origins(asked))
+    return Compiled(policies, proved, breaches, (*checked.warnings, *unheld))
+
+
+def _origins(asked: Iterable[Asked]) -> Iterator[Origin]:
+    """The lines of all decisions."""
+    for one in asked:
+        for question in (one.policy.authz, one.policy.segmentation):
+            if question is not None:
+                for rule in (*question.allow.disjuncts, *question.deny.disjuncts):
+                    yield from rule.origins
 
 
 def guarded_by(target: str, inventory: Inventory) -> Inventory:

@@ -34,6 +34,7 @@ from policies.language.source import Span
 from policies.language.symbolic import Limits, Memory, PartialInput, SymbolicEvaluator
 from policies.language.symbolic.memory import KNOWN, Read
 from policies.language.symbolic.relations import equal
+from policies.language.symbolic.rule_index import Need
 from policies.language.symbolic.values import text_of
 from policies.language.syntax.ast import Boolean as BooleanTerm
 from policies.language.values import TRUE as REGO_TRUE
@@ -109,6 +110,14 @@ class Questions:
         """The rules at a path that can hold for a workload, in their order; of small groups all of them."""
         found = {id(rule): rule for one, _ in self._evaluators(workload) for rule in one.possible(path)}
         return tuple(found.values())
+
+    def needs(self, rule: CompiledRule) -> Iterator[Need]:
+        """What a rule asks of the destination, whatever else it says: an attribute, and values for it."""
+        unknown = SymbolicEvaluator(
+            Memory.of(self.memory.modules, self.memory.data), PartialInput(), self.limits
+        )
+        for found in unknown.needs(rule):
+            yield from found
 
     def _policy(
         self, workload: Workload, asked: Iterable[tuple[SymbolicEvaluator, Formula]]

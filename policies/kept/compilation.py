@@ -14,7 +14,7 @@ from typing import TypeVar
 from control_plane.core.errors import InvalidInput
 from policies.compilation import Result, compile_project, guarded_by
 from policies.diff import Change, compare_policies
-from policies.formula import PolicySet
+from policies.formula import Origin, PolicySet
 from policies.inventory import Inventory, Workload
 from policies.kept.evaluations import Evaluation, Evaluations
 from policies.kept.proofs import Proofs
@@ -38,6 +38,7 @@ from policies.reach import Breach, broken_invariants
 from policies.targets.emission import Options
 from policies.targets.manifest import with_listing
 from policies.targets.registry import EMITTERS
+from policies.unheld import unheld_rules
 
 _Said = TypeVar("_Said", Breach, Blocked)
 
@@ -118,7 +119,7 @@ class _Run:
             tuple(verdicts),
             tuple(short for one in renderings for short in one.shortfalls),
             tuple(breaches),
-            warnings,
+            (*warnings, *unheld_rules(self.evaluations.questions, self._origins())),
             self._blocked,
             lambda: with_listing(proofs.all_texts(renderings)),
         )
@@ -135,6 +136,12 @@ class _Run:
             signature = evaluation.segmentation if emitter.segmentation else evaluation.authz
             if signature is not None and emitter.mode in (None, workload.mode):
                 yield workload, signature
+
+    def _origins(self) -> Iterator[Origin]:
+        """The lines of all decisions."""
+        for evaluation in self._found.values():
+            for signature in (evaluation.authz, evaluation.segmentation):
+                yield from signature.origins if signature is not None else ()
 
     def _breaches(self, key: str) -> Iterable[Breach]:
         """The broken invariants of a workload."""

@@ -1,7 +1,7 @@
 """Rules that can never hold, values that always conflict, rules that nobody asks for.
 
 Works on the compiled form. Contradictions are found only where they are plain: the same attribute equal
-to two constants in one body. The symbolic evaluator finds the others with a proof.
+to two constants in one body. `policies.unheld` finds others, against an inventory.
 """
 
 from collections.abc import Iterable, Iterator
