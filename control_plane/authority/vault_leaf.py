@@ -75,9 +75,7 @@ def _difference(leaf: Certificate, request: SigningRequest, issuer: Certificate)
         return "its subject has a common name, which some take for an identity"
     if leaf.is_ca:
         return "it is a CA"
-    if leaf.parsed.extensions.get_extension_for_class(x509.KeyUsage).value != LEAF_KEY_USAGE or not (
-        leaf.key_usage is not None and leaf.key_usage.critical
-    ):
+    if not _has_our_key_usage(leaf):
         return "its key usage isn't digitalSignature alone, critical: set the role's key_usage"
     if leaf.extended_key_usages != _USAGES:
         return "its extended key usage isn't that of a server and a client"
@@ -89,6 +87,12 @@ def _difference(leaf: Certificate, request: SigningRequest, issuer: Certificate)
     if leaf.serial.bit_length() < MIN_SERIAL_BITS:
         return f"its serial number has {leaf.serial.bit_length()} bits, at least {MIN_SERIAL_BITS} are needed"
     return _issuer_difference(leaf, issuer)
+
+
+def _has_our_key_usage(leaf: Certificate) -> bool:
+    if leaf.key_usage is None or not leaf.key_usage.critical:
+        return False
+    return leaf.parsed.extensions.get_extension_for_class(x509.KeyUsage).value == LEAF_KEY_USAGE
 
 
 def _issuer_difference(leaf: Certificate, issuer: Certificate) -> str:

@@ -115,15 +115,15 @@ class VaultX509Signer:
 
     async def _sign(self, order: Order) -> bytes | GatehouseError:
         request = order.request
-        wanted = LeafOrder(
-            csr=order.csr,
-            spiffe_id=request.spiffe_id,
-            dns_names=request.dns_names,
-            ttl_seconds=request.window.not_after - self._clock.unix(),
-            issuer_id=self._upstream.issuer_id,
-        )
         try:
             async with self._permits:
+                wanted = LeafOrder(
+                    csr=order.csr,
+                    spiffe_id=request.spiffe_id,
+                    dns_names=request.dns_names,
+                    ttl_seconds=request.window.not_after - self._clock.unix(),
+                    issuer_id=self._upstream.issuer_id,
+                )
                 answer = await self._pki.sign_leaf(wanted)
         except GatehouseError as error:
             self._failed(error)

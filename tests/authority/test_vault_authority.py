@@ -307,6 +307,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"ca": True}, "it is a CA"),
     ({"usage": usage(digital_signature=True, key_agreement=True)}, "key usage"),
     ({"usage": usage(digital_signature=True, key_cert_sign=True)}, "key usage"),
+    ({"usage": False}, "key usage"),
+    ({"critical": False}, "key usage"),
     ({"client": False}, "extended key usage"),
     ({"serial": 2**63 - 1}, "has 63 bits, at least 64"),
     ({"begins_in": 60}, "60 s from now: Vault's clock is ahead"),

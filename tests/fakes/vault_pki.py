@@ -149,7 +149,8 @@ class FakePki:
             "dns": list(order.dns_names),
             "common_name": "",
             "ca": None,
-            "usage": None,
+            "usage": None,  # False: none at all
+            "critical": True,
             "client": True,
             "serial": None,
             "begins_in": -self.leaf_backdate_seconds,
@@ -209,7 +210,8 @@ class FakePki:
         usages = [ExtendedKeyUsageOID.SERVER_AUTH] + [ExtendedKeyUsageOID.CLIENT_AUTH] * facts["client"]
         san: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in facts["uris"]]
         san += [x509.DNSName(name) for name in facts["dns"]]
-        builder = builder.add_extension(facts["usage"] or _usage(), True)
+        if facts["usage"] is not False:
+            builder = builder.add_extension(facts["usage"] or _usage(), facts["critical"])
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), False)
         if facts["ca"] is not None:
             builder = builder.add_extension(x509.BasicConstraints(facts["ca"], None), True)
