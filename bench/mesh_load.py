@@ -245,12 +245,19 @@ def _read(told: str) -> Load:
 
 def replace_authority(one: Shop, pause: float) -> None:
     """Another authority signs, and all certificates are replaced, twice."""
+    gatehouse = [str(Path(sys.executable).parent / "gatehouse"), "authority", "x509"]
+    flags = ["--data-dir", str(one.folder), "--output", "json"]
+
+    def step(*arguments: str) -> Any:
+        command = [*gatehouse, *arguments, *flags]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+
     for _ in range(2):
         time.sleep(pause)
-        known = one.rest("grace", "authority/x509/prepare", {})["authorities"]
+        known = step("prepare")["authorities"]
         old = next(each["authority_id"] for each in known if each["status"].lower() == "active")
-        one.rest("grace", "authority/x509/activate", {})
-        one.rest("grace", "authority/x509/taint", {"authority_id": old})
+        step("activate")
+        step("taint", "--authority-id", old)
 
 
 def answers(at: Places) -> bool:

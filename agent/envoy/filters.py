@@ -48,7 +48,7 @@ from control_plane.core.spiffe_id import SpiffeId
 
 FIRST_ANSWER: Final = "5s"  # how long a new listener waits for its filters before it opens, denying
 
-ANSWER_SECONDS: Final = "15s"  # how long Envoy waits for a judgement, a restart included, before it denies
+ANSWER_SECONDS: Final = "20s"  # how long Envoy waits for a judgement, a restart included, before it denies
 
 _KINDS: Final = {TOKENS: JWT_AUTHN, DENY: HTTP_RBAC, SEGMENTATION: HTTP_RBAC, ALLOW: HTTP_RBAC}
 _TCP_KINDS: Final = dict.fromkeys((DENY, SEGMENTATION, ALLOW), NETWORK_RBAC)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 QUESTION = "SELECT number FROM cards WHERE id = 7"
 USER = "payments"
 DATABASE = "postgres"
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 25.0  # longer than an Envoy waits for an agent that restarts
 LONGEST_MESSAGE = 65536
 
 

@@ -79,7 +79,7 @@ class Traffic:
             assert {answer for what, answer in self.seen if what == "tcp allowed"} == {"answered"}, self.seen
 
     def _http(self, what: str, method: str, path: str) -> None:
-        connection = http.client.HTTPConnection(self._at.host("frontend"), 9001, timeout=30)
+        connection = http.client.HTTPConnection(self._at.host("frontend"), 9001, timeout=60)
         while not self._stop.is_set():
             try:
                 connection.request(method, path)
@@ -186,7 +186,7 @@ def test_an_envoy_ends_and_comes_back(running: Shop, by: str) -> None:
     admin = running.folder / "demo" / "envoys" / "payments" / "payments.admin.sock"
     with traffic(running) as clients:
         if by == "stop":
-            asyncio.run(stopping.stop(Address(path=str(admin)), 10))
+            asyncio.run(stopping.stop(Address(path=str(admin)), 1))
             until(lambda: not running.process("envoy-payments").is_alive, "the end of the Envoy")
         else:
             running.end("envoy-payments")

@@ -14,6 +14,7 @@ from envoy.service.auth.v3 import external_auth_pb2
 from google.protobuf import empty_pb2
 
 from agent.enforcement.ports import Ruling
+from agent.envoy import filters
 from agent.envoy.request_input import input_document
 from agent.envoy.running import _read
 from control_plane.core.errors import InvalidInput, PermissionDenied, Unavailable
@@ -90,7 +91,12 @@ def test_a_running_request_that_lost_its_right_is_cut_off_and_others_come_again(
 
 
 def test_the_agent_judges_what_envoy_can_not_say(
-    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any
+    lab: Any,
+    entry: Any,
+    run_async: Any,
+    admitting: Any,
+    enforcing: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[Any] = []
 
@@ -127,6 +133,14 @@ def test_the_agent_judges_what_envoy_can_not_say(
             it.enforcement.judge = judge
             assert (await waiting)[0] == 200
             # The agent is away for longer than Envoy waits for it: nothing is allowed.
+            service = {**filters.HTTP_EXTERNAL["grpc_service"], "timeout": "2s"}
+            monkeypatch.setattr(filters, "HTTP_EXTERNAL", {**filters.HTTP_EXTERNAL, "grpc_service": service})
+            before = await pay.stat(r"extension_config_discovery.*config_reload")
+            it.enforcement.put(enforcing(dataclasses.replace(admitting(PAY, WEB), custom=True), sequence=2))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                while await pay.stat(r"extension_config_discovery.*config_reload") == before:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
             await it.close()
             assert (await it.request("/v1/a", role))[0] == 503
             await it.serve()
