@@ -208,32 +208,37 @@ def members(collection: Value) -> Iterator[tuple[Value, Value]]:
     return iter(())
 
 
+_ALREADY: Final = frozenset({str, int, Boolean, Real, Object, Set})
+
+
 def from_python(source: object, *, nesting: int = MAX_NESTING) -> Value:
     """The value for JSON-like Python data (None, bool, int, Decimal, str, list, tuple, dict, set, frozenset).
 
     Values that are Rego's already pass unchanged. A float is refused: it has lost the text that was written.
     Raises NestingLimitExceededError and TypeError.
     """
-    if source is None or type(source) in (str, int, Boolean, Real, Object, Set):
+    kind = type(source)
+    if source is None or kind in _ALREADY:
         return source  # type: ignore[return-value]
     if nesting <= 0:
         raise NestingLimitExceededError(f"a value is nested deeper than {MAX_NESTING}")
     if isinstance(source, bool):
         return TRUE if source else FALSE
-    if isinstance(source, list | tuple):
-        return tuple([from_python(item, nesting=nesting - 1) for item in source])
-    if isinstance(source, Mapping):
-        below = nesting - 1
+    below = nesting - 1
+    # Texts, of which data consists mostly, are passed without a call for each.
+    if kind is list or isinstance(source, list | tuple):
+        return tuple([v if type(v) is str else from_python(v, nesting=below) for v in source])  # type: ignore[attr-defined]
+    if kind is dict or isinstance(source, Mapping):
         return Object(
             {
                 k if type(k) is str else from_python(k, nesting=below): (
                     v if type(v) is str else from_python(v, nesting=below)
                 )
-                for k, v in source.items()
+                for k, v in source.items()  # type: ignore[attr-defined]
             }
         )
     if isinstance(source, set | frozenset):
-        return Set([from_python(item, nesting=nesting - 1) for item in source])
+        return Set([from_python(item, nesting=below) for item in source])
     if isinstance(source, Decimal):
         return Real(source, str(source).replace("E", "e"))
     raise TypeError(f"no Rego value for a {type(source).__name__}")
