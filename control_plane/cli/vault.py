@@ -44,7 +44,7 @@ def policy(file: ConfigArgument, output: OutputFlag = Output.HUMAN) -> None:
 
     with reported(output):
         settings = _load(file)
-        found = rules(settings.written.vault, _references(settings))
+        found = rules(settings.written.vault, _references(settings), signs=settings.by_vault is not None)
     answer = [{"path": rule.path, "capabilities": rule.capabilities, "why": rule.why} for rule in found]
     printing.emit(output, answer, lambda: printing.document(hcl(found)))
 
@@ -71,6 +71,7 @@ def setup(
             _leaf_ttl(settings),
             tuple(dns_domains or ()),
             references=_references(settings),
+            signs=settings.by_vault is not None,
         )
         acting = _with_token(own, token_file)
         if acting is None:
@@ -185,6 +186,7 @@ async def _inspected(
         _leaf_ttl(settings),
         _intermediate_ttl(settings),
         _references(settings),
+        settings.by_vault is not None,
     )
     door = _open(acting, settings.data_dir)
     findings = []

@@ -13,8 +13,6 @@ from control_plane.api.rest.response import Rules
 from control_plane.api.rest.roles import Roles
 from control_plane.api.rest.subjects import OidcIssuer, Subjects, Webhook, user_name
 from control_plane.authority.ports import KeyManager, KeyPurpose
-from control_plane.authority.split_keys import SplitKeyManager
-from control_plane.clients.vault.transit import TransitKeyManager
 from control_plane.core.access import Grant, Role
 from control_plane.core.errors import InvalidInput
 from control_plane.core.spiffe_id import SpiffeId
@@ -28,6 +26,7 @@ from control_plane.rollout.lifecycle import Rollouts
 from control_plane.rollout.ports import RolloutStore
 from control_plane.sql.answer_store import SqlAnswers
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
+from control_plane.wiring.vault import keys_in_vault
 
 
 class LedgerRecorder:
@@ -53,13 +52,7 @@ async def policy_keys_of(parts: Parts) -> PolicyKeys:
 
 
 def _key_manager(parts: Parts) -> KeyManager:
-    """Keys for policies are Vault's where a transit mount is set. All others have to sign while Vault is
-    sealed: those of the standby CA and of tokens stay on our disk."""
-    vault = parts.vault
-    if vault is None or not vault.settings.transit_mount:
-        return parts.keys
-    transit = TransitKeyManager(vault.door, vault.settings.transit_mount, random_bytes=os.urandom)
-    return SplitKeyManager(parts.keys, transit, frozenset({KeyPurpose.POLICY}))
+    return keys_in_vault(parts.vault, parts.keys, KeyPurpose.POLICY) or parts.keys
 
 
 def rollouts_of(parts: Parts, keys: PolicyKeys, store: RolloutStore) -> Rollouts:

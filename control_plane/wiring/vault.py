@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from control_plane.authority.embedded import EmbeddedAuthority
 from control_plane.authority.make import Maker
-from control_plane.authority.ports import Authority, KeyManager, SlotMaker, X509Signer
+from control_plane.authority.ports import Authority, KeyManager, KeyPurpose, SlotMaker, X509Signer
 from control_plane.authority.schedule import Lifetimes, Origin
+from control_plane.authority.split_keys import SplitKeyManager
 from control_plane.authority.vault import Switch, VaultAuthority
 from control_plane.authority.vault_make import VaultMaker
 from control_plane.authority.vault_ports import VaultHealth, VaultPki
 from control_plane.clients.vault.door import VaultDoor
 from control_plane.clients.vault.opening import open_pki, open_vault
 from control_plane.clients.vault.secrets import is_reference, resolve
+from control_plane.clients.vault.transit import TransitKeyManager
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.lifecycle import Service
 from control_plane.runtime.vault_settings import VaultMode, VaultSettings
@@ -111,8 +113,16 @@ def maker_of(
     """What makes authorities, by the settings."""
     constrain_uris = settings.written.authority.constrain_uris
     trust_domain = settings.trust_domain
-    local = Maker(keys, trust_domain, lifetimes, random_bytes=random_bytes, constrain_uris=constrain_uris)
-    if vault is None or lifetimes.origin is Origin.EMBEDDED:
+    embedded = lifetimes.origin is Origin.EMBEDDED
+    local = Maker(
+        keys,
+        trust_domain,
+        lifetimes,
+        random_bytes=random_bytes,
+        constrain_uris=constrain_uris,
+        roots=keys_in_vault(vault, keys, KeyPurpose.X509) if embedded else None,
+    )
+    if vault is None or embedded:
         return local
     return VaultMaker(
         vault.pki,
@@ -124,6 +134,17 @@ def maker_of(
         random_bytes=random_bytes,
         constrain_uris=constrain_uris,
     )
+
+
+def keys_in_vault(vault: Vault | None, keys: KeyManager, purpose: KeyPurpose) -> KeyManager | None:
+    """`keys`, but those for one purpose in Vault; None where no transit mount is set.
+
+    For keys that may be away: of roots and policies. What signs leaves and tokens has to go on without Vault.
+    """
+    if vault is None or not vault.settings.transit_mount:
+        return None
+    transit = TransitKeyManager(vault.door, vault.settings.transit_mount, random_bytes=os.urandom)
+    return SplitKeyManager(keys, transit, frozenset({purpose}))
 
 
 def with_secrets(settings: ServerSettings) -> ServerSettings:

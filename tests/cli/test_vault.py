@@ -53,6 +53,7 @@ def config(server: Server, tmp_path: Path) -> Path:
         role = "{unique("role")}"
         token_file = "{tmp_path / "token"}"
         [authority]
+        kind = "vault"
         key_passphrase = "vault:secret/gatehouse#key_passphrase"
         """
     )
@@ -91,6 +92,18 @@ def test_the_policy_is_one_that_vault_takes(command: Gatehouse, config: Path, se
     assert all(each["path"] in text for each in told)
 
 
+def test_where_no_certificates_are_signed_there_nothing_of_that_is_asked_for(
+    command: Gatehouse, config: Path
+) -> None:
+    text = config.read_text().replace('kind = "vault"', "")
+    config.write_text(text.replace("role = ", f'transit_mount = "{unique("transit")}"\nrole = '))
+    assert "pki" not in command("authority", "vault", "policy", str(config)).output
+    plan = command("authority", "vault", "setup", str(config), "--yes", token="root").output
+    assert "transit" in plan and "pki" not in plan
+    told = command("check", "vault", str(config)).output
+    assert "this Vault can be used" in told and "issuer" not in told
+
+
 def test_settings_without_a_vault_are_told(command: Gatehouse, tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text(f'data_dir = "{tmp_path}"\ntrust_domain = "td.example"\n')
@@ -107,7 +120,8 @@ def test_each_command_that_is_told_does_what_it_says(
     file, mount = tmp_path / "server.toml", unique("pki")
     file.write_text(
         f'data_dir = "{tmp_path}"\ntrust_domain = "td.example"\n'
-        f'[vault]\naddress = "{api.url}"\npki_mount = "{mount}"\ntoken = "root"\n'
+        f'[authority]\nkind = "vault"\n[vault]\naddress = "{api.url}"\npki_mount = "{mount}"\n'
+        f'token = "root"\n'
         f'transit_mount = "{unique("transit")}"\n'
     )
     environment = {

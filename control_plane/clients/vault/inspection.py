@@ -69,6 +69,7 @@ class Needs:
     leaf_ttl_seconds: int
     intermediate_ttl_seconds: int
     references: Sequence[SecretReference] = ()
+    signs: bool = True
 
 
 class Inspection:
@@ -93,6 +94,15 @@ class Inspection:
             return
         for rights in await self._tried("rights of the token", self._rights):
             yield rights
+        if self._needs.signs:
+            async for finding in self._signing():
+                yield finding
+        if self._settings.transit_mount:
+            for finding in await self._tried(f"keys in {self._settings.transit_mount}", self._transit):
+                yield finding
+
+    async def _signing(self) -> AsyncIterator[Finding]:
+        """What certificates need."""
         issuer: VaultIssuer | None = None
         try:
             issuer = await self._pki.issuer()
@@ -108,9 +118,6 @@ class Inspection:
                 certificate = issuer.certificate
                 for finding in await self._tried("test leaf", lambda: self._leaf(certificate)):
                     yield finding
-        if self._settings.transit_mount:
-            for finding in await self._tried(f"keys in {self._settings.transit_mount}", self._transit):
-                yield finding
 
     async def _health(self) -> Finding:
         health = await self._door.health()
@@ -147,7 +154,7 @@ class Inspection:
         return Finding(step, True, found)
 
     async def _rights(self) -> list[Finding]:
-        wanted = rules(self._settings, self._needs.references)
+        wanted = rules(self._settings, self._needs.references, signs=self._needs.signs)
         paths = {rule.example(self._settings): rule for rule in wanted}
         answer = await self._door.ask(
             "post", "sys/capabilities-self", {"paths": list(paths)}, what="asking for our rights"

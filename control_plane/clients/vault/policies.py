@@ -26,29 +26,19 @@ class Rule:
         return self.path.replace("+", settings.issuer or DEFAULT_ISSUER).replace("*", "x")
 
 
-def rules(settings: VaultSettings, references: Iterable[SecretReference] = ()) -> list[Rule]:
-    """What the settings need. Issuers are named by ID, which changes with each new root, hence the `+`."""
-    pki, transit = settings.pki_mount, settings.transit_mount
+def rules(
+    settings: VaultSettings, references: Iterable[SecretReference] = (), *, signs: bool = True
+) -> list[Rule]:
+    """What the settings need; `signs` says whether certificates are signed there."""
     found = [
         Rule("auth/token/lookup-self", ("read",), "how long the token lives"),
         Rule("sys/capabilities-self", ("update",), "`gatehouse check vault`: what the token may do"),
     ]
     if settings.login is not LoginMethod.CERT:
         found.append(Rule("auth/token/renew-self", ("update",), "renewal before need"))
-    if settings.mode is VaultMode.LEAF:
-        found.append(Rule(f"{pki}/issuer/+/sign/{settings.role}", ("update",), "leaves, under the one role"))
-    found += [
-        Rule(
-            f"{pki}/issuer/+/sign-intermediate",
-            ("update",),
-            "the standby" if settings.mode is VaultMode.LEAF else "our issuing CAs",
-        ),
-        Rule(f"{pki}/root/sign-intermediate", ("update",), "the same on servers without named issuers"),
-        Rule(f"{pki}/roles/{settings.role}", ("read",), "`gatehouse check vault`: whether the role is right"),
-        Rule(f"{pki}/revoke", ("update",), "revoking what was stolen"),
-        Rule(f"{pki}/crl/rotate", ("read",), "a new revocation list"),
-        Rule(f"{pki}/crl/rotate-delta", ("read",), "the same, where the mount keeps delta lists"),
-    ]
+    if signs:
+        found += _signing(settings)
+    transit = settings.transit_mount
     if transit:
         found += [
             Rule(f"{transit}/keys", ("list",), "finding our keys"),
@@ -61,6 +51,29 @@ def rules(settings: VaultSettings, references: Iterable[SecretReference] = ()) -
         why = f"{reference} of the settings"
         found.append(Rule(f"{mount}/data/{rest}", ("read",), f"{why}, key/value version 2"))
         found.append(Rule(reference.path, ("read",), f"{why}, version 1"))
+    return found
+
+
+def _signing(settings: VaultSettings) -> list[Rule]:
+    """For certificates. Issuers are named by ID, which changes with each new root, hence the `+`."""
+    pki = settings.pki_mount
+    found = []
+    if settings.mode is VaultMode.LEAF:
+        found.append(Rule(f"{pki}/issuer/+/sign/{settings.role}", ("update",), "leaves, under the one role"))
+        # The role itself matters to nobody in the other mode.
+        why = "`gatehouse check vault`: whether the role is right"
+        found.append(Rule(f"{pki}/roles/{settings.role}", ("read",), why))
+    found += [
+        Rule(
+            f"{pki}/issuer/+/sign-intermediate",
+            ("update",),
+            "the standby" if settings.mode is VaultMode.LEAF else "our issuing CAs",
+        ),
+        Rule(f"{pki}/root/sign-intermediate", ("update",), "the same on servers without named issuers"),
+        Rule(f"{pki}/revoke", ("update",), "revoking what was stolen"),
+        Rule(f"{pki}/crl/rotate", ("read",), "a new revocation list"),
+        Rule(f"{pki}/crl/rotate-delta", ("read",), "the same, where the mount keeps delta lists"),
+    ]
     return found
 
 

@@ -44,6 +44,7 @@ class Wanted:
     dns_domains: Sequence[str] = ()
     policy: str = "gatehouse"
     references: Sequence[SecretReference] = ()
+    signs: bool = True
 
 
 class Preparation:
@@ -58,11 +59,13 @@ class Preparation:
         """What is to be done now, in order. Raises PermissionDenied, Unavailable or FailedPrecondition."""
         settings = self._settings
         mounts = await self._listed("sys/mounts", "reading the mounts")
-        pki_is_new = settings.pki_mount not in mounts
-        steps = self._engine("pki", settings.pki_mount, mounts)
-        steps += await self._root(pki_is_new)
-        if settings.mode is VaultMode.LEAF:
-            steps += await self._role(pki_is_new)
+        steps = []
+        if self._wanted.signs:
+            pki_is_new = settings.pki_mount not in mounts
+            steps += self._engine("pki", settings.pki_mount, mounts)
+            steps += await self._root(pki_is_new)
+            if settings.mode is VaultMode.LEAF:
+                steps += await self._role(pki_is_new)
         if settings.transit_mount:
             steps += self._engine("transit", settings.transit_mount, mounts)
         steps += await self._policy()
@@ -137,7 +140,7 @@ class Preparation:
         return [Step(about, "post", path, body, f"vault write {path} {_arguments(body)}")]
 
     async def _policy(self) -> list[Step]:
-        text = hcl(rules(self._settings, self._wanted.references))
+        text = hcl(rules(self._settings, self._wanted.references, signs=self._wanted.signs))
         path = f"sys/policies/acl/{self._wanted.policy}"
         found = await self._read(path)
         if found is not None and found.get("policy") == text:
