@@ -42,28 +42,29 @@ class SvidService:
             raise InvalidInput(f"batch of {len(request.params)} SVIDs: at most {MAX_BATCH} at once")
         await self._context.limiters.x509_signing.take(call, len(request.params))
         agent_id = agent_of(call)
-        await catch_up(self._context, agent_id, (params.entry_id for params in request.params))
+        asked = [(params.entry_id, params.csr) for params in request.params]  # each look makes new objects
+        await catch_up(self._context, agent_id, [entry_id for entry_id, _ in asked])
         known = self._context.replica.index.authorized_entries(agent_id).entries
         now = self._context.clock.unix()
-        attempts = [self._prepared(agent_id, known, params, now) for params in request.params]
+        attempts = [self._prepared(agent_id, known, entry_id, csr, now) for entry_id, csr in asked]
         items = [one for one in attempts if isinstance(one, X509Issue)]
         issued = iter(await self._context.issuer.issue_x509(items) if items else [])
         outcomes = [next(issued) if isinstance(one, X509Issue) else one for one in attempts]
         return batch_reply(outcomes)
 
     def _prepared(
-        self, agent_id: SpiffeId, known: Mapping[str, Entry], params: wire.NewX509SVIDParams, now: int
+        self, agent_id: SpiffeId, known: Mapping[str, Entry], entry_id: str, csr: bytes, now: int
     ) -> X509Issue | GatehouseError:
         try:
-            if not params.entry_id or not params.csr:
+            if not entry_id or not csr:
                 raise InvalidInput("missing entry ID or CSR")
-            entry = usable_entry(known, params.entry_id, now)
+            entry = usable_entry(known, entry_id, now)
             self._context.replica.index.quarantine.check(entry.spiffe_id)
         except GatehouseError as error:
             return error
         return X509Issue(
             spiffe_id=entry.spiffe_id,
-            csr=params.csr,
+            csr=csr,
             ttl_seconds=entry.x509_svid_ttl_seconds or self._context.ttls.x509_svid,
             dns_names=entry.dns_names,
             entry_id=entry.id,
