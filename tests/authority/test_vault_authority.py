@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from control_plane.authority.schedule import Origin, Prepare, RenewIssuing
 from control_plane.authority.state import Kind, Status
 from control_plane.authority.vault import GOOD_LOOKS
 from control_plane.core.certificate import read_certificate
+from control_plane.core.csr import check_csr
 from control_plane.core.errors import (
     FailedPrecondition,
     GatehouseError,
@@ -25,6 +27,8 @@ from control_plane.core.errors import (
     Unavailable,
 )
 from control_plane.core.jwt_svid import parse_and_verify
+from control_plane.core.lifetime import Window
+from control_plane.core.profile import SigningRequest
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.core.svid import X509Svid, validate_x509
 from control_plane.identity.issuance import JwtIssue
@@ -605,5 +609,27 @@ def test_the_operators_prepare_says_that_vault_has_no_other_root(tmp_path: Path)
     async def test(made: Estate, pki: FakePki) -> None:
         with pytest.raises(FailedPrecondition, match="let Vault sign by another root"):
             await made.lifecycle.prepare(Kind.X509)
+
+    run(tmp_path, test)
+
+
+def test_no_spoilt_leaf_passes_and_none_brings_the_check_down(tmp_path: Path) -> None:
+    async def test(made: Estate, pki: FakePki) -> None:
+        signer = made.authority.active().x509
+        svid = await made.leaf()
+        now = made.clock.unix()
+        request = SigningRequest(ID, check_csr(CSR).spki, 0, Window(now, svid.not_after))
+        order, good = signer.order(request, CSR), svid.chain[0]
+        assert signer.check(good, order).serial == svid.serial
+        chance = random.Random(5)
+        for _ in range(400):
+            spoilt = bytearray(good)
+            for _ in range(chance.choice((1, 1, 2, 8))):
+                spoilt[chance.randrange(len(spoilt))] ^= 1 << chance.randrange(8)
+            cut = bytes(spoilt[: chance.choice((len(spoilt), chance.randrange(len(spoilt))))])
+            if cut == good:
+                continue
+            with pytest.raises(PeerMisbehaved):
+                signer.check(cut, order)
 
     run(tmp_path, test)

@@ -66,7 +66,12 @@ class Estate:
     switches: list[Switch] = field(default_factory=list)
     states: list[AuthorityState] = field(default_factory=list)
     confirmed: Callable[[int], bool] = lambda sequence: True
+    maker: Any = None
     authority_of: Callable[[Origin], Any] = EmbeddedAuthority
+
+    def forget(self) -> None:
+        """Has the life cycle ask Vault anew who would sign, instead of believing a minute-old answer."""
+        self.maker._seen = None
 
     def use(self, origin: Origin) -> None:
         """What signs is that of other settings from now on, as after a restart."""
@@ -138,6 +143,7 @@ async def estate(directory: Path, clock: Clock, pki: VaultPki, **options: Any) -
     issuer = Issuer(authority, journal, IssuanceSettings(DOMAIN), clock, random_bytes=os.urandom)
     made = Estate(clock, pki, keys, store, lifecycle, authority, issuer, journal, directory)
     made.authority_of = authority_of
+    made.maker = maker
     await journal.start()
     try:
         await lifecycle.tick()

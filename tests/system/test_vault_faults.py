@@ -18,6 +18,7 @@ from real_vault import Api, RealVault, Server
 from vault_estate import DOMAIN, ID, Estate, estate
 from vault_server import FakeVault
 
+from control_plane.authority.state import Kind
 from control_plane.clients.vault.roles import role_fields
 from control_plane.core.errors import GatehouseError
 from control_plane.core.svid import X509Svid, validate_x509
@@ -196,4 +197,62 @@ def test_a_real_vault_killed_frozen_restarted_and_without_our_token(
         server.close()
 
     with RealVault(peer("vault"), dev=False) as real:
+        asyncio.run(test(real))
+
+
+async def _rotation(made: Estate, server: Server, mount: str) -> None:
+    """Another root becomes the mount's default."""
+    lagging, (old, _) = made.bundle, await good(made)
+    second = server.make_root(mount)
+    server.api.write(f"{mount}/config/issuers", default=second)
+    prepared = await made.lifecycle.prepare(Kind.X509)
+    assert len(made.bundle.x509_authorities) == 2
+    for _ in range(3):
+        svid, mark = await good(made)
+        assert (svid.authority_id, mark) == (old.authority_id, ""), "the new default doesn't sign yet"
+        validate_x509(svid.chain, lagging, made.clock.unix())
+    await made.lifecycle.activate(Kind.X509, prepared.authority_id)
+    svid, mark = await good(made)
+    assert (svid.authority_id, mark) == (prepared.authority_id, "")
+    validate_x509(old.chain, made.bundle, made.clock.unix())
+
+
+async def _intermediate(made: Estate, server: Server, mount: str) -> None:
+    """An intermediate below the same root becomes the mount's default."""
+    issuer_id = server.api.read(f"{mount}/config/issuers")["data"]["default"]
+    csr = server.api.write(f"{mount}/intermediate/generate/internal", common_name="Middle", key_type="ec")
+    signed = server.api.write(
+        f"{mount}/issuer/{issuer_id}/sign-intermediate",
+        csr=csr["data"]["csr"],
+        common_name="Middle",
+        ttl="4380h",
+        max_path_length=1,
+        not_before_duration="300s",
+    )
+    imported = server.api.write(f"{mount}/intermediate/set-signed", certificate=signed["data"]["certificate"])
+    server.api.write(f"{mount}/config/issuers", default=imported["data"]["imported_issuers"][0])
+    before = made.bundle
+    made.forget()
+    await made.lifecycle.tick()
+    svid, mark = await good(made)
+    assert mark == "" and len(svid.chain) == 2, "by the intermediate, which is served with the leaf"
+    assert made.bundle.x509_authorities == before.x509_authorities
+
+
+def test_the_root_in_vault_is_replaced(tmp_path: Path) -> None:
+    on_fake(tmp_path, _rotation)
+
+
+@pytest.mark.peers
+def test_the_same_in_a_real_vault_and_then_an_intermediate(
+    tmp_path: Path, peer: Callable[[str], Path]
+) -> None:
+    async def test(real: RealVault) -> None:
+        server = Server("vault", real.api)
+        async with world(tmp_path, server) as (made, mount):
+            await _rotation(made, server, mount)
+            await _intermediate(made, server, mount)
+        server.close()
+
+    with RealVault(peer("vault")) as real:
         asyncio.run(test(real))
