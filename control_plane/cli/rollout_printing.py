@@ -74,7 +74,7 @@ def print_status(answer: dict[str, Any], waiting: Sequence[dict[str, Any]]) -> N
                 f"    since {printing.moment(one['assigned_at'])}, {one['cause']} by {one['by']}: "
                 f"{one['reason']}"
             )
-    if answer["denials"] is not None:
+    if answer.get("denials"):
         printing.line(f"    {answer['denials']['judged']}")
     if answer["in_force"] is None:
         printing.line("in force: nothing, so agents deny everything")

@@ -86,6 +86,7 @@ def test_status_and_history(gatehouse: Gatehouse, registry: Any) -> None:
         {
             "sequence": 5, "in_force": one, "canary": {**one, "sequence": 5, "version": 3, "percent": 10,
             "agents": 1}, "agents": 3, "quarantined": 2,
+            "denials": {"judged": "7.0 % of 200 requests denied"},
         },
     )  # fmt: skip
     answers(registry, "GET", "policy/versions", {"versions": [VERSION], "next_cursor": None})
@@ -93,6 +94,7 @@ def test_status_and_history(gatehouse: Gatehouse, registry: Any) -> None:
     told = gatehouse("policy", "status").stdout
     assert "in force: version 2 on all agents (3 of 3), assignment 4" in told
     assert "canary: version 3 on 10 % of the agents (1 of 3), assignment 5" in told
+    assert "7.0 % of 200 requests denied" in told
     assert "waiting: version 3 is planned, by login:ada" in told and "quarantined: 2" in told
     listed = gatehouse("policy", "history").stdout
     assert "sha256:abababababab" in listed and "olga" in listed
@@ -135,6 +137,28 @@ def test_quarantine_short_and_long(gatehouse: Gatehouse, registry: Any) -> None:
         assert asked(registry)[-1] == ("POST", "/v1/quarantine", {"spiffe_id": member, "reason": "odd"})
     assert "is let in again" in gatehouse("quarantine", "release", member, "--reason", "over").stdout
     authority = gatehouse("quarantine", "3f2a", "--reason", "odd")
-    assert authority.exit_code == 1 and "authority x509 taint" in authority.stderr
+    assert authority.exit_code == 1 and "gatehouse quarantine authority 3f2a" in authority.stderr
     answers(registry, "GET", "quarantine", {"revision": 0, "quarantined": []})
+    for kind in ("x509", "jwt"):
+        answers(registry, "GET", f"authority/{kind}", {"authorities": []})
     assert "nobody is cut off" in gatehouse("quarantine", "list").stdout
+
+
+def test_quarantine_of_an_authority(gatehouse: Gatehouse, registry: Any) -> None:
+    cut = {"reason": "odd", "by": "olga", "quarantined_at": 1_700_000_000, "withheld": False}
+    old = {"authority_id": "3f2a", "quarantine": cut}
+    answers(registry, "GET", "authority/x509", {"authorities": []})
+    answers(registry, "GET", "authority/jwt", {"authorities": [old]})
+    answers(registry, "GET", "quarantine", {"revision": 0, "quarantined": []})
+    answer = {"kind": "jwt", **old, "changed": True, "signing_now": "9c1d"}
+    answers(registry, "POST", "authority/jwt/quarantine", answer)
+    told = gatehouse("quarantine", "authority", "3f2a", "--reason", "odd", "--force").stdout
+    assert "jwt authority 3f2a is cut off; 9c1d signs" in told and "half a minute from now" in told
+    body = {"authority_id": "3f2a", "reason": "odd", "force": True, "at_once": False}
+    assert asked(registry)[-1] == ("POST", "/v1/authority/jwt/quarantine", body)
+    listed = gatehouse("quarantine", "list").stdout
+    assert "jwt authority 3f2a" in listed and "olga" in listed
+    answers(registry, "POST", "authority/jwt/release", {**answer, "quarantine": None})
+    assert "9c1d signs on" in gatehouse("quarantine", "release", "3f2a", "--reason", "over").stdout
+    unknown = gatehouse("quarantine", "authority", "0000", "--reason", "odd")
+    assert unknown.exit_code == 3 and "there is none of this ID" in unknown.stderr
