@@ -190,6 +190,11 @@ class Inventory:
         return {}
 
     @functools.cached_property
+    def spelled(self) -> dict[object, object]:
+        """What targets made of conditions on callers, by keys of theirs: the next workload asks the same."""
+        return {}
+
+    @functools.cached_property
     def holding(self) -> dict[object, frozenset[str]]:
         """SPIFFE IDs by a condition on their facts; who works one out keeps it here for the next workload."""
         return {}

@@ -73,6 +73,7 @@ from policies.formula.expression import (
     render,
     substitute,
 )
+from policies.formula.factored import any_of_all
 from policies.formula.request import Request
 
 __all__ = [
@@ -80,8 +81,8 @@ __all__ = [
     "SERVICE_ACCOUNT", "SNI", "SOURCE_ID", "SOURCE_IDENTITY", "SOURCE_IP", "TRUE", "TRUST_DOMAIN",
     "Atom", "Attribute", "Between", "Cidr", "Contains", "Decision", "Disjunct", "Domain", "Equal",
     "Formula", "Glob", "In", "Member", "Opaque", "Origin", "PolicySet", "Prefix", "Present", "Question",
-    "Regex", "Request", "Suffix", "Value", "WorkloadPolicy", "all_of", "any_of", "atoms_of", "between",
-    "claim", "contains", "differs", "ends_with", "equals", "evaluate", "formula_from_json",
+    "Regex", "Request", "Suffix", "Value", "WorkloadPolicy", "all_of", "any_of", "any_of_all", "atoms_of",
+    "between", "claim", "contains", "differs", "ends_with", "equals", "evaluate", "formula_from_json",
     "formula_to_json", "ground", "has_member", "header", "in_network", "label", "literal", "matches",
     "matches_glob", "negate", "one_of", "opaque", "policy_set_from_json", "policy_set_to_json",
     "present", "render", "starts_with", "substitute",

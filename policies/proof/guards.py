@@ -4,7 +4,7 @@ A layer is what one proxy enforces: CUSTOM, then DENY, then ALLOW, as Istio orde
 Which proxy there is follows from the workload's mode.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from control_plane.core.errors import shown
 from policies.inventory import Inventory, Service, Workload
@@ -20,6 +20,9 @@ from policies.proof.webhook import refusals
 from policies.proof.ztunnel_policy import ZtunnelReader
 
 AuthorizationPolicy = "AuthorizationPolicy"
+Policy = tuple[Document, str]
+"""An AuthorizationPolicy and its action."""
+
 _IGNORED_ANNOTATION = "istio.io/dry-run"
 
 
@@ -42,7 +45,7 @@ class Guards:
 
     def sidecar(self, workload: Workload) -> sp.Literal:
         """The workload's own proxy: HTTP chains on HTTP ports, TCP chains on others, both on unknown ones."""
-        policies = selecting(self._manifests, AuthorizationPolicy, workload, self._inventory)
+        policies = _in_force(selecting(self._manifests, AuthorizationPolicy, workload, self._inventory))
         tokens = selecting(self._manifests, "RequestAuthentication", workload, self._inventory)
         claims = checks_tokens(tokens, self._inventory)
         http = self._chain(policies, Chain.HTTP, claims, {})
@@ -51,7 +54,7 @@ class Guards:
 
     def waypoint(self, workload: Workload, service: Service) -> sp.Literal:
         """The waypoint for one service, whose policies name the service's ports."""
-        policies = attached(self._manifests, AuthorizationPolicy, workload, service.name)
+        policies = _in_force(attached(self._manifests, AuthorizationPolicy, workload, service.name))
         tokens = attached(self._manifests, "RequestAuthentication", workload, service.name)
         claims = checks_tokens(tokens, self._inventory)
         ports = {port.port: port.target_port for port in service.ports}
@@ -91,7 +94,7 @@ class Guards:
         return self._by_protocol(workload, self._space.all_of(http), self._space.all_of(tcp))
 
     def _chain(
-        self, policies: Iterable[Document], chain: Chain, claims: bool, ports: Mapping[int, int]
+        self, policies: Sequence[Policy], chain: Chain, claims: bool, ports: Mapping[int, int]
     ) -> sp.Literal:
         reader = Reader(
             self._space,
@@ -103,12 +106,8 @@ class Guards:
         )
         deny: list[sp.Literal] = []
         allow: list[sp.Literal] | None = None
-        for one in policies:
-            metadata = mapping(one.body.get("metadata"), one.name)
-            if _IGNORED_ANNOTATION in mapping(metadata.get("annotations") or {}, one.name):
-                continue  # a dry run decides nothing
+        for one, action in policies:
             matched = reader.policy(one.namespace, one.spec)
-            action = _action(one)
             if action == "ALLOW":
                 allow = [*(allow or []), matched]
             elif action == "DENY":
@@ -137,6 +136,16 @@ class Guards:
             space.all_of([at_http, http]), space.all_of([at_tcp, tcp]),
             space.all_of([at_http ^ 1, at_tcp ^ 1, space.any_of([http, tcp])]),
         ])  # fmt: skip
+
+
+def _in_force(documents: Iterable[Document]) -> list[Policy]:
+    """The policies that decide something, with what they do."""
+    found = []
+    for one in documents:
+        metadata = mapping(one.body.get("metadata"), one.name)
+        if _IGNORED_ANNOTATION not in mapping(metadata.get("annotations") or {}, one.name):
+            found.append((one, _action(one)))  # a dry run decides nothing
+    return found
 
 
 def _action(document: Document) -> str:

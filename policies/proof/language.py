@@ -6,6 +6,7 @@ that occurs at all. Expressions outside the subset raise UndecidableLanguage: no
 """
 
 import functools
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -36,19 +37,22 @@ class Language:
         self.alphabet = frozenset().union(*(one.listed for one in positions)) if positions else frozenset()
         self._masks = {character: _mask(positions, character) for character in self.alphabet}
         self._others = sum(1 << index for index, one in enumerate(positions, 1) if one.negated)
-        self._memo: dict[tuple[int, str], int] = {}
+        self._memo: dict[int, int] = {}
 
     def step(self, state: int, character: str) -> int:
         """The state after one more character; 0 is dead, 1 the start."""
-        key = (state, character)
-        found = self._memo.get(key)
+        return self.following(state) & self._masks.get(character, self._others)
+
+    def following(self, state: int) -> int:
+        """The positions that may come next, whatever the character."""
+        found = self._memo.get(state)
         if found is None:
-            reached, left = 0, state
+            found, left = 0, state
             while left:
                 lowest = left & -left
-                reached |= self._follow[lowest.bit_length() - 1]
+                found |= self._follow[lowest.bit_length() - 1]
                 left ^= lowest
-            found = self._memo[key] = reached & self._masks.get(character, self._others)
+            self._memo[state] = found
         return found
 
     def mask(self, character: str) -> int:
@@ -61,9 +65,12 @@ class Language:
 
     def has(self, word: str) -> bool:
         """Membership of a whole word."""
-        state = 1
+        state, memo, masks, others = 1, self._memo, self._masks, self._others
         for character in word:
-            state = self.step(state, character)
+            following = memo.get(state)
+            if following is None:
+                following = self.following(state)
+            state = following & masks.get(character, others)
             if not state:
                 return False
         return self.accepts(state)
@@ -128,7 +135,10 @@ def shortest(
     Words of `excluded` don't count. Ties go to the word first in the walk, which is deterministic.
     Raises TooManyStates where the common automaton is too large.
     """
-    alphabet = _letters([domain, *languages], excluded)
+    every = [domain, *languages]
+    alphabet = [
+        (character, tuple(one.mask(character) for one in every)) for character in _letters(every, excluded)
+    ]
     prefixes = {word[:size] for word in excluded for size in range(len(word) + 1)}
     start = (1, *(1 for _ in languages))
     found: dict[frozenset[int], str] = {}
@@ -142,14 +152,11 @@ def shortest(
                     index for index, one in enumerate(languages) if one.accepts(states[index + 1])
                 )
                 found.setdefault(holds, word)
-            for character in alphabet:
-                inside = domain.step(states[0], character)
-                if not inside:
+            open_to = tuple(one.following(state) for one, state in zip(every, states, strict=True))
+            for character, masks in alphabet:
+                reached = tuple(map(operator.and_, open_to, masks))
+                if not reached[0]:
                     continue
-                reached = (
-                    inside,
-                    *(one.step(state, character) for one, state in zip(languages, states[1:], strict=True)),
-                )
                 longer = word + character
                 key = (reached, longer if longer in prefixes else None)
                 if key not in seen:

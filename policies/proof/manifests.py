@@ -3,10 +3,14 @@
 Only the text counts. An object of a kind or a shape that isn't modelled is refused, never skipped.
 """
 
-from collections.abc import Iterable, Mapping
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from control_plane.core.errors import InvalidInput, shown
+from control_plane.core.errors import GatehouseError, InvalidInput, shown
 from policies.documents import read_documents
 from policies.inventory import Inventory, Workload
 from policies.proof.question import Undecidable
@@ -38,6 +42,43 @@ class Manifests:
     def of(self, kind: str, namespace: str) -> tuple[Document, ...]:
         """Objects of a kind in a namespace."""
         return self.by_place.get((kind, namespace), ())
+
+    def near(self, kind: str, namespace: str, labels: Mapping[str, str]) -> list[Document]:
+        """Objects of a kind in a namespace, in order, less some whose selectors don't take these labels."""
+        place = (kind, namespace)
+        index = self._by_label.get(place)
+        if index is None:
+            index = self._by_label[place] = _index(self.of(kind, namespace))
+        positions = [*index.get(None, ()), *(at for item in labels.items() for at in index.get(item, ()))]
+        several = self.of(kind, namespace)
+        return [several[position] for position in sorted(positions)]
+
+    @functools.cached_property
+    def _by_label(self) -> dict[tuple[str, str], _Index]:
+        return {}
+
+
+_Index = Mapping[tuple[str, str] | None, Sequence[int]]
+"""Positions of objects by a label that their selector asks for; None where it asks for none, or oddly."""
+
+
+def _index(documents: Sequence[Document]) -> _Index:
+    """Each object stands under the label that fewest others ask for, so that a workload meets few of them."""
+    asked = [_plain_labels(one) for one in documents]
+    frequency = Counter(item for labels in asked for item in labels.items())
+    found: dict[tuple[str, str] | None, list[int]] = {}
+    for position, labels in enumerate(asked):
+        rarest = min(labels.items(), key=lambda item: frequency[item], default=None)
+        found.setdefault(rarest, []).append(position)
+    return found
+
+
+def _plain_labels(document: Document) -> Mapping[str, str]:
+    """The labels of a selector; none where `match_labels` would refuse it, which is for whoever meets it."""
+    try:
+        return match_labels(document)
+    except GatehouseError:
+        return {}
 
 
 def read_manifest(text: str, what: str) -> list[Document]:
@@ -71,7 +112,7 @@ def selecting(manifests: Manifests, kind: str, workload: Workload, inventory: In
     root = inventory.mesh.root_namespace
     found = []
     for namespace in dict.fromkeys((workload.namespace, root)):
-        for one in manifests.of(kind, namespace):
+        for one in manifests.near(kind, namespace, workload.labels):
             if "targetRefs" in one.spec or "targetRef" in one.spec:
                 continue
             labels = match_labels(one)

@@ -67,7 +67,7 @@ def join_clauses(clauses: list[Clause]) -> list[Clause]:
             current = _join_on(current, place)
         if len(current) == before:
             break
-    return sorted(current, key=Clause.order)
+    return sorted(current, key=Clause.order) if len(current) > 1 else current
 
 
 def _join_rank(place: Attribute) -> tuple[bool, bool, Attribute]:

@@ -6,7 +6,7 @@ what only the policy's evaluator can decide stays as a pattern of kind `other`.
 
 from collections.abc import Iterable, Mapping
 from itertools import product
-from typing import Final
+from typing import Final, cast
 
 from control_plane.core.errors import ResourceExhausted, Unimplemented
 from policies.formula import (
@@ -153,7 +153,7 @@ class ClauseBuilder:
             self.reasons[atom.digest] = f"{atom.span}: {atom.reason}"
             return METHOD if group.http else SOURCE_ID, frozenset({Pattern("other", atom.digest)})
         if name in ("source.namespace", "source.service_account", "source.labels"):
-            return SOURCE_ID, frozenset(Pattern("exact", identity) for identity in self._identities(atom))
+            return SOURCE_ID, self._callers(atom)
         if name == "source.trust_domain":
             return SOURCE_ID, frozenset(self._trust_domains(atom))
         if name == "connection.mtls":
@@ -164,6 +164,13 @@ class ClauseBuilder:
         if attribute in (SOURCE_IP, DESTINATION_IP):
             return attribute, frozenset(self._networks(atom))
         return attribute, frozenset(one for one in _text_patterns(atom) if _possible(attribute, one))
+
+    def _callers(self, atom: Atom) -> Union:
+        """The SPIFFE IDs for which a fact holds; one object for all workloads, so that comparing is quick."""
+        known = self._inventory.spelled
+        if atom not in known:
+            known[atom] = frozenset(Pattern("exact", identity) for identity in self._identities(atom))
+        return cast("Union", known[atom])
 
     def _identities(self, atom: Atom) -> Iterable[str]:
         inventory = self._inventory

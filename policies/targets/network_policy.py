@@ -6,8 +6,8 @@ expanded over the inventory. A governed workload always gets a policy, which by 
 listed. Whatever needs a request can't be said here.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, cast
 
 from policies.formula import (
     PORT,
@@ -53,11 +53,8 @@ def emit_workload(
         clauses = builder.clauses(decision, Group(True, tuple(workload.ports)))
     except Unsayable as error:
         return refusal(NAME, workload, str(error))
-    words = {
-        atom.attribute.path[0]
-        for atom in atoms_of(question.formula)
-        if atom.attribute.name == "source.labels"
-    }
+    labels = (one.attribute for one in atoms_of(question.formula) if one.attribute.name == "source.labels")
+    words = frozenset(label.path[0] for label in labels)
     for clause in clauses:
         rule, reasons = _rule(clause, words, inventory, builder)
         if reasons:
@@ -80,7 +77,7 @@ def emit_workload(
 
 
 def _rule(
-    clause: Clause, words: Iterable[str], inventory: Inventory, builder: ClauseBuilder
+    clause: Clause, words: frozenset[str], inventory: Inventory, builder: ClauseBuilder
 ) -> tuple[Node | None, list[str]]:
     """An ingress rule that admits no more than the clause, and why it admits less where it does."""
     reasons: list[str] = []
@@ -91,13 +88,14 @@ def _rule(
         else:
             return None, [f"{place} isn't visible to a NetworkPolicy"]
     callers, addresses = clause.get(SOURCE_ID), clause.get(SOURCE_IP)
-    peers: list[Node] = []
+    peers: Sequence[Node] = []
     if callers is not None and addresses is not None:
         return None, ["a caller and its address at once"]
     if callers is not None:
         if not callers.unions:
             reasons.append("callers outside the inventory can't be told by what they are not")
-        peers = _pods(callers, words, inventory, reasons)
+        peers, unsaid = _pods(callers, words, inventory)
+        reasons += unsaid
     elif addresses is not None:
         peers = _blocks(addresses, reasons)
     if (callers is not None or addresses is not None) and not peers:
@@ -114,22 +112,34 @@ def _others(constraint: Constraint) -> list[Pattern]:
     return [one for one in every if one.kind == "other"]
 
 
-def _pods(callers: Constraint, words: Iterable[str], inventory: Inventory, reasons: list[str]) -> list[Node]:
-    """Peers for the workloads whose identity satisfies the constraint."""
+def _pods(
+    callers: Constraint, words: frozenset[str], inventory: Inventory
+) -> tuple[Sequence[Node], Sequence[str]]:
+    """Peers for the workloads whose identity satisfies the constraint, and why some aren't among them."""
+    known = inventory.spelled
+    if (callers, words) not in known:
+        known[callers, words] = _spelled_pods(callers, words, inventory)
+    return cast("tuple[Sequence[Node], Sequence[str]]", known[callers, words])
+
+
+def _spelled_pods(
+    callers: Constraint, words: frozenset[str], inventory: Inventory
+) -> tuple[Sequence[Node], Sequence[str]]:
+    reasons: list[str] = []
     admitted = set(inventory.identities)
     for union in callers.unions:
         named = {one.text for one in union if one.kind == "exact"}
         others = [one for one in union if one.kind != "exact"]
-        reasons += [
-            f"{identity} is no workload of the inventory" for identity in sorted(named - inventory.identities)
-        ]
+        unknown = sorted(named - inventory.identities)
+        reasons += [f"{identity} is no workload of the inventory" for identity in unknown]
         if any(one != PRESENT for one in others):
             reasons.append("callers outside the inventory have no labels to select")
         admitted &= named | {one for one in admitted if any(other.matches(one) for other in others)}
     excluded = {one.text for one in callers.excluded if one.kind == "exact"}
     others = [one for one in callers.excluded if one.kind != "exact"]
     admitted -= excluded | {one for one in admitted if any(other.matches(one) for other in others)}
-    return pod_peers(frozenset(admitted), words, inventory, reasons)
+    peers = pod_peers(frozenset(admitted), words, inventory, reasons)
+    return peers, reasons
 
 
 def _blocks(addresses: Constraint, reasons: list[str]) -> list[Node]:

@@ -37,8 +37,22 @@ class Bodies(Rows):
         self, body: ast.Body, index: int, environment: Environment, guard: Formula, scope: Scope
     ) -> Iterator[Solution]:
         """The solutions of `body` from the expression at `index` on; none has an impossible guard."""
+        for solved, conditions in self._solved(body, index, environment, guard, scope):
+            joined = f.all_of(*conditions)
+            if joined is not FALSE:
+                yield solved, joined
+
+    def somewhere(self, body: ast.Body, environment: Environment, guard: Formula, scope: Scope) -> Formula:
+        """Where a body has any solution at all."""
+        solutions = self._solved(body, 0, environment, guard, scope)
+        return f.any_of_all(conditions for _, conditions in solutions)
+
+    def _solved(
+        self, body: ast.Body, index: int, environment: Environment, guard: Formula, scope: Scope
+    ) -> Iterator[tuple[Environment, list[Formula]]]:
+        """Solutions with what must hold for each: joined by whoever knows how many there are."""
         self.count_step(body[index].span if index < len(body) else NOWHERE)
-        conditions = [guard]  # joined where somebody needs the whole: joining costs more than most tests
+        conditions = [guard]
         while index < len(body):
             expression = body[index]
             index += 1
@@ -61,11 +75,9 @@ class Bodies(Rows):
             for extended, condition in found:
                 joined = guard & condition
                 if joined is not FALSE:
-                    yield from self.solve(body, index, extended, joined, scope)
+                    yield from self._solved(body, index, extended, joined, scope)
             return
-        guard = f.all_of(*conditions)
-        if guard is not FALSE:
-            yield environment, guard
+        yield environment, conditions
 
     def condition(
         self, expression: ast.Expr, footprint: Footprint, environment: Environment, scope: Scope
@@ -105,8 +117,7 @@ class Bodies(Rows):
         found = FALSE
         for condition, inner in self.scopes(expression, environment, scope):
             if isinstance(node, ast.Not):
-                solved = (guard for _, guard in self.solve(node.body, 0, environment, TRUE, inner))
-                found |= condition & ~f.any_of(*solved)
+                found |= condition & ~self.somewhere(node.body, environment, TRUE, inner)
             elif isinstance(node, ast.Every):
                 found |= condition & self._every(node, environment, inner)
             elif isinstance(node, ast.Call) and node.name == "eq":
@@ -130,7 +141,7 @@ class Bodies(Rows):
                 bound[node.value.name] = value
                 if node.key is not None:
                     bound[node.key.name] = key
-                solved = f.any_of(*(g for _, g in self.solve(node.body, 0, bound, TRUE, scope)))
+                solved = self.somewhere(node.body, bound, TRUE, scope)
                 parts.append(~condition | solved)
             found |= guard & f.all_of(*parts)
         return found

@@ -170,18 +170,25 @@ class SymbolicEvaluator(Bodies):
         found: list[Row] = []
         branch: CompiledRule | None = rule
         while branch is not None and given is not FALSE:
-            here: list[Outcome] = []
-            for solved, guard in self.solve(branch.body, 0, environment, given, scope):
-                value = branch.value if branch.value is not None else ast.Boolean(True)
-                here.extend(
-                    (guard & condition, result) for condition, result in self.term(value, solved, scope)
-                )
-            merged = merge(here)
+            merged = merge(self._given(branch, environment, given, scope))
             found.extend((guard, value, branch.span) for guard, value in merged)
             branch = branch.otherwise
             if branch is not None:
                 given &= ~f.any_of(*(guard for guard, _ in merged))
         return found
+
+    def _given(
+        self, branch: CompiledRule, environment: Environment, given: Formula, scope: Scope
+    ) -> Iterator[Outcome]:
+        """The value of one branch for each solution of its body."""
+        value = branch.value if branch.value is not None else ast.Boolean(True)
+        if isinstance(value, ast.Boolean | ast.String):  # the same for all solutions: one will do
+            where = self.somewhere(branch.body, environment, given, scope)
+            if where is not FALSE:
+                yield from ((where & guard, result) for guard, result in self.term(value, environment, scope))
+            return
+        for solved, guard in self.solve(branch.body, 0, environment, given, scope):
+            yield from ((guard & condition, result) for condition, result in self.term(value, solved, scope))
 
     def function(self, group: RuleGroup, arguments: tuple[Symbolic, ...], scope: Scope) -> list[Outcome]:
         key = ("call", group.path, arguments, scope)

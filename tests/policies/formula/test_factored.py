@@ -55,4 +55,7 @@ def test_the_meaning_stays(data, formulas, requests) -> None:
     ]
     whole = f.any_of(*alternatives)
     request = data.draw(requests)
-    assert f.evaluate(factored(whole), request) == f.evaluate(whole, request)
+    expected = f.evaluate(whole, request)
+    assert f.evaluate(factored(whole), request) == expected
+    apart = [[*one.children] if one.kind == "and" else [one] for one in alternatives]
+    assert f.evaluate(f.any_of_all(apart), request) == expected
