@@ -219,7 +219,7 @@ async def _rotation(made: Estate, server: Server, mount: str) -> None:
 
 async def _intermediate(made: Estate, server: Server, mount: str) -> None:
     """An intermediate below the same root becomes the mount's default."""
-    issuer_id = server.api.read(f"{mount}/config/issuers")["data"]["default"]
+    issuer_id = server.api.read(f"{mount}/config/issuers")["default"]
     csr = server.api.write(f"{mount}/intermediate/generate/internal", common_name="Middle", key_type="ec")
     signed = server.api.write(
         f"{mount}/issuer/{issuer_id}/sign-intermediate",
