@@ -11,12 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from policies.language.builtins.errors import BuiltinError, HaltError
-from policies.language.builtins.globs import compile_glob, delimiter_text
-from policies.language.builtins.registry import Builtin
-from policies.language.builtins.regular import compile_pattern
-from policies.language.concrete.errors import BuiltinFailedError
-from policies.language.values import FALSE, TRUE, Set, Value, from_python
+from policies.language.values import FALSE, TRUE, Value, from_python
 
 Test = Callable[[Any], bool]
 Read = Callable[[Any], Any]
@@ -60,7 +55,8 @@ class Unknown:
     test: Test | None = None
 
 
-_WRONG_WAY = (KeyError, TypeError, IndexError)
+WRONG_WAY: Final = (KeyError, TypeError, IndexError)
+"""What reading a place raises that isn't there."""
 
 
 def path_reader(path: tuple[Any, ...]) -> Read:
@@ -71,7 +67,7 @@ def path_reader(path: tuple[Any, ...]) -> Read:
         def one(document: Any) -> Any:
             try:
                 return document[only]
-            except _WRONG_WAY:
+            except WRONG_WAY:
                 return MISSING
 
         return one
@@ -81,7 +77,7 @@ def path_reader(path: tuple[Any, ...]) -> Read:
         def two(document: Any) -> Any:
             try:
                 return document[first][second]
-            except _WRONG_WAY:
+            except WRONG_WAY:
                 return MISSING
 
         return two
@@ -90,7 +86,7 @@ def path_reader(path: tuple[Any, ...]) -> Read:
         try:
             for key in path:
                 document = document[key]
-        except _WRONG_WAY:
+        except WRONG_WAY:
             return MISSING
         return document
 
@@ -221,7 +217,7 @@ def flattened(test: Test) -> Test:
         def two(document: Any) -> bool:
             try:
                 return bool(document[first][second] == text)
-            except _WRONG_WAY:
+            except WRONG_WAY:
                 return False
 
         return two
@@ -260,154 +256,6 @@ def compared(left: Known | Unknown, right: Known | Unknown) -> Test:
 _TRUTHS = (True, TRUE)
 
 
-def lookup_table(key: Unknown, cases: Mapping[Value, Test]) -> Test:
-    """The case that stands at a key which the input gives."""
-    table = {value: flattened(test) for value, test in cases.items() if test is not FAILS}
-    if not table:
-        return FAILS
-    read = key.read
-    if all(test is HOLDS for test in table.values()):
-        return member_test(key, frozenset(table))
-
-    def holds(document: Any) -> bool:
-        found = read(document)
-        test = table.get(found if type(found) is str else plain_value(found))
-        return test is not None and test(document)
-
-    return holds
-
-
-# --- built-in functions ---------------------------------------------------------------------------
-
-
-def called(builtin: Builtin, operands: list[Known | Unknown]) -> Known | Unknown:
-    """The result of a built-in; a value when all operands are known."""
-    if any(isinstance(operand, Known) and operand.value is MISSING for operand in operands):
-        return Known(MISSING)
-    if all(isinstance(operand, Known) for operand in operands):
-        return Known(
-            _applied(builtin, tuple(operand.value for operand in operands if isinstance(operand, Known)))
-        )
-    fast = _fast(builtin.name, operands)
-    if fast is not None:
-        return fast
-    reads = [_reader(operand) for operand in operands]
-
-    def read(document: Any) -> Any:
-        values = tuple([plain_value(one(document)) for one in reads])
-        return MISSING if MISSING in values else _applied(builtin, values)
-
-    return Unknown(read)
-
-
-def _reader(operand: Known | Unknown) -> Read:
-    if isinstance(operand, Unknown):
-        return operand.read
-    value = operand.value
-    return lambda _document: value
-
-
-def _applied(builtin: Builtin, values: tuple[Any, ...]) -> Any:
-    assert builtin.function is not None  # refused before
-    try:
-        if not builtin.signature.variadic:
-            builtin.check_operands(values)
-        return builtin.function(*values)
-    except BuiltinError as error:
-        if builtin.tolerant:
-            return FALSE
-        if isinstance(error, HaltError):
-            raise BuiltinFailedError(f"{builtin.name}: {error}", code=error.code) from error
-        return MISSING
-
-
-def _fast(name: str, operands: list[Known | Unknown]) -> Unknown | None:
-    """Common conditions of one unknown string, without the way through `Builtin`."""
-    match name, operands:
-        case "startswith", [Unknown() as field, Known(value=str() as part)]:
-            return _text_condition(field, lambda text: text.startswith(part), prefix=part)
-        case "endswith", [Unknown() as field, Known(value=str() as part)]:
-            return _text_condition(field, lambda text: text.endswith(part))
-        case "contains", [Unknown() as field, Known(value=str() as part)]:
-            return _text_condition(field, lambda text: part in text)
-        case "internal.member_2", [Unknown(read=read) as field, Known(value=Set() | tuple() as collection)]:
-            known = frozenset(collection)
-
-            def is_in(document: Any) -> Any:
-                found = read(document)
-                return MISSING if found is MISSING else plain_value(found) in known
-
-            return Unknown(is_in, test=member_test(field, known))
-        case "regex.match", [Known(value=str() as pattern), Unknown() as field]:
-            return _matcher(field, lambda: compile_pattern(pattern))
-        case "glob.match", [
-            Known(value=str() as pattern),
-            Known(value=delimiters),
-            Unknown() as field,
-        ] if not (
-            "?" in pattern or "[" in pattern  # text that is not ASCII needs the slow way's check
-        ):
-            return _matcher(field, lambda: compile_glob(pattern, delimiter_text(delimiters)))
-    return None
-
-
-def _matcher(field: Unknown, compile_it: Callable[[], Any]) -> Unknown | None:
-    try:
-        search = compile_it().search
-    except BuiltinError:
-        return None  # the slow way says what is wrong, or that the call is undefined
-    return _text_condition(field, lambda text: search(text) is not None)
-
-
-def _text_condition(field: Unknown, holds: Callable[[str], bool], prefix: str | None = None) -> Unknown:
-    """A condition on a string; undefined for anything else."""
-    read = field.read
-
-    def value(document: Any) -> Any:
-        found = read(document)
-        return holds(found) if type(found) is str else MISSING
-
-    test: Test
-    if field.path is not None and len(field.path) == 2:
-        test = _prefix_of_two(field.path, prefix) if prefix is not None else _text_of_two(field.path, holds)
-    else:
-
-        def test(document: Any) -> bool:
-            found = read(document)
-            return type(found) is str and holds(found)
-
-    return Unknown(value, test=test)
-
-
-# A field two levels deep (`input.request.path`) is the common case; reading it in place saves a call.
-
-
-def _prefix_of_two(path: tuple[Any, ...], prefix: str) -> Test:
-    first, second = path
-
-    def test(document: Any) -> bool:
-        try:
-            found = document[first][second]
-        except _WRONG_WAY:
-            return False
-        return type(found) is str and found.startswith(prefix)
-
-    return test
-
-
-def _text_of_two(path: tuple[Any, ...], holds: Callable[[str], bool]) -> Test:
-    first, second = path
-
-    def test(document: Any) -> bool:
-        try:
-            found = document[first][second]
-        except _WRONG_WAY:
-            return False
-        return type(found) is str and holds(found)
-
-    return test
-
-
 def member_test(field: Unknown, collection: frozenset[Value]) -> Test:
     """Whether a field's value is in a known collection."""
     if field.path is None or len(field.path) != 2:
@@ -425,8 +273,25 @@ def member_test(field: Unknown, collection: frozenset[Value]) -> Test:
     def test_of_two(document: Any) -> bool:
         try:
             found = document[first][second]
-        except _WRONG_WAY:
+        except WRONG_WAY:
             return False
         return (found if type(found) is str else plain_value(found)) in collection
 
     return test_of_two
+
+
+def lookup_table(key: Unknown, cases: Mapping[Value, Test]) -> Test:
+    """The case that stands at a key which the input gives."""
+    table = {value: flattened(test) for value, test in cases.items() if test is not FAILS}
+    if not table:
+        return FAILS
+    read = key.read
+    if all(test is HOLDS for test in table.values()):
+        return member_test(key, frozenset(table))
+
+    def holds(document: Any) -> bool:
+        found = read(document)
+        test = table.get(found if type(found) is str else plain_value(found))
+        return test is not None and test(document)
+
+    return holds

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.language.builtins.registry import BUILTINS
+from policies.language.closures.calls import called
 from policies.language.closures.conditions import (
     FAILS,
     HOLDS,
@@ -19,7 +20,6 @@ from policies.language.closures.conditions import (
     Unknown,
     all_of,
     any_of,
-    called,
     compared,
     defined,
     lookup_table,
