@@ -118,10 +118,10 @@ def router(context: RestContext) -> APIRouter:
         number: Number, request: Request, response: Response
     ) -> answers.VersionWithSteps | Response:
         """One version with every step of its life."""
-        _, life = await store.version(number)
+        found, life = await store.version(number)
         if is_known(request, response, tag_of(life)):
             return Response(status_code=304, headers={"etag": tag_of(life)})
-        return await answer(request, response, number)
+        return {**shown_version(found, life), "steps": shown_life(life)}
 
     @routes.get("/versions/{number}/files")
     async def files(number: Number) -> answers.Files:
