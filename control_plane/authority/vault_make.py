@@ -26,6 +26,7 @@ from control_plane.core.errors import (
     GatehouseError,
     PeerMisbehaved,
     Unauthenticated,
+    Unavailable,
 )
 from control_plane.core.lifetime import Window
 from control_plane.core.profile import SigningRequest, build_leaf
@@ -64,7 +65,7 @@ class VaultMaker:
         self._clock = clock
         self._random_bytes = random_bytes
         self._constrain_uris = constrain_uris
-        self._unknown = False
+        self._failure: GatehouseError | None = None
         self._seen: tuple[float, VaultIssuer] | None = None
 
     async def above(self) -> Above | None:
@@ -72,17 +73,25 @@ class VaultMaker:
         try:
             issuer = await self._issuer()
         except GatehouseError as error:
-            if not self._unknown:  # once an outage, not at each look
+            if self._failure is None:  # once an outage, not at each look
                 _log.warning("vault_issuer_unknown", reason=str(error))
-            self._unknown = True
+                self._failure = error
             return None
-        self._unknown = False
+        self._failure = None
         return Above(subject_key_id(issuer.chain[-1]), issuer.issuer_id)
 
     async def x509(self, now: int) -> X509Slot:
         """The root that is above us now, and an issuing CA below it."""
         self._seen = None
-        issuer = await self._issuer()
+        try:
+            issuer = await self._issuer()
+        except Unavailable as error:
+            # What the outage began with says more than that nobody asks any more.
+            first = self._failure or error
+            raise Unavailable(
+                f"making an authority below Vault's root: {first.message}",
+                hint=first.hint or "Vault is needed for this; `gatehouse check vault` tells what is wrong",
+            ) from error
         root = read_issuer(issuer.chain, now)[-1]
         return X509Slot(
             authority_id=subject_key_id(root.der),

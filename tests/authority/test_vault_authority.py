@@ -598,6 +598,22 @@ def test_an_intermediate_that_is_not_what_is_needed_is_not_taken(
     assert needle in str(caught.value)
 
 
+def test_a_first_start_without_vault_says_what_the_outage_began_with(tmp_path: Path) -> None:
+    def setup(pki: FakePki) -> None:
+        failures = iter([Unavailable("connection refused"), Unavailable("nobody asks now")])
+
+        async def issuer() -> Any:
+            raise next(failures)
+
+        pki.issuer = issuer  # type: ignore[method-assign]
+
+    async def test(made: Estate, pki: FakePki) -> None:
+        raise AssertionError("it started")
+
+    with pytest.raises(Unavailable, match="below Vault's root: connection refused"):
+        run(tmp_path, test, setup)
+
+
 def test_the_constraint_can_be_left_out(tmp_path: Path) -> None:
     async def test(made: Estate, pki: FakePki) -> None:
         assert read_certificate(made.state.x509[0].issuing.certificate).name_constraints is None
