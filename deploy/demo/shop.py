@@ -140,8 +140,8 @@ def card_db(at: tuple[str, int]) -> None:
 
     def talk(connection: socket.socket) -> None:
         with connection, connection.makefile("rwb") as lines:
-            while line := lines.readline(1024):
-                lines.write(b"4242 4242 4242 4242 is " + line)
+            while lines.readline(1024):
+                lines.write(b"4242 4242 4242 4242\n")
                 lines.flush()
 
     with socket.create_server(at) as listener:
