@@ -45,7 +45,7 @@ from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
 
 SEGMENT_BYTES: Final = 64 << 20
-ROOM_BYTES: Final = 1 << 20  # of zeros at a time: about 1,500 certificates
+ROOM_BYTES: Final = 1 << 18  # of zeros at a time: some 300 certificates
 _ZEROS: Final = bytes(1 << 16)
 MAX_GROUP_RECORDS: Final = 4096
 MAX_WAITING_RECORDS: Final = 65_536  # about 30 MiB; more means a disk that doesn't keep up

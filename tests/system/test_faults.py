@@ -141,13 +141,15 @@ def test_a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_space(
                         serials.add(await take_svid(channel, keys))
                     except GatehouseError as error:
                         refused.append(error)
+                    if len(refused) == 5:
+                        break
             return refused
 
         assert run(ask(3)) == []
         bundle_file = server.folder / "bundle.pem"
         bundle_file.unlink()
         ballast = fill(small_disk)
-        refused = run(ask(20))
+        refused = run(ask(600))  # the journal has made room for some of them before
         assert refused, "the disk is full and everything was recorded"
         assert all("No space left" in str(error) and "free space" in str(error) for error in refused), refused
         said = []
