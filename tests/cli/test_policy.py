@@ -467,7 +467,7 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_commands_at_the_same_time_share_the_file(cache: Path) -> None:
-    start = [sys.executable, "-m", "control_plane", "policy", *map(str, COMPILE), "--cache", cache]
+    start = [sys.executable, "-m", "control_plane", "policy", *map(str, COMPILE), "--cache", str(cache)]
     commands = [
         subprocess.Popen(
             [*start, "--target", target],
