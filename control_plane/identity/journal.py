@@ -276,6 +276,7 @@ class Journal:
             return self._failed(error)
         # A crash before this line leaves whole records that nobody was told about; that is allowed.
         self._offset += len(data)
+        self._room_end = max(self._room_end, self._offset)  # it lies behind where there was no space for room
         self._next_sequence = group.next_sequence
         return None
 

@@ -465,8 +465,12 @@ def test_room_is_made_ahead_and_taken_away_at_the_end(tmp_path: Path) -> None:
 def test_records_go_on_without_room_where_the_disk_has_none_for_it(tmp_path: Path, monkeypatch: Any) -> None:
     real = os.pwrite
 
+    attempts = 0
+
     def tight(descriptor: int, data: Any, offset: int) -> int:
-        if len(data) > 10_000:
+        nonlocal attempts
+        attempts += len(data) > 10_000
+        if len(data) > 10_000 and attempts < 3:  # from the third on there is space for room again
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(descriptor, data, offset)
 
