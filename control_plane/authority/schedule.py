@@ -178,7 +178,8 @@ def due_of(
     spent = frozenset(
         slot.authority_id
         for slot in state.slots(kind)
-        if slot.status is not Status.ACTIVE and now > _of_no_use(slot) + PRUNE_GRACE_SECONDS
+        if slot.status is not Status.ACTIVE
+        and (now > _of_no_use(slot) + PRUNE_GRACE_SECONDS or _waited_too_long(slot, now, lifetimes))
     )
     if spent:
         return Prune(kind, spent)
@@ -229,6 +230,18 @@ def _of_no_use(slot: Slot) -> int:
     if not _is_above(slot):
         return slot.last_valid
     return min(slot.not_after, max(slot.last_valid, slot.retired_at + MAX_LEAF_OF_VAULT_SECONDS))
+
+
+def _waited_too_long(slot: Slot, now: int, lifetimes: Lifetimes) -> bool:
+    """Whether a prepared authority has signed nothing and never will: its issuing CA can't sign a whole leaf
+    any more, and its root hasn't the life for another one. It would only keep the next from coming."""
+    return (
+        isinstance(slot, X509Slot)
+        and slot.status is Status.PREPARED
+        and not _is_above(slot)
+        and slot.not_after < now + lifetimes.issuing_ttl_seconds
+        and slot.last_valid < now + lifetimes.leaf_ttl_seconds
+    )
 
 
 def _why_prepare(

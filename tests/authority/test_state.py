@@ -320,6 +320,21 @@ def apply(
     raise AssertionError(decision)
 
 
+@pytest.mark.parametrize("left", [-1, 0, 1, DEFAULT.leaf_ttl_seconds, DEFAULT.issuing_ttl_seconds - 1])
+def test_a_prepared_root_that_waited_too_long_doesnt_keep_the_next_one_from_coming(left: int) -> None:
+    """An operator prepared it, then nobody looked for the life of a root: it can't sign a leaf any more."""
+    state = steps.prepare(started(Kind.X509), x509_slot(2, NOW), NOW)
+    state = steps.prepare(state, jwt_slot(1, NOW), NOW)
+    now = NOW + DEFAULT.root_ttl_seconds - left
+    for number in range(10, 26):
+        decision = due(state, now, DEFAULT, lambda sequence: False)
+        if decision is None:
+            break
+        state = apply(state, decision, now, DEFAULT, number)
+    assert state.active_x509 is not None
+    assert state.active_x509.last_valid >= now + DEFAULT.leaf_ttl_seconds
+
+
 class AnyOrder(RuleBasedStateMachine):
     """The scheduler ticks, operators interfere, time passes and sometimes jumps, agents lag behind."""
 
