@@ -181,7 +181,7 @@ class Gate:
         if rule is None:
             raise PermissionDenied(f"{request.method} {request.url.path}: isn't served here")
         subject = self.subject_of(request)
-        _check_headers(request)
+        check_headers(request)
         wished = BREAK_GLASS in request.headers
         if wished and not _can_break_glass(subject):
             raise PermissionDenied(
@@ -227,7 +227,8 @@ def is_change(method: str, path: str) -> bool:
     return rule is not None and rule.action != "explain" and not rule.action.endswith(".read")
 
 
-def _check_headers(request: Request) -> None:
+def check_headers(request: Request) -> None:
+    """Raises InvalidInput for a header of ours that is too long, or says what it can't."""
     for header in HEADERS:
         value = request.headers.get(header.name)
         if value is not None and len(value) > header.max_characters:

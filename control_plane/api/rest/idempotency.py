@@ -12,7 +12,7 @@ from typing import Final
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from control_plane.api.rest.gate import Gate
+from control_plane.api.rest.gate import Gate, check_headers
 from control_plane.api.rest.problems import problem
 from control_plane.core.errors import InvalidInput
 from control_plane.runtime.answers import Answer, Answers
@@ -37,6 +37,7 @@ def route_class(gate: Gate, answers: Answers, unix: Callable[[], int]) -> type[A
                 if not 1 <= len(key) <= MAX_KEY_CHARACTERS or not key.isprintable():
                     raise InvalidInput(f"{HEADER}: expected 1 to {MAX_KEY_CHARACTERS} printable characters")
                 subject = gate.subject_of(request).id
+                check_headers(request)  # what is answered again doesn't come to the gate
                 asked = (request.method.encode(), request.url.path.encode(), await request.body())
                 digest = await asyncio.to_thread(_digest, asked)
                 if (subject, key) in asking:

@@ -226,6 +226,10 @@ def test_a_key_in_use_and_a_key_reused(rest: Any) -> None:
         assert sorted(one.status for one in both) == [201, 409], both
         again = await api.call("POST", "/v1/policy/versions", push, by="ada", idempotency_key="one")
         assert (again.status, again.headers["idempotency-replayed"]) == (201, "true")
+        odd = await api.call(
+            "POST", "/v1/policy/versions", push, by="ada", idempotency_key="one", gatehouse_break_glass="yes"
+        )
+        assert odd.status == 400, "what is answered again is held to the same headers"
         elsewhere = await api.call(
             "POST", "/v1/policy/keys", {"reason": "r"}, by="ada", idempotency_key="one"
         )

@@ -13,7 +13,7 @@ from policies.proof.manifests import read_manifests
 from policies.proof.network_policy import prove_segmentation
 from policies.proof.question import QuestionMeaning
 from policies.proof.space import Witness
-from policies.proof.verdict import Outcome, concrete, prove_workload
+from policies.proof.verdict import SEVERAL_LINES, Outcome, concrete, prove_workload
 from policies.targets.emission import Options
 from policies.targets.manifest import files
 from policies.targets.registry import TARGETS
@@ -87,3 +87,15 @@ def test_exact_only_refuses_or_is_exact(data, questions, inventory) -> None:
         return
     verdicts = prove_workload(question, workload, inventory, read_manifests(files(emission.manifests)))
     assert [one.outcome for one in verdicts] == [Outcome.EXACT]
+
+
+@pytest.mark.parametrize(("target", "assumed"), [("istio-sidecar", True), ("envoy-rbac", False)])
+def test_headers_of_a_mesh_are_assumed_to_be_joined(target: str, assumed: bool, inventory) -> None:
+    """Envoy 1.40 matches line by line unless its runtime says otherwise; only our own bootstrap says so."""
+    workload = inventory.by_key[PLACES[target]]
+    for attribute in (f.header("x-team"), f.METHOD):
+        question = f.Question(f.Decision((f.Disjunct(f.equals(attribute, "GET")),)))
+        policies = PolicySet.of("sha256:0", WorkloadPolicy(workload.key, question))
+        emission = TARGETS[target](policies, inventory, Options())
+        (verdict,) = prove_workload(question, workload, inventory, read_manifests(files(emission.manifests)))
+        assert (SEVERAL_LINES in verdict.assumptions) == (assumed and attribute != f.METHOD)
