@@ -21,7 +21,7 @@ from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.lifetime import check_ca_ttl, max_leaf_ttl_seconds, standby_ttl_seconds
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
-from control_plane.runtime.addresses import OpaAddress, parse_bind, parse_loopback
+from control_plane.runtime.addresses import HttpAddress, parse_bind, parse_loopback
 from control_plane.runtime.log import LEVELS
 from control_plane.runtime.settings import load
 from control_plane.runtime.vault_settings import LoginMethod, VaultMode, VaultSettings
@@ -32,6 +32,7 @@ OTHERS: Final = (
     *("GATEHOUSE_TOKEN", "GATEHOUSE_BENCH_", "GATEHOUSE_CHAOS_", "GATEHOUSE_DEMO_"),
 )
 DEFAULT_BIND: Final = "0.0.0.0:8081"
+OPA_PORT: Final = 8181
 MAX_ISSUERS: Final = 64
 HOUR: Final = 3600
 DAY: Final = 24 * HOUR
@@ -217,7 +218,7 @@ class ServerSettings:
     key_passphrase: Secret[str] | None
     grants: tuple[Grant, ...]
     opa_bind: tuple[str, int] | None
-    opa_push: tuple[OpaAddress, ...]
+    opa_push: tuple[HttpAddress, ...]
     metrics_bind: tuple[str, int] | None
     api_bind: tuple[str, int] | None
 
@@ -267,7 +268,10 @@ class ServerSettings:
             key_passphrase=passphrase if passphrase.reveal() else None,
             grants=tuple(Grant.parse(text, trust_domain) for text in written.roles.grants),
             opa_bind=parse_loopback("opa.bind", written.opa.bind),
-            opa_push=tuple(OpaAddress.parse(url) for url in written.opa.push),
+            opa_push=tuple(
+                HttpAddress.parse(url, setting="opa.push", default_port=OPA_PORT, risk="change the policy")
+                for url in written.opa.push
+            ),
             metrics_bind=parse_loopback("metrics.bind", written.metrics.bind),
             api_bind=parse_bind(written.api.bind) if written.api.bind else None,
         )

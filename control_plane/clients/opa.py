@@ -13,7 +13,7 @@ from urllib.parse import quote
 from control_plane.core.errors import InvalidInput, Unavailable, shown
 from control_plane.core.secret import Secret
 from control_plane.rollout.opa_push import HeldModule, Place
-from control_plane.runtime.addresses import OpaAddress
+from control_plane.runtime.addresses import HttpAddress
 
 if TYPE_CHECKING:
     from opa_client.opa import OpaClient
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 class RestOpa:
     """Implements `rollout.opa_push.OpaTarget`."""
 
-    def __init__(self, address: OpaAddress, token: Secret[str]) -> None:
+    def __init__(self, address: HttpAddress, token: Secret[str]) -> None:
         self._address = address
         self._token = token
         self._client: OpaClient | None = None

@@ -8,7 +8,6 @@ from typing import Final
 from control_plane.core.errors import InvalidInput, shown
 
 EXAMPLE: Final = "0.0.0.0:8081"
-OPA_PORT: Final = 8181
 
 _HOST: Final = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
 _URL: Final = re.compile(
@@ -17,28 +16,29 @@ _URL: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class OpaAddress:
-    """Where the REST API of an OPA is."""
+class HttpAddress:
+    """Where somebody else's HTTP server is: with TLS, or without on this machine alone."""
 
     host: str
     port: int
     tls: bool
 
     @classmethod
-    def parse(cls, url: str) -> "OpaAddress":
-        """Reads `http://127.0.0.1:8181` or `https://host[:port]`. Raises InvalidInput."""
+    def parse(cls, url: str, *, setting: str, default_port: int, risk: str) -> "HttpAddress":
+        """Reads `https://host[:port]`, or plain HTTP to a loopback address. Raises InvalidInput, which names
+        the setting, and what anybody on the way could do (`risk`)."""
         found = _URL.fullmatch(url)
         if found is None:
             raise InvalidInput(
-                f"settings: opa.push {shown(url)}, expected http(s)://host:port without a path",
-                hint="such as http://127.0.0.1:8181",
+                f"settings: {setting} {shown(url)}, expected http(s)://host:port without a path",
+                hint=f"such as http://127.0.0.1:{default_port}",
             )
         tls = found["scheme"] == "https"
-        host, port = parse_bind(f"{found['host']}:{found['port'] or OPA_PORT}")
+        host, port = parse_bind(f"{found['host']}:{found['port'] or default_port}")
         if not tls and not is_loopback(host):
             raise InvalidInput(
-                f"settings: opa.push {shown(url)}: anybody on the way could change the policy",
-                hint="use https for an OPA on another machine",
+                f"settings: {setting} {shown(url)}: anybody on the way could {risk}",
+                hint="use https for a server on another machine",
             )
         return cls(host, port, tls)
 

@@ -10,14 +10,11 @@ from typing import Final
 
 from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.secret import Secret
-from control_plane.runtime.addresses import is_loopback, parse_bind
+from control_plane.runtime.addresses import HttpAddress
 
 VAULT_PORT: Final = 8200
 MAX_REQUESTS: Final = 512
 
-_URL: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9a-fA-F:.]+\]|[^/@:?#\[\]]+)(:(?P<port>[0-9]{1,5}))?/?"
-)
 # One step of a path in Vault. Its own rules allow more; what isn't here would have to be escaped, and two
 # readers of an escaped path may disagree about what it names.
 _STEP: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -38,37 +35,6 @@ class LoginMethod(enum.StrEnum):
     KUBERNETES = "kubernetes"
     JWT = "jwt"
     CERT = "cert"
-
-
-@dataclass(frozen=True, slots=True)
-class VaultAddress:
-    """Where the server listens."""
-
-    host: str
-    port: int
-    tls: bool
-
-    @classmethod
-    def parse(cls, url: str) -> "VaultAddress":
-        """Reads `https://host[:port]`, or plain HTTP to this machine alone. Raises InvalidInput."""
-        found = _URL.fullmatch(url)
-        if found is None:
-            raise InvalidInput(
-                f"settings: vault.address {shown(url)}, expected https://host:port without a path",
-                hint="such as https://vault.example:8200",
-            )
-        tls = found["scheme"] == "https"
-        host, port = parse_bind(f"{found['host']}:{found['port'] or VAULT_PORT}")
-        if not tls and not is_loopback(host):
-            raise InvalidInput(
-                f"settings: vault.address {shown(url)}: anybody on the way could read our token",
-                hint="use https for a Vault on another machine",
-            )
-        return cls(host, port, tls)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,11 +85,17 @@ class VaultSettings:
         """Where the login method is mounted, below `auth/`."""
         return self.login_mount or self.login.value
 
+    def parsed_address(self) -> HttpAddress:
+        """Where the server listens. Raises InvalidInput."""
+        return HttpAddress.parse(
+            self.address, setting="vault.address", default_port=VAULT_PORT, risk="read our token"
+        )
+
     def check(self) -> None:
         """Raises InvalidInput for what can't work; nothing is checked where there is no Vault."""
         if not self.address:
             return
-        VaultAddress.parse(self.address)
+        self.parsed_address()
         for name in ("pki_mount", "role", "mount_of_login"):
             check_path(f"vault.{name}", getattr(self, name))
         for name in ("issuer", "transit_mount", "namespace", "login_role"):

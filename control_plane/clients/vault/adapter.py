@@ -28,7 +28,7 @@ from control_plane.clients.vault.answers import Answer, Unsent
 from control_plane.core.errors import InvalidInput, Unavailable, shown
 from control_plane.core.secret import Secret
 from control_plane.core.strict_json import load_object
-from control_plane.runtime.vault_settings import VaultAddress
+from control_plane.runtime.addresses import HttpAddress
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 MAX_HEAD_BYTES: Final = 64 << 10
@@ -45,7 +45,7 @@ class HvacExchange:
 
     def __init__(
         self,
-        address: VaultAddress,
+        address: HttpAddress,
         *,
         namespace: str = "",
         tls: Callable[[], ssl.SSLContext] | None = None,

@@ -13,7 +13,7 @@ from control_plane.core.errors import FailedPrecondition, PeerMisbehaved
 from control_plane.core.secret import Secret
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.tls import TlsIdentity, load_identity
-from control_plane.runtime.vault_settings import LoginMethod, VaultAddress, VaultSettings
+from control_plane.runtime.vault_settings import LoginMethod, VaultSettings
 
 
 def open_vault(
@@ -33,7 +33,7 @@ def open_vault(
     from control_plane.clients.vault.adapter import HvacExchange  # 0.2 s and 5 MiB, where there is a Vault
 
     login = make_login(settings, own_jwt=own_jwt, keep=keep)
-    address = VaultAddress.parse(settings.address)
+    address = settings.parsed_address()
     places = max_requests or settings.max_requests
     identity: Callable[[], TlsIdentity] | None = None
     if settings.login is LoginMethod.CERT:

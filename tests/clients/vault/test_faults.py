@@ -21,7 +21,7 @@ from control_plane.clients.vault.breaker import FAILURES, OPEN_SECONDS, RETRY_RE
 from control_plane.clients.vault.door import VaultDoor
 from control_plane.core.errors import GatehouseError, NotFound, PermissionDenied, Unavailable
 from control_plane.core.secret import Secret
-from control_plane.runtime.vault_settings import VaultAddress
+from control_plane.runtime.addresses import HttpAddress
 
 WHAT = "reading the mounts"
 
@@ -260,7 +260,7 @@ def test_any_bytes_in_place_of_an_answer_end_in_one_of_our_errors_or_an_answer(a
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        exchange = HvacExchange(VaultAddress("127.0.0.1", listener.getsockname()[1], tls=False))
+        exchange = HvacExchange(HttpAddress("127.0.0.1", listener.getsockname()[1], tls=False))
         started = time.monotonic()
         try:
             found = exchange.send("get", "sys/health", token=None, deadline=started + 5)
