@@ -6,6 +6,7 @@ else should run on the machine meanwhile: what is counted is CPU time, but cache
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -30,7 +31,13 @@ def names() -> list[str]:
 
 def main() -> int:
     """Runs benchmarks; 1 when one fails or misses its goal."""
-    chosen = sys.argv[1:] or names()
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Runs benchmarks; all, if none is named."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names()))
+    chosen = parser.parse_args().names or names()
+    if unknown := sorted(set(chosen) - set(names())):
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(names())}")
     broken: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         collected = Path(folder) / "results.jsonl"
