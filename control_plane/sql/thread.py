@@ -26,10 +26,10 @@ from control_plane.sql.database import translation
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
-POLL_SECONDS: Final = 0.05
+POLL_SECONDS: Final = 0.025
 # A commit becomes visible a moment after it was written, and the clock of a file system has coarse ticks.
-POLLS_AFTER_A_CHANGE: Final = 10
-POLLS_BETWEEN_QUESTIONS: Final = 20  # however quiet the log is: a flush may take longer than the above
+POLLS_AFTER_A_CHANGE: Final = 20
+POLLS_BETWEEN_QUESTIONS: Final = 40  # however quiet the log is: a flush may take longer than the above
 MAX_SHARED_WRITES: Final = 64
 MAX_WAITING: Final = 10_000
 

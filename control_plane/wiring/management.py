@@ -185,8 +185,9 @@ class PublishedBundle:
                 self._changed.clear()
                 own = self._parts.trust.own
                 try:
-                    await asyncio.to_thread(_replace, directory / "bundle.pem", own.to_pem())
+                    # The one that agents and scripts wait for comes last: then both are there.
                     await asyncio.to_thread(_replace, directory / "bundle.json", own.to_json())
+                    await asyncio.to_thread(_replace, directory / "bundle.pem", own.to_pem())
                 except OSError as error:
                     self._log.error("bundle_not_written", directory=str(directory), reason=str(error))
                     self._changed.set()

@@ -129,7 +129,8 @@ def _is_entry(path: Path, group: RuleGroup) -> bool:
         return True
     if path[:-1] in ENTRY_PACKAGES and path[-1] in ENTRY_NAMES:
         return True
-    return any(a.entrypoint for rule in group.rules for a in rule.annotations)
+    default = () if group.default is None else (group.default,)
+    return any(a.entrypoint for rule in (*group.rules, *default) for a in rule.annotations)
 
 
 def _is_test(path: Path) -> bool:

@@ -95,3 +95,17 @@ allow if {
 blocked if net.cidr_contains("10.0.0.0/8", input.source.ip)
 """
     assert findings(policy) == ()
+
+
+@pytest.mark.parametrize("annotated", ["default", "rule", "neither"])
+def test_an_entry_point_may_be_said_at_the_default(annotated: str) -> None:
+    entry = "# METADATA\n# scope: document\n# entrypoint: true\n"
+    default, rule = (entry if annotated == place else "" for place in ("default", "rule"))
+    text = (
+        "package other\nimport future.keywords.not\n\n"
+        f"{default}default decision := false\n\n{rule}decision if helped\n\nhelped if input.source.ip\n\n"
+    )
+    asked = "package gatehouse.authz\n\nallow if input.source.spiffe_id\n"
+    checked = check_modules([parse_module(text, "a.rego"), parse_module(asked, "b.rego")], BUILTINS)
+    unreached = [one.message for one in checked.warnings if "no query reaches" in one.message]
+    assert len(unreached) == (2 if annotated == "neither" else 0), unreached
