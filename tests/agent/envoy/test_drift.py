@@ -101,10 +101,12 @@ def test_the_writer_heals_while_it_runs(tmp_path: Path, monkeypatch: pytest.Monk
         files.write("listeners.json", {"resources": []})
         watching = asyncio.create_task(files.watch())
         path = tmp_path / "listeners.json"
+        written = path.read_text()
         path.write_text("[]")
         async with asyncio.timeout(20):
             while path.read_text() == "[]":  # noqa: ASYNC110 - a file tells nothing
                 await asyncio.sleep(0.01)
         watching.cancel()
+        assert path.read_text() == written
 
     asyncio.run(work())
