@@ -18,6 +18,7 @@ from agent.envoy.counters import CUT_OFF, DENIED, DENIED_REQUEST, REQUESTS, WORK
 from agent.identities import Identities
 from control_plane.core.errors import InvalidInput
 from control_plane.core.spiffe_id import SpiffeId
+from control_plane.runtime.otlp_names import scopes
 from control_plane.runtime.transport import Call
 
 MAX_POINTS: Final = 1000
@@ -53,7 +54,7 @@ def read(payload: bytes) -> dict[SpiffeId, Decided]:
     sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
     points = 0
     for resource in message.resource_metrics:
-        for scope in resource.scope_metrics:
+        for scope in scopes(resource):
             for metric in scope.metrics:
                 if metric.name not in _METRICS:
                     continue

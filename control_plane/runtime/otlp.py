@@ -22,6 +22,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from control_plane.core.errors import InvalidInput, shown
 from control_plane.runtime.log import get_logger
+from control_plane.runtime.otlp_names import scope, scopes
 from control_plane.runtime.tracing import ENDPOINT, FinishedSpan
 
 HEADERS: Final = "OTEL_EXPORTER_OTLP_HEADERS"
@@ -124,8 +125,8 @@ def _request(batch: list[FinishedSpan], resource: list[common_pb2.KeyValue]) -> 
     request = service.ExportTraceServiceRequest()
     resource_spans = request.resource_spans.add()
     resource_spans.resource.attributes.extend(resource)
-    scope_spans = resource_spans.scope_spans.add()
-    scope_spans.scope.name = "gatehouse"
+    scope_spans = scopes(resource_spans).add()
+    scope(scope_spans).name = "gatehouse"
     for one in batch:
         span = scope_spans.spans.add(
             trace_id=bytes.fromhex(one.context.trace_id),

@@ -20,6 +20,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from bench._shop import PAYMENTS, Shop, shop, until
+from control_plane.runtime.otlp_names import scopes
 
 pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(400)]
 GATEHOUSE = str(Path(sys.executable).parent / "gatehouse")
@@ -36,7 +37,7 @@ class Collector:
             [service] = [
                 one.value.string_value for one in resource.resource.attributes if one.key == "service.name"
             ]
-            for scope in resource.scope_spans:
+            for scope in scopes(resource):
                 self.spans += [
                     (service, one.name, one.trace_id, one.span_id, one.parent_span_id) for one in scope.spans
                 ]

@@ -16,6 +16,7 @@ from agent.envoy.counters import CUT_OFF, DENIED, DENIED_REQUEST, FLUSH_SECONDS,
 from agent.envoy.counting import MAX_POINTS, read
 from control_plane.core.errors import InvalidInput
 from control_plane.core.spiffe_id import SpiffeId
+from control_plane.runtime.otlp_names import scopes
 from control_plane.runtime.transport import Channel
 
 WEB, PAY = "spiffe://agents.test/web", "spiffe://agents.test/pay"
@@ -87,7 +88,7 @@ def test_envoys_count_what_policy_decides(
 
 def report(workload: str = PAY, **values: int) -> Any:
     request = metrics_service_pb2.ExportMetricsServiceRequest()
-    metrics = request.resource_metrics.add().scope_metrics.add().metrics
+    metrics = scopes(request.resource_metrics.add()).add().metrics
     names = {"requests": REQUESTS, "denied": DENIED, "denied_request": DENIED_REQUEST, "cut_off": CUT_OFF}
     for name, value in values.items():
         point = metrics.add(name=names[name]).sum.data_points.add(as_int=value)
@@ -111,7 +112,7 @@ def test_counters_add_up(values: dict[str, int], decided: tuple[int, int]) -> No
 
 def test_what_is_no_report_is_refused() -> None:
     many = report()
-    points = many.resource_metrics[0].scope_metrics[0].metrics.add(name=REQUESTS).sum.data_points
+    points = scopes(many.resource_metrics[0])[0].metrics.add(name=REQUESTS).sum.data_points
     for number in range(MAX_POINTS + 1):
         points.add(as_int=1).attributes.add(key=WORKLOAD).value.string_value = f"{PAY}{number}"
     for payload in (b"\xff\xff", many.SerializeToString(), report("pay", requests=1).SerializeToString()):
