@@ -1,8 +1,8 @@
-"""The fields of OTLP that have had two names (opentelemetry-proto, 0.9 → 0.16: "instrumentation library" → "scope").
+"""The fields of OTLP that have had two names: what was an "instrumentation library" is a "scope" since 0.16.
 
-Two packages install OTLP's generated modules at the same paths: `opentelemetry-proto`, and `xds-protos` with an
-older one of the two. Whichever is installed last stays, and installers promise no order. Numbers and types are
-the same in both, so what changed its name is found by its number; every other field is used by name.
+Two packages install OTLP's generated modules at the same paths: `opentelemetry-proto`, and `xds-protos` with
+older ones. Whichever is installed last stays, and installers promise no order. Numbers and types are the same
+in both, so what changed its name is found by its number; every other field is used by name.
 """
 
 from typing import Any
