@@ -73,6 +73,8 @@ class Policies:
         self._clock = clock
         self._held = Held()  # what is in force, with everything that it rests on
         self._restored: SignedPolicy | None = None  # of the life before, not in force yet
+        self._restored_first = True  # it is brought into force before what came since, but once only
+        self._told_all = False  # whether the server was heard: what it didn't tell, there isn't
         self._candidate: SignedPolicy | None = None  # what came and isn't in force yet
         self._bundle: PolicyBundle | None = None
         self._compiled_for: frozenset[SpiffeId] = frozenset()
@@ -143,10 +145,8 @@ class Policies:
         if news.policy is not None:
             self._candidate, self._trace = news.policy, news.trace
         self._held = self._held.after(replace(news, keys=keys, policy=None))
-        if full and self._candidate is None and self._restored is None:
-            self._publish(replace(self._current, settled=True), self._judge)
-        elif news.quarantine is not None:
-            self._publish(self._current, self._judge)
+        self._told_all |= full
+        self._publish(self._current, self._judge)
         if news:
             self._arrived.set()
 
@@ -181,27 +181,31 @@ class Policies:
         tried again."""
         if self._clock.monotonic() - failed_at < RETRY_SECONDS:
             return False
-        if self._candidate is not None:
+        if self._candidate is not None or self._restored is not None:
             return True
         return self._bundle is not None and self._identities() != self._compiled_for
 
     async def _enforce(self) -> None:
         """Brings what came into force. Raises what stands in the way; nothing has changed then."""
-        restored = self._restored
-        signed = restored or self._candidate or self._held.policy
+        restored = self._restored if self._restored_first else None
+        signed = restored or self._candidate or self._restored or self._held.policy
         if signed is None:
             return
-        # Should what was restored fail, what came since is next; it is wanted again with the next push.
-        self._restored = None
+        self._restored_first = False
         if self._candidate not in (None, signed):
-            self._arrived.set()
+            self._arrived.set()  # what came since is next, whatever becomes of this
         # What was in force may go on by the key that it was verified with; what is new may not.
         keys = self._held.keys if signed is self._candidate else {**self._held.signer, **self._held.keys}
-        bundle = read_policy(signed, keys, self._trust_domain)
+        try:
+            bundle = read_policy(signed, keys, self._trust_domain)
+        except GatehouseError:
+            if signed is self._restored:
+                self._restored = None  # it won't be better another time, as a compiler may be
+            raise
         self._check_sequence(bundle)
         identities = frozenset(self._identities())
         if bundle != self._bundle or identities != self._compiled_for:
-            workloads, judge = await self._prepared(bundle, identities, at_once=signed is restored)
+            workloads, judge = await self._prepared(bundle, identities, at_once=signed is self._restored)
             _log.info(
                 "policy_in_force",
                 version=bundle.version,
@@ -214,6 +218,7 @@ class Policies:
             )
             self._publish(in_force, judge)
         # From here on nothing can fail: the old policy is replaced as a whole.
+        self._restored = None
         if self._candidate is signed:
             self._candidate = None
         self._held = replace(self._held, policy=signed, signer={signed.key_id: keys[signed.key_id]})
@@ -257,7 +262,12 @@ class Policies:
             )
 
     def _publish(self, enforcement: Enforcement, judge: Judge | None) -> None:
-        enforcement = replace(enforcement, quarantined=self._held.quarantine.spiffe_ids)
+        nothing_comes = self._told_all and self._candidate is None and self._restored is None
+        enforcement = replace(
+            enforcement,
+            quarantined=self._held.quarantine.spiffe_ids,
+            settled=enforcement.settled or nothing_comes,
+        )
         if enforcement == self._current:
             return
         self._current = enforcement
@@ -270,6 +280,7 @@ class Policies:
         self.error = str(error)
         in_force = self._bundle.version if self._bundle is not None else "none"
         _log.error("policy_not_taken", error=self.error, in_force=in_force)
+        self._publish(self._current, self._judge)  # which may have been all there was to wait for
 
     # ------------------------------------------------------------------ the disk
 
@@ -289,10 +300,8 @@ class Policies:
         self._arrived.set()
 
     async def _save(self) -> None:
-        """What is in force, never what was refused; until what was restored is in force, nothing."""
-        held = self._held
-        if held.policy is None and (self._candidate is not None or self._restored is not None):
-            return
+        """What is in force, never what was refused; until then, what was restored stays as it was."""
+        held = replace(self._held, policy=self._held.policy or self._restored)
         try:
             await asyncio.to_thread(lambda: self._keep.save(held.dump()))
         except GatehouseError as error:

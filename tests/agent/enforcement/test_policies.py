@@ -427,3 +427,87 @@ def test_a_banned_agent_keeps_and_allows_nothing(author: Any) -> None:
 
     node.live(story)
     assert node.disk.content is None
+
+
+def restarted(author: Any, story: Callable[[Policies, Node], Coroutine[Any, Any, None]]) -> Node:
+    """A node that had version 3 in force, and starts again with a compiler that waits to be freed."""
+    node = Node()
+
+    async def before(policies: Policies) -> None:
+        policies.take(News(author.keys, author.policy(5, version=3)), full=True)
+        await until(in_force(policies, 5))
+
+    node.live(before)
+    node.compiler = Compiler()
+    node.compiler.free.clear()
+    node.live(lambda policies: story(policies, node))
+    return node
+
+
+def test_a_server_without_a_policy_settles_nothing_while_the_old_one_is_compiled(author: Any) -> None:
+    """Envoys would be told to deny everything, and then otherwise: what comes is waited for."""
+
+    async def story(policies: Policies, node: Node) -> None:
+        seen = []
+
+        async def watch() -> None:
+            while True:
+                seen.append(await policies.changed(seen[-1] if seen else policies.current))
+
+        task = asyncio.create_task(watch())
+        await until(lambda: bool(node.compiler.asked))
+        policies.take(News(), full=True)
+        await asyncio.sleep(0)
+        assert not policies.current.settled
+        assert policies.decide(WEB, REQUEST).allowed
+        assert not policies.decide(DATABASE, REQUEST).certain
+        node.compiler.free.set()
+        await until(in_force(policies, 5))
+        await asyncio.sleep(0)
+        task.cancel()
+        assert [one.sequence for one in seen if one.settled] == [5]
+
+    restarted(author, story)
+
+
+def test_a_compiler_that_failed_once_does_not_cost_what_was_in_force(author: Any) -> None:
+    """Nor does the disk lose it, or a quarantine that came meanwhile."""
+    quarantine = Quarantine(7, frozenset({DATABASE}))
+
+    async def story(policies: Policies, node: Node) -> None:
+        node.compiler.refuses.add(3)
+        node.compiler.free.set()
+        policies.take(News(quarantine=quarantine), full=True)
+        await until(lambda: bool(policies.error))
+        assert policies.decide(WEB, REQUEST).allowed and not policies.current.settled
+
+    node = restarted(author, story)
+    held = Held.parse(node.disk.content or b"")
+    assert held.policy is not None and held.quarantine == quarantine
+
+    async def again(policies: Policies) -> None:
+        await until(lambda: bool(policies.error))
+        node.compiler.refuses.clear()
+        node.clock.advance(31)
+        await until(in_force(policies, 5))
+        assert policies.error == "" and policies.current.quarantined == {DATABASE}
+
+    node.live(again)
+
+
+def test_what_is_stored_and_wrongly_signed_is_given_up_and_all_is_denied(author: Any, stranger: Any) -> None:
+    """As soon as the server was heard Envoys are told so, whichever comes first."""
+    node = Node()
+    bad = Held(author.keys, author.keys, stranger.policy(5))
+    node.disk.content = bad.dump()
+
+    async def story(policies: Policies) -> None:
+        policies.take(News(), full=True)
+        assert not policies.current.settled
+        await until(lambda: bool(policies.error))
+        assert policies.current.settled
+        ruling = policies.decide(WEB, REQUEST)
+        assert (ruling.allowed, ruling.certain) == (False, True)
+
+    node.live(story)
+    assert Held.parse(node.disk.content or b"").policy is None
