@@ -11,17 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from control_plane.core.errors import GatehouseError
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.rollout.assignment import InForce
 from control_plane.rollout.denials import AgentCounts, Counts
 from control_plane.rollout.push import PushedPolicies
-from control_plane.runtime.log import get_logger
+from control_plane.runtime.batches import Batches
 
 LEAST_SECONDS: Final = 2
 REPORTS_PER_SECOND: Final = 500  # of all agents together
 MAX_WORKLOADS: Final = 100  # in one report
-FLUSH_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +64,8 @@ class DecisionReports:
     def __init__(self, store: ReportStore, policies: PushedPolicies) -> None:
         self._store = store
         self._policies = policies
-        self._waiting: dict[SpiffeId, AgentCounts] = {}
         self._canary = 0
-        self._log = get_logger("reports")
+        self._batches = Batches[SpiffeId, tuple[int, AgentCounts]]("reports", self._write)
 
     def take(self, agent_id: SpiffeId, report: Report, own: Iterable[SpiffeId]) -> bool:
         """Notes a report of an attested agent; `own` are the identities that it serves, others don't count.
@@ -79,31 +76,26 @@ class DecisionReports:
             return False
         if (report.canary, report.sequence) != (now.canary.sequence, meant.sequence):
             return False
-        if self._canary != report.canary:
-            self._waiting, self._canary = {}, report.canary
+        self._canary = report.canary
         served = {one: counts for one in own if (counts := report.workloads.get(one)) is not None}
         worst = max(served, key=lambda one: served[one].denied, default=None)
         if worst is not None and not served[worst].denied:
             worst = None
         total = sum(served.values(), Counts())
-        self._waiting[agent_id] = AgentCounts(agent_id, meant is now.canary, total, report.before, worst)
+        sums = AgentCounts(agent_id, meant is now.canary, total, report.before, worst)
+        self._batches.put(agent_id, (report.canary, sums))
         return True
 
     async def flush(self) -> None:
-        """Writes what was taken. Raises as the store does; what wasn't written is reported again."""
-        if self._waiting:
-            canary, batch, self._waiting = self._canary, list(self._waiting.values()), {}
-            await self._store.put_reports(canary, batch)
+        """Writes what was taken. Raises as the store does; nothing is lost then."""
+        await self._batches.flush()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Writes once a second until `stop`."""
-        while not stop.is_set():
-            try:
-                async with asyncio.timeout(FLUSH_SECONDS):
-                    await stop.wait()
-            except TimeoutError:
-                pass
-            try:
-                await self.flush()
-            except GatehouseError as error:
-                self._log.warning("reports_not_written", reason=str(error))
+        """Writes once a second until `stop`, and a last time then."""
+        await self._batches.run(stop)
+
+    async def _write(self, batch: Mapping[SpiffeId, tuple[int, AgentCounts]]) -> None:
+        """What is left of an earlier canary isn't wanted any more."""
+        canary = self._canary
+        if counts := [one for of, one in batch.values() if of == canary]:
+            await self._store.put_reports(canary, counts)

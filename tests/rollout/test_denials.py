@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.core.errors import InvalidInput
+from control_plane.core.errors import InvalidInput, Unavailable
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.rollout.assignment import Assignment, Cause, InForce, SignedBundle
 from control_plane.rollout.denials import AgentCounts, Counts, DenialRule, judge
@@ -94,8 +94,11 @@ def pushed(*, share: int) -> PushedPolicies:
 class Store:
     def __init__(self) -> None:
         self.written: list[tuple[int, list[AgentCounts]]] = []
+        self.full = False
 
     async def put_reports(self, canary: int, reports: Any) -> None:
+        if self.full:
+            raise Unavailable("storing: the disk is full")
         self.written.append((canary, list(reports)))
 
     async def reports(self, canary: int) -> list[AgentCounts]:
@@ -127,6 +130,36 @@ def test_reports_count_for_the_attested_agent_its_own_workloads_and_its_assignme
             AgentCounts(member, True, Counts(10, 4), Counts(7, 1), PAY),
             AgentCounts(outsider, False, Counts(3, 0), Counts(), None),
         ]
+
+    asyncio.run(work())
+
+
+def test_a_failed_write_loses_no_report_and_the_next_canary_gets_none_of_it() -> None:
+    async def work() -> None:
+        store = Store()
+        policies = pushed(share=100)
+        reports = DecisionReports(store, policies)
+        assert reports.take(agent("a"), Report(2, 2, {PAY: Counts(5, 1)}, Counts()), {PAY})
+        store.full = True
+        with pytest.raises(Unavailable):
+            await reports.flush()
+        store.full = False
+        await reports.flush()
+        assert [(canary, [one.agent_id for one in written]) for canary, written in store.written] == [
+            (2, [agent("a")])
+        ]
+        store.full = True
+        assert reports.take(agent("a"), Report(2, 2, {PAY: Counts(6, 1)}, Counts()), {PAY})
+        with pytest.raises(Unavailable):
+            await reports.flush()
+        bundle = SignedBundle(b"", b"", "")
+        now = InForce(assigned(1, 100), assigned(3, 100))
+        policies.swap(Pushed((), now, {1: bundle, 3: bundle}))
+        assert reports.take(agent("b"), Report(3, 3, {PAY: Counts(7, 1)}, Counts()), {PAY})
+        store.full = False
+        await reports.flush()
+        canary, written = store.written[-1]
+        assert (canary, [one.agent_id for one in written]) == (3, [agent("b")])
 
     asyncio.run(work())
 
