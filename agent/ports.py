@@ -48,7 +48,8 @@ class RenewEarly:
 @dataclass(frozen=True, slots=True)
 class Change:
     """One push of the server, relative to what was known. `full` marks the first one of a stream, which
-    names all federated bundles; a `bundle` of None says that ours is unchanged."""
+    names all federated bundles; a `bundle` of None says that ours is unchanged. With `more` it is a part of
+    one that was too large for one message."""
 
     full: bool
     upserted: tuple[Entry, ...]
@@ -59,6 +60,7 @@ class Change:
     news: News = field(default_factory=News)
     wanted: ReportsWanted | None = None
     early: RenewEarly | None = None
+    more: bool = False
 
     @property
     def is_heartbeat(self) -> bool:

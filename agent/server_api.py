@@ -270,6 +270,7 @@ async def _changes(call: ClientCall[node_pb2.WatchResponse]) -> AsyncIterator[Ch
             news=messages.news(response),
             wanted=messages.wanted(response),
             early=messages.early(response),
+            more=response.more,
         )
 
 

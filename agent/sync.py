@@ -43,8 +43,8 @@ _log = get_logger(__name__)
 
 
 class Synchroniser:
-    """The loop. `last_sync` is in Unix seconds, 0 before the first, also of a life before; `heard` says
-    whether there was one in this life; `error` why the last try failed."""
+    """The loop. `last_sync` is in Unix seconds, 0 before the first, also of a life before; `error` says why
+    the last try failed. `first_word` is set once all of the server's state has come in this life."""
 
     def __init__(
         self,
@@ -68,10 +68,15 @@ class Synchroniser:
         self._failures = 0
         self._reported: int | None = None
         self.last_sync = 0
-        self.heard = False
+        self.first_word = asyncio.Event()
         self.error = ""
         self.pushed = False
         self._polling = False
+
+    @property
+    def heard(self) -> bool:
+        """Whether the server told its state in this life of the agent."""
+        return self.first_word.is_set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop`."""
@@ -102,6 +107,7 @@ class Synchroniser:
     async def _watch(self, session: ServerSession, stop: asyncio.Event) -> None:
         """Follows the server's pushes until the stream ends or another connection takes over."""
         began = self._clock.monotonic()
+        stating = False
         try:
             async with session.api.watch(self._identities.entries, self._policies.known) as changes:
                 iterator = changes.__aiter__()
@@ -109,7 +115,9 @@ class Synchroniser:
                     if not change.is_heartbeat:
                         await self._apply(session, change)
                     self.pushed, self._polling = True, False
-                    self._succeeded()
+                    stating = stating or change.full
+                    if stating and not change.more:  # half of the state is no reason to refuse anybody
+                        self._succeeded()
         except Unavailable as error:
             # Servers end old connections on purpose, so that agents spread anew.
             if self._clock.monotonic() - began < STEADY_SECONDS:
@@ -197,7 +205,7 @@ class Synchroniser:
         if self._failures:
             self._keeper.server_answers()
         self.last_sync = self._clock.unix()
-        self.heard = True
+        self.first_word.set()
         self._node.answered()
         self.error = ""
         self._failures = 0

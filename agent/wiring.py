@@ -197,9 +197,9 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
         return not_ready(identities, node)
 
     def unheard() -> str:
-        return "" if sync.heard else sync.error or node.error or "no answer yet"
+        return sync.error or node.error or "no answer yet"
 
-    refusals = Refusals(clock, unheard)
+    refusals = Refusals(clock, sync.first_word, unheard)
     api = WorkloadApi(identities, sessions, broadcast, jwt_svids, clock, ready, refusals)
     tally = Tally(policies)
     envoy = build_envoy_parts(

@@ -177,10 +177,13 @@ class WorkloadApi:
         if reason := self._ready():
             raise Unavailable(f"the agent isn't ready: {reason}", retry_after_seconds=1)
         try:
-            return await self._sessions.of(call.peer)
+            session = await self._sessions.of(call.peer)
         except CallerError as error:
             _log.info("workload_not_attested", peer=call.peer.address, error=str(error))
             raise
+        if not self._identities.match(session.selectors):
+            await self._refusals.patience()
+        return session
 
     def _entitled(self, session: Session) -> tuple[Entry, ...]:
         entries = self._identities.match(session.selectors)

@@ -95,7 +95,9 @@ async def serve(folder: Path) -> None:
 
         clock: Any = SystemClock()
         everybody: Any = entitled
-        return Authorization(everybody, everybody, policy, Refusals(clock, lambda: ""))
+        heard = asyncio.Event()
+        heard.set()
+        return Authorization(everybody, everybody, policy, Refusals(clock, heard, str))
 
     server = Server(envoy_services(object, object, authorization, object, object))
     await server.listen_unix(folder / "grpc.sock", 0o600)

@@ -28,11 +28,15 @@ TYPE = "unix"
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """What was found out about a process, and what couldn't be (for `explain`)."""
+    """What was found out about a process, and what couldn't be (for `explain`).
+
+    `uncertain`: it couldn't for a reason that may pass, so who isn't recognised now may still be somebody.
+    """
 
     selectors: Selectors
     problems: tuple[str, ...] = ()
     executable: Executable | None = None
+    uncertain: bool = False
 
 
 class UnixAttestor:
@@ -47,6 +51,7 @@ class UnixAttestor:
         values: list[str] = []
         problems: list[str] = []
         executable: Executable | None = None
+        uncertain = False
         with process.reading() as directory:
             try:
                 credentials = read_credentials(directory)
@@ -71,15 +76,17 @@ class UnixAttestor:
                 )
             except (ExecutableTooLarge, ExecutableChanged) as error:
                 problems.append(f"unix:sha256 unknown: {error}")
+                uncertain = isinstance(error, ExecutableChanged)
             except OSError as error:
                 problems.append(f"unix:path and unix:sha256 unknown: {error}")
+                uncertain = True
         selectors = set()
         for value in values:
             try:
                 selectors.add(Selector(TYPE, value))
             except InvalidInput as error:
                 problems.append(str(error))  # a path with control characters, for instance
-        return Attestation(frozenset(selectors), tuple(problems), executable)
+        return Attestation(frozenset(selectors), tuple(problems), executable, uncertain)
 
     def _path(self, executable: Executable, before: Attestation | None, problems: list[str]) -> list[str]:
         if not executable.deleted:

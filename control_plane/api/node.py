@@ -189,12 +189,14 @@ def _filled(first: wire.WatchResponse, entries: list[Entry]) -> Iterable[wire.Wa
     """`first` with entries, continued in further messages where one would grow too large.
 
     Only the first message of a full state says `full`: a later one would make the agent drop the first's.
+    All but the last say `more`: until then the agent doesn't know whom it may refuse.
     """
     response, size = first, first.ByteSize()
     for entry in entries:
         message = entry_to_message(entry)
         size += message.ByteSize() + 64
         if size > MAX_REPLY_BYTES:
+            response.more = True
             yield response
             response = wire.WatchResponse(change_sequence=first.change_sequence)
             size = message.ByteSize() + 64

@@ -188,60 +188,6 @@ def test_a_restart_uses_the_cache_and_not_the_token(agent_in: Any, entry: Any, r
     run_async(work())
 
 
-def test_e_07_unavailable_to_whom_the_cache_does_not_name_until_the_server_was_heard(
-    agent_in: Any, entry: Any, run_async: Any
-) -> None:
-    """An entry may have come after the cache was written, and the agent was killed then: it can't know."""
-
-    async def work() -> None:
-        async with agent_in(entry("e1", "/other", "unix:uid:99999"), keep_server=True) as run:
-            server = run.server
-        server.refuse["Watch"] = Unavailable("away")
-        async with agent_in(entry("e2", "/w", created_at=2), server=server) as run:
-            token = pb.JWTSVIDRequest(audience=["a"])
-            wanted = pb.JWTSVIDRequest(audience=["a"], spiffe_id=f"spiffe://{TD}/w")
-            unheard = pytest.raises(Unavailable, match="hasn't heard from the server")
-            with unheard:
-                await run.x509_once()
-            with unheard:
-                await run.first("FetchX509Bundles", pb.X509BundlesRequest(), pb.X509BundlesResponse)
-            with unheard:
-                await run.unary("FetchJWTSVID", token, pb.JWTSVIDResponse)
-            with unheard:
-                await run.unary("FetchJWTSVID", wanted, pb.JWTSVIDResponse)
-            server.refuse.clear()
-            await run.until(lambda: "e2" in run.agent.identities.entries, "the server is heard")
-            assert (await run.x509_once()).svids[0].spiffe_id == f"spiffe://{TD}/w"
-            server.remove("e2")
-            await run.until(lambda: "e2" not in run.agent.identities.entries, "the entry is gone")
-            with pytest.raises(PermissionDenied, match="no identity issued"):
-                await run.x509_once()
-            server.refuse["Watch"] = Unavailable("away again")
-            with pytest.raises(PermissionDenied, match="no identity issued"):
-                await run.x509_once()
-        await server.stop()
-
-    run_async(work())
-
-
-def test_an_identity_that_the_cache_holds_but_not_the_one_asked_for_is_no_refusal_either(
-    agent_in: Any, entry: Any, run_async: Any
-) -> None:
-    async def work() -> None:
-        async with agent_in(entry("e1", "/w"), keep_server=True) as run:
-            server = run.server
-            await run.x509_once()
-        server.refuse["Watch"] = Unavailable("away")
-        async with agent_in(entry("e2", "/second", created_at=2), server=server) as run:
-            wanted = pb.JWTSVIDRequest(audience=["a"], spiffe_id=f"spiffe://{TD}/second")
-            with pytest.raises(Unavailable, match="hasn't heard from the server"):
-                await run.unary("FetchJWTSVID", wanted, pb.JWTSVIDResponse)
-            assert [svid.spiffe_id for svid in (await run.x509_once()).svids] == [f"spiffe://{TD}/w"]
-        await server.stop()
-
-    run_async(work())
-
-
 def test_a_corrupt_cache_is_set_aside(agent_in: Any, entry: Any, run_async: Any) -> None:
     async def work() -> None:
         async with agent_in(entry("e1", "/w"), keep_server=True) as run:

@@ -240,6 +240,30 @@ def test_watch_tells_who_stood_in_once_that_is_over(serve: Any, api: Any) -> Non
     serve(scenario)
 
 
+def test_a_state_too_large_for_one_message_says_that_more_comes(
+    serve: Any, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that has half of the state may refuse nobody yet."""
+    monkeypatch.setattr("control_plane.api.node.MAX_REPLY_BYTES", 1500)
+
+    async def scenario(server: Any) -> None:
+        agent = await server.join()
+        await server.create(*(api.entry_for(f"/w{number}", agent.id) for number in range(12)))
+        async with agent.channel.server_stream(
+            WATCH, node_pb2.WatchRequest(), node_pb2.WatchResponse
+        ) as watch:
+            parts = [await watch.receive()]
+            while parts[-1].more:
+                parts.append(await watch.receive())
+            assert len(parts) > 1
+            assert [part.full for part in parts] == [True, *[False] * (len(parts) - 1)]
+            assert len({entry.id for part in parts for entry in part.upserted}) == 12
+            await server.create(api.entry_for("/later", agent.id))
+            assert not (await watch.receive()).more
+
+    serve(scenario)
+
+
 def test_watch_pushes_deltas(serve: Any, api: Any) -> None:
     async def scenario(server: Any) -> None:
         agent = await server.join()

@@ -174,6 +174,7 @@ class FakeServer:
         self.refuse_entry: dict[str, int] = {}
         self.deny: DenialReason | None = None
         self.watch_ends = False
+        self.watch_pauses: asyncio.Event | None = None  # between the two parts of the first state
         self.calls: Counter[str] = Counter()
         self.batches: list[int] = []
         self.posted: list[int] = []
@@ -451,7 +452,15 @@ class _Node:
                 each for each in entries.values() if known.get(each.id) != (each.revision, each.created_at)
             ]
             gone = [each for each in known if each not in entries]
-            yield self._response(True, new, gone, bundle, federated.values(), [])
+            if server.watch_pauses is not None:
+                first = self._response(True, new[:1], gone, bundle, federated.values(), [])
+                first.more = True
+                yield first
+                await server.watch_pauses.wait()
+                new = new[1:]
+                yield self._response(False, new, [], None, [], [])
+            else:
+                yield self._response(True, new, gone, bundle, federated.values(), [])
             if server.watch_ends:
                 return
             while True:

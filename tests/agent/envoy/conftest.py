@@ -180,7 +180,7 @@ class Lab:
             self.enforcement,
             self.enforcement,
             clock,
-            Refusals(clock, lambda: ""),
+            Refusals(clock, agent.sync.first_word, str),
             agent.ready,
             self.counts,
         )
