@@ -24,7 +24,7 @@ from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.runtime.addresses import HttpAddress, parse_bind, parse_loopback
 from control_plane.runtime.log import LEVELS
 from control_plane.runtime.settings import load
-from control_plane.runtime.vault_settings import LoginMethod, VaultMode, VaultSettings
+from control_plane.runtime.vault_settings import LoginMethod, PolicyKeyType, VaultMode, VaultSettings
 
 ENVIRONMENT_PREFIX: Final = "GATEHOUSE_"
 OTHERS: Final = (
@@ -355,6 +355,7 @@ class ServerSettings:
         vault = values.pop("vault")
         vault |= {name: Secret(vault[name]) for name in ("token", "secret_id")}
         vault |= {"mode": VaultMode(vault["mode"]), "login": LoginMethod(vault["login"])}
+        vault["policy_key_type"] = PolicyKeyType(vault["policy_key_type"])
         opa = _tuples(values.pop("opa"))
         opa["push_token"] = Secret(opa["push_token"])
         return cls.parse(

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from control_plane.authority.ports import KeyPurpose, KeyType
 from control_plane.core.errors import Bug, InvalidInput, NotFound, shown
 from control_plane.core.jwk import spki_of
+from control_plane.core.signature import RSA_PSS
 from control_plane.core.tbs import signature_hash
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -28,7 +29,7 @@ class LocalSigner:
         self._purpose = purpose_of(key_id)
         self._private_key = private_key
         self._public_key = spki_of(private_key.public_key())
-        self._sign = _signing(private_key)
+        self._sign = _signing(private_key, self._purpose)
 
     def __repr__(self) -> str:
         return f"LocalSigner({self._key_id})"
@@ -99,13 +100,14 @@ class MemoryKeyManager:
         """Nothing here outlives a crash."""
 
 
-def _signing(key: PrivateKey) -> Callable[[bytes], bytes]:
+def _signing(key: PrivateKey, purpose: KeyPurpose) -> Callable[[bytes], bytes]:
     """What signs with the key: found out once, for it is asked with each certificate."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         ecdsa = ec.ECDSA(signature_hash(key.public_key()) or hashes.SHA256())
         return lambda data: key.sign(data, ecdsa)
     if isinstance(key, rsa.RSAPrivateKey):
-        return lambda data: key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+        scheme = padding.PKCS1v15() if purpose.is_for_strangers else RSA_PSS
+        return lambda data: key.sign(data, scheme, hashes.SHA256())
     return key.sign
 
 

@@ -29,6 +29,11 @@ class KeyPurpose(enum.StrEnum):
     BUNDLE = "bundle"
     CACHE = "cache"
 
+    @property
+    def is_for_strangers(self) -> bool:
+        """Whether certificates or tokens are signed, which anybody verifies who knows their standards."""
+        return self in (KeyPurpose.X509, KeyPurpose.JWT)
+
 
 class KeyType(enum.StrEnum):
     """The kinds of keys that can be made."""
@@ -56,8 +61,9 @@ class Signer(Protocol):
         """SubjectPublicKeyInfo, DER."""
 
     def sign(self, data: bytes) -> bytes:
-        """Signs as X.509 does: ECDSA (DER) with the hash that fits the curve, RSA PKCS #1 v1.5 with
-        SHA-256, or Ed25519. Safe to call from several threads."""
+        """Signs: ECDSA (DER) with the hash that fits the curve, Ed25519, or RSA with SHA-256, by PKCS #1 v1.5
+        for certificates and tokens, by PSS (`core.signature.RSA_PSS`) for all else. Safe to call from several
+        threads."""
 
 
 class KeyManager(Protocol):

@@ -30,6 +30,8 @@ def _shown(answer: dict[str, Any]) -> dict[str, object]:
         "authority id": answer["authority_id"],
     }
     vault = answer.get("vault")
+    if vault is not None and vault.get("policy_keys_missing"):
+        fields["policy keys"] = f"out of reach, no policy can be signed: {vault['policy_keys_missing']}"
     if vault is None or answer["signer"] == "embedded":
         fields["issuing ca ends"] = printing.moment(int(answer["issuing_ends_at"]))
         return fields

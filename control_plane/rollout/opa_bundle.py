@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from control_plane.core.jwk import base64url, load_public_key
+from control_plane.core.jwk import PublicKey, base64url, load_public_key
 from control_plane.core.jwt_svid import jwt_algorithm
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.rollout.assignment import Assignment
@@ -85,12 +85,12 @@ def verification_key(key: PolicyKey) -> dict[str, str]:
     """The key as `keys.<key ID>` in OPA's configuration wants it."""
     public_key = load_public_key(key.public_key)
     pem = public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return {"algorithm": jwt_algorithm(public_key), "key": pem.decode("ascii")}
+    return {"algorithm": _algorithm(public_key), "key": pem.decode("ascii")}
 
 
 def _token(hashes: Mapping[str, str], key: PolicyKey, sign: Callable[[bytes], bytes]) -> str:
     public_key = load_public_key(key.public_key)
-    header = {"alg": jwt_algorithm(public_key), "kid": key.key_id, "typ": "JWT"}
+    header = {"alg": _algorithm(public_key), "kid": key.key_id, "typ": "JWT"}
     files = [{"name": name, "hash": found, "algorithm": "SHA-256"} for name, found in sorted(hashes.items())]
     signed = f"{base64url(canonical_json(header))}.{base64url(canonical_json({'files': files}))}"
     signature = sign(signed.encode("ascii"))
@@ -99,6 +99,11 @@ def _token(hashes: Mapping[str, str], key: PolicyKey, sign: Callable[[bytes], by
         first, second = decode_dss_signature(signature)
         signature = first.to_bytes(width, "big") + second.to_bytes(width, "big")
     return f"{signed}.{base64url(signature)}"
+
+
+def _algorithm(key: PublicKey) -> str:
+    """As keys for policies sign, by RFC 7518's names."""
+    return "PS256" if isinstance(key, rsa.RSAPublicKey) else jwt_algorithm(key)
 
 
 def _packed(files: Mapping[str, bytes]) -> bytes:

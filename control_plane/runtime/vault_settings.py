@@ -37,13 +37,23 @@ class LoginMethod(enum.StrEnum):
     CERT = "cert"
 
 
+class PolicyKeyType(enum.StrEnum):
+    """The kinds of keys in transit that sign policies. What OPAs verify is a token, so no Ed25519."""
+
+    EC_P256 = "ec-p256"
+    EC_P384 = "ec-p384"
+    RSA_2048 = "rsa-2048"
+    RSA_4096 = "rsa-4096"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultSettings:
     """The table `[vault]`; without an address there is no Vault.
 
     Where and what: `pki_mount` and `transit_mount` are where the engines are mounted (no transit: keys are on
-    disk), `role` is the PKI role that leaves are signed under, `issuer` the name or ID of the issuer, empty
-    for the mount's default. `ca_file` (PEM) alone says who may be this Vault; without it the system's
+    disk), `policy_key_type` the kind of the keys that are made there to sign policies (RSA signs by PSS),
+    `role` is the PKI role that leaves are signed under, `issuer` the name or ID of the issuer, empty for the
+    mount's default. `ca_file` (PEM) alone says who may be this Vault; without it the system's
     authorities do.
 
     Login: `token` takes `token` or `token_file`; `approle` `role_id` and `secret_id` or `secret_id_file`
@@ -64,6 +74,7 @@ class VaultSettings:
     role: str = "gatehouse"
     issuer: str = ""
     transit_mount: str = ""
+    policy_key_type: PolicyKeyType = PolicyKeyType.EC_P256
     login: LoginMethod = LoginMethod.TOKEN
     login_mount: str = ""
     login_role: str = ""

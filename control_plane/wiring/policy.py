@@ -12,7 +12,7 @@ from control_plane.api.rest.idempotency import route_class
 from control_plane.api.rest.response import Rules
 from control_plane.api.rest.roles import Roles
 from control_plane.api.rest.subjects import OidcIssuer, Subjects, Webhook, user_name
-from control_plane.authority.ports import KeyManager, KeyPurpose
+from control_plane.authority.ports import KeyPurpose, KeyType
 from control_plane.core.access import Grant, Role
 from control_plane.core.errors import InvalidInput
 from control_plane.core.spiffe_id import SpiffeId
@@ -45,14 +45,15 @@ class LedgerRecorder:
 
 
 async def policy_keys_of(parts: Parts) -> PolicyKeys:
-    """What signs policies; a key is there when this returns."""
-    keys = PolicyKeys(_key_manager(parts), parts.rollout_store, parts.settings.trust_domain, parts.clock)
+    """What signs policies; a key is there when this returns, unless Vault has to come back first."""
+    settings = parts.settings
+    in_vault = keys_in_vault(parts.vault, parts.keys, KeyPurpose.POLICY)
+    key_type = KeyType(settings.written.vault.policy_key_type) if in_vault is not None else KeyType.EC_P256
+    keys = PolicyKeys(
+        in_vault or parts.keys, parts.rollout_store, settings.trust_domain, parts.clock, key_type=key_type
+    )
     await keys.open()
     return keys
-
-
-def _key_manager(parts: Parts) -> KeyManager:
-    return keys_in_vault(parts.vault, parts.keys, KeyPurpose.POLICY) or parts.keys
 
 
 def rollouts_of(parts: Parts, keys: PolicyKeys, store: RolloutStore) -> Rollouts:

@@ -6,8 +6,11 @@ from control_plane.runtime.clock import Clock
 from control_plane.wiring.vault import Vault
 
 
-async def signing_of(authority: Authority, vault: Vault | None, clock: Clock) -> Signing:
-    """Who signs in this process, and how Vault is at this moment."""
+async def signing_of(
+    authority: Authority, vault: Vault | None, clock: Clock, policy_keys_missing: str = ""
+) -> Signing:
+    """Who signs in this process, and how Vault is at this moment; `policy_keys_missing` says why the keys
+    that sign policies couldn't be had there, if so."""
     status = authority.status
     told: VaultAnswer | None = None
     if vault is not None:
@@ -17,6 +20,7 @@ async def signing_of(authority: Authority, vault: Vault | None, clock: Clock) ->
             "health": str(await vault.health()),
             "last_error": status.last_error,
             "last_error_at": status.last_error_at,
+            "policy_keys_missing": policy_keys_missing,
         }
     return {
         "signer": str(status.signer),

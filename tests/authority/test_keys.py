@@ -30,6 +30,7 @@ from control_plane.core.errors import (
 )
 from control_plane.core.jwk import load_public_key
 from control_plane.core.secret import Secret
+from control_plane.core.signature import is_signed_by
 
 PASSPHRASE = Secret("correct horse")
 MISSING = "x509-" + "0" * 32
@@ -66,13 +67,15 @@ def transit(server: Server) -> Iterator[KeyManager]:
     server.close()
 
 
-def verify(spki: bytes, signature: bytes, data: bytes) -> None:
+def verify(spki: bytes, signature: bytes, data: bytes, purpose: KeyPurpose = KeyPurpose.X509) -> None:
     key = load_public_key(spki)
     if isinstance(key, ec.EllipticCurvePublicKey):
         algorithm = {256: hashes.SHA256(), 384: hashes.SHA384()}[key.key_size]
         key.verify(signature, data, ec.ECDSA(algorithm))
     elif isinstance(key, rsa.RSAPublicKey):
-        key.verify(signature, data, padding.PKCS1v15(), hashes.SHA256())
+        pss = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32)
+        scheme = padding.PKCS1v15() if purpose in (KeyPurpose.X509, KeyPurpose.JWT) else pss
+        key.verify(signature, data, scheme, hashes.SHA256())
     else:
         assert isinstance(key, ed25519.Ed25519PublicKey)
         key.verify(signature, data)
@@ -85,6 +88,16 @@ def test_each_kind_of_key_signs(manager: KeyManager, key_type: KeyType) -> None:
     again = manager.get(signer.key_id)
     assert again.public_key == signer.public_key
     verify(signer.public_key, again.sign(b"more"), b"more")
+
+
+@pytest.mark.parametrize("purpose", [KeyPurpose.JWT, KeyPurpose.POLICY, KeyPurpose.LOG, KeyPurpose.BUNDLE])
+def test_rsa_signs_by_pss_what_is_neither_certificate_nor_token(
+    manager: KeyManager, purpose: KeyPurpose
+) -> None:
+    signer = manager.create(purpose, KeyType.RSA_2048)
+    signature = signer.sign(b"data")
+    verify(signer.public_key, signature, b"data", purpose)
+    assert is_signed_by(signer.public_key, signature, b"data") is (purpose is not KeyPurpose.JWT)
 
 
 def test_keys_are_listed_by_purpose(manager: KeyManager) -> None:

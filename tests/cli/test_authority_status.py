@@ -31,6 +31,11 @@ def told(monkeypatch: pytest.MonkeyPatch, module: Any, answer: dict[str, Any], *
             ["Vault is away", "without vault, issuing until 2027-01-19", "mode leaf: sealed", "it is sealed"],
         ),
         ("intermediate", VAULT | {"mode": "intermediate", "last_error_at": 0}, ["that Vault signed"]),
+        (
+            "embedded",
+            VAULT | {"last_error_at": 0, "policy_keys_missing": "Vault is sealed"},
+            ["issuing ca ends", "no policy can be signed: Vault is sealed"],
+        ),
         ("nobody", None, ["no authority is active"]),
     ],
 )

@@ -158,7 +158,11 @@ class TransitMount:
             if body.get("signature_algorithm", "pss") == "pkcs1v15":
                 signature = key.sign(data, padding.PKCS1v15(), algorithm)
             else:
-                signature = key.sign(data, padding.PSS(padding.MGF1(hash_), 32), algorithm)
+                # As on a real one, the salt is as long as fits unless somebody asks for another.
+                salt = {"hash": hash_.digest_size}.get(
+                    body.get("salt_length", "auto"), padding.PSS.MAX_LENGTH
+                )
+                signature = key.sign(data, padding.PSS(padding.MGF1(hash_), salt), algorithm)
         else:
             if body.get("prehashed"):
                 raise Refused(400, "unsupported operation with the prehashed option")

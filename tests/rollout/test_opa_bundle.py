@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import subprocess
 import tarfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jws
 from joserfc.jwk import ECKey
 
+from control_plane.authority.keys import MemoryKeyManager
+from control_plane.authority.ports import KeyPurpose, KeyType
 from control_plane.core.errors import InvalidInput
 from control_plane.core.jwk import spki_of
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
@@ -61,6 +67,27 @@ def test_every_file_is_signed_as_it_is() -> None:
     assert hashed == {name: hashlib.sha256(text).hexdigest() for name, text in files.items()}
     assert set(files) == {".manifest", "data.json", "authz.rego", "gatehouse/sidecar.rego"}
     assert known["algorithm"] == "ES256"
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("kind", ["ec", "rsa"])
+def test_opa_takes_what_each_kind_of_key_signed(
+    kind: str, peer: Callable[[str], Path], tmp_path: Path
+) -> None:
+    manager = MemoryKeyManager(os.urandom)
+    signer = manager.create(KeyPurpose.POLICY, {"ec": KeyType.EC_P384, "rsa": KeyType.RSA_2048}[kind])
+    key = PolicyKey("name", signer.public_key, 1)
+    known = verification_key(key)
+    (tmp_path / "key.pem").write_text(known["key"])
+    for text, is_good in ((b"", True), (b"another", False)):
+        bundle = bundle_of(document(), EDITION, key, lambda data, more=text: signer.sign(data + more))  # type: ignore[misc]
+        (tmp_path / "bundle.tar.gz").write_bytes(bundle.content)
+        command = [str(peer("opa")), "build", "-b", str(tmp_path / "bundle.tar.gz"), "-o", "out.tar.gz"]
+        command += ["--verification-key", str(tmp_path / "key.pem"), "--verification-key-id", key.key_id]
+        command += ["--signing-alg", known["algorithm"]]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode == 0) is is_good, done.stderr
+    assert known["algorithm"] == {"ec": "ES384", "rsa": "PS256"}[kind]
 
 
 def test_the_same_policy_has_the_same_tag_and_another_has_another() -> None:

@@ -7,13 +7,15 @@ from typing_extensions import TypedDict  # pydantic reads the one of `typing` fr
 
 
 class VaultAnswer(TypedDict):
-    """The Vault of the settings; `last_error_at` is 0 while there was no error."""
+    """The Vault of the settings; `last_error_at` is 0 while there was no error. `policy_keys_missing` says
+    why the keys there that sign policies haven't been found since the start; empty where they have."""
 
     address: str
     mode: str
     health: str
     last_error: str
     last_error_at: int
+    policy_keys_missing: str
 
 
 class Signing(TypedDict):

@@ -33,6 +33,7 @@ from control_plane.core.errors import (
     shown,
 )
 from control_plane.core.jwk import PublicKey, load_public_key, spki_of
+from control_plane.core.signature import RSA_PSS
 
 # What Vault takes in one request is bounded; only Ed25519 needs the whole text there.
 MAX_UNHASHED_BYTES: Final = 256 << 10
@@ -82,10 +83,10 @@ class TransitSigner:
         """See `ports.Signer`. Raises Unavailable, PermissionDenied, FailedPrecondition, and PeerMisbehaved if
         what came isn't a signature of this key over this data."""
         what = f"signing with the key {self._key_id} in {self._mount}"
-        path, body = f"{self._mount}/sign/{self._key_id}", _asked(self._verifier, data)
+        path, body = f"{self._mount}/sign/{self._key_id}", _asked(self._verifier, self.purpose, data)
         answer = self._door.call("post", path, body, what=what)
         signature = _signature(text_of(answer.section("data", what), "signature", what), what)
-        if not _verifies(self._verifier, signature, data):
+        if not _verifies(self._verifier, self.purpose, signature, data):
             raise PeerMisbehaved(f"{what}: what Vault gave isn't a signature of that key")
         return signature
 
@@ -194,7 +195,7 @@ def _public_key(answer: Answer, key_id: str) -> bytes:
         raise Corrupt(f"key {key_id} in Vault: {error.message}") from error
 
 
-def _asked(key: PublicKey, data: bytes) -> Mapping[str, object]:
+def _asked(key: PublicKey, purpose: KeyPurpose, data: bytes) -> Mapping[str, object]:
     """The request for a signature. Hashes are made here, so that long texts don't travel."""
     body: dict[str, object] = {"key_version": _VERSION}
     if isinstance(key, ed25519.Ed25519PublicKey):
@@ -210,7 +211,9 @@ def _asked(key: PublicKey, data: bytes) -> Mapping[str, object]:
         "hash_algorithm": "sha2-384" if _is_p384(key) else "sha2-256",
     }
     if isinstance(key, rsa.RSAPublicKey):
-        return body | {"signature_algorithm": "pkcs1v15"}
+        # Vault's own choice is the longest salt that fits, which fewer verifiers take.
+        pss = {"signature_algorithm": "pss", "salt_length": "hash"}
+        return body | ({"signature_algorithm": "pkcs1v15"} if purpose.is_for_strangers else pss)
     return body | {"marshaling_algorithm": "asn1"}
 
 
@@ -225,12 +228,13 @@ def _signature(text: str, what: str) -> bytes:
         raise PeerMisbehaved(f"{what}: the signature isn't base64") from error
 
 
-def _verifies(key: PublicKey, signature: bytes, data: bytes) -> bool:
+def _verifies(key: PublicKey, purpose: KeyPurpose, signature: bytes, data: bytes) -> bool:
     try:
         if isinstance(key, ec.EllipticCurvePublicKey):
             key.verify(signature, data, ec.ECDSA(hashes.SHA384() if _is_p384(key) else hashes.SHA256()))
         elif isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, data, padding.PKCS1v15(), hashes.SHA256())
+            scheme = padding.PKCS1v15() if purpose.is_for_strangers else RSA_PSS
+            key.verify(signature, data, scheme, hashes.SHA256())
         else:
             key.verify(signature, data)
     except InvalidSignature:

@@ -41,7 +41,7 @@ class Author:
             digest = hashes.SHA384() if self.key.curve.key_size == 384 else hashes.SHA256()
             signature = self.key.sign(data, ec.ECDSA(digest))
         elif isinstance(self.key, rsa.RSAPrivateKey):
-            signature = self.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+            signature = self.key.sign(data, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
         else:
             signature = self.key.sign(data)
         return wire.SignedPolicy(payload=payload, signature=signature, key_id=self.key_id)
