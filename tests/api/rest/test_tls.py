@@ -195,8 +195,9 @@ def test_rotation_changes_the_next_connection_and_no_open_one(rest: Any) -> None
 @pytest.mark.parametrize("tls", [False, True])
 def test_peers_that_stall_or_talk_nonsense(rest: Any, monkeypatch: pytest.MonkeyPatch, tls: bool) -> None:
     from control_plane.api.rest import front
-    from control_plane.wiring import rest_connection
+    from control_plane.wiring import rest_connection, rest_server
 
+    monkeypatch.setattr(rest_server, "KEEP_ALIVE_SECONDS", 1)
     monkeypatch.setattr(rest_connection, "HEAD_SECONDS", 1.0)
     monkeypatch.setattr(front, "BODY_SECONDS", 1.0)
 
