@@ -7,6 +7,7 @@ from control_plane.authority.state import AuthorityState
 from control_plane.core.errors import FailedPrecondition
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.sql import change_queries
+from control_plane.sql.remembered import RememberedReads
 from control_plane.sql.tables import authority_state
 from control_plane.sql.thread import SqlThread
 
@@ -16,11 +17,12 @@ class SqlAuthorityStore:
 
     def __init__(self, thread: SqlThread, trust_domain: TrustDomain) -> None:
         self._thread = thread
+        self._remembered = RememberedReads(thread)
         self._trust_domain = trust_domain
 
     async def load(self) -> tuple[int, AuthorityState]:
         """See the port."""
-        return await self._thread.read("reading the authorities", self._load)
+        return await self._remembered.read("authorities", "reading the authorities", self._load)
 
     async def save(self, expected_version: int, state: AuthorityState) -> int:
         """See the port."""

@@ -1,6 +1,11 @@
-"""The life of policies over SQLite: hands each call to the SQL thread as one transaction."""
+"""The life of policies over SQLite: hands each call to the SQL thread as one transaction.
+
+What people and pipelines look at again and again is remembered until the next commit, in pages of the usual
+size; nobody but the management process writes it.
+"""
 
 from collections.abc import Sequence
+from typing import Final
 
 from control_plane.rollout.assignment import Assignment, InForce, SignedBundle
 from control_plane.rollout.bundle import PolicyKey
@@ -9,7 +14,11 @@ from control_plane.rollout.push import Pushed
 from control_plane.rollout.steps import Life, Step
 from control_plane.rollout.version import PolicySource, SignedVersion
 from control_plane.sql import policy_queries, report_queries
+from control_plane.sql.remembered import RememberedReads
 from control_plane.sql.thread import SqlThread
+
+MAX_REMEMBERED: Final = 100
+"""Rows of a page. A larger one is asked for to be read through, not to be looked at again."""
 
 
 class SqlRolloutStore:
@@ -17,6 +26,7 @@ class SqlRolloutStore:
 
     def __init__(self, thread: SqlThread) -> None:
         self._thread = thread
+        self._remembered = RememberedReads(thread)
 
     async def add_version(self, version: SignedVersion, source: PolicySource) -> None:
         await self._thread.write(
@@ -25,14 +35,24 @@ class SqlRolloutStore:
         )
 
     async def version(self, number: int) -> tuple[SignedVersion, Life]:
-        return await self._thread.read(
-            "reading a policy version", lambda connection: policy_queries.version(connection, number)
+        return await self._remembered.read(
+            ("version", number),
+            "reading a policy version",
+            lambda connection: policy_queries.version(connection, number),
         )
 
     async def versions(self, before: int, limit: int) -> list[tuple[SignedVersion, Life]]:
-        return await self._thread.read(
-            "reading policy versions", lambda connection: policy_queries.versions(connection, before, limit)
+        doing = "reading policy versions"
+        if limit > MAX_REMEMBERED:
+            return await self._thread.read(
+                doing, lambda connection: policy_queries.versions(connection, before, limit)
+            )
+        page = await self._remembered.read(
+            ("versions", before, limit),
+            doing,
+            lambda connection: tuple(policy_queries.versions(connection, before, limit)),
         )
+        return list(page)
 
     async def source(self, number: int) -> PolicySource:
         return await self._thread.read(
@@ -45,7 +65,7 @@ class SqlRolloutStore:
         )
 
     async def in_force(self) -> InForce:
-        return await self._thread.read("reading what is in force", policy_queries.in_force)
+        return await self._remembered.read("in force", "reading what is in force", policy_queries.in_force)
 
     async def assign(self, life: Life, step: Step, assignment: Assignment, bundle: SignedBundle) -> Life:
         return await self._thread.write(
@@ -54,9 +74,17 @@ class SqlRolloutStore:
         )
 
     async def assignments(self, before: int, limit: int) -> list[Assignment]:
-        return await self._thread.read(
-            "reading assignments", lambda connection: policy_queries.assignments(connection, before, limit)
+        doing = "reading assignments"
+        if limit > MAX_REMEMBERED:
+            return await self._thread.read(
+                doing, lambda connection: policy_queries.assignments(connection, before, limit)
+            )
+        page = await self._remembered.read(
+            ("assignments", before, limit),
+            doing,
+            lambda connection: tuple(policy_queries.assignments(connection, before, limit)),
         )
+        return list(page)
 
     async def add_key(self, key: PolicyKey) -> None:
         await self._thread.write(
@@ -69,7 +97,10 @@ class SqlRolloutStore:
         )
 
     async def keys(self) -> list[PolicyKey]:
-        return await self._thread.read("reading policy keys", policy_queries.keys)
+        keys = await self._remembered.read(
+            "keys", "reading policy keys", lambda connection: tuple(policy_queries.keys(connection))
+        )
+        return list(keys)
 
     async def pushed(self) -> Pushed:
         """See `rollout.push.PushStore`."""

@@ -58,6 +58,8 @@ class SqlThread:
     def __init__(self, engine: Engine, on_commit: Callable[[], None]) -> None:
         self._engine = engine
         self._on_commit = on_commit
+        self.commits = 0
+        """How often somebody committed, as far as is known; counted before a writer hears of its write."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._log = _LogWatch(Path(f"{engine.url.database}-wal"))
         self._loop = asyncio.get_running_loop()
@@ -110,7 +112,7 @@ class SqlThread:
                 version = _data_version(connection)
                 # The version tells of other connections' commits only, never of our own.
                 if version != seen_version or any(job.writes for job in jobs):
-                    self._tell(self._on_commit)
+                    self._tell(self._committed)
                 seen_version = version
             except (exc.SQLAlchemyError, sqlite3.Error) as error:
                 # The connection may be broken: begin anew with the next job.
@@ -125,6 +127,10 @@ class SqlThread:
             if jobs:
                 self._tell(lambda jobs=jobs: [job.deliver() for job in jobs])  # type: ignore[misc]
         _closed(connection)
+
+    def _committed(self) -> None:
+        self.commits += 1
+        self._on_commit()
 
     def _next_jobs(self) -> tuple[list[_Job], bool]:
         try:

@@ -14,6 +14,7 @@ from control_plane.runtime.lifecycle import Service
 from control_plane.runtime.log import get_logger
 from control_plane.runtime.transport.listener import BACKLOG
 from control_plane.wiring.process import Parts
+from control_plane.wiring.rest_connection import TimedConnection
 from control_plane.wiring.rest_server import GRACE_SECONDS, QuietServer
 
 MAX_CONNECTIONS: Final = 2000  # each OPA keeps one, and one more while it waits
@@ -57,8 +58,11 @@ class OpaListener:
         get_logger("opa").info("listening", host=host, port=listener.getsockname()[1])
         config = uvicorn.Config(
             self._app,
+            http=TimedConnection,
+            ws="none",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             lifespan="off",
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,

@@ -55,6 +55,7 @@ class RestServer:
                 ws="none",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 lifespan="off",
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -1,11 +1,12 @@
 """May this subject do this? Asked of the Rego in rego/admin, by our own evaluator.
 
-The roles of a subject come from the settings. Deciding takes a fraction of a millisecond; nothing here knows
-HTTP.
+The roles of a subject come from the settings and hold for the life of the process, as the rules do: a
+decision follows from its question alone, and one that was made is remembered. Nothing here knows HTTP.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from control_plane.core.access import Grant, Role, Subject
@@ -19,6 +20,7 @@ from policies.project import Project
 _ALLOW: Final = ("gatehouse", "admin", "allow")
 _REASONS: Final = ("gatehouse", "admin", "reasons")
 _LIMITS: Final = Limits(steps=100_000)
+MAX_REMEMBERED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Roles:
         files = {name: text for name, text in shipped("admin").items() if not name.endswith("_test.rego")}
         self._evaluator = Evaluator(Project.of(files).compiled(), limits=_LIMITS)
         self._data = from_python({"inventory": {"trust_domain": trust_domain.name}})
+        self._decide = lru_cache(MAX_REMEMBERED)(self._decided)
 
     def of(self, subject: Subject) -> list[Grant]:
         """The grants of a subject."""
@@ -60,6 +63,11 @@ class Roles:
     ) -> Verdict:
         """One decision. `spiffe_id` is what is touched (None: the whole trust domain), `author` who wrote
         the change that is decided on. `break_glass`: this subject is root on this machine and says so."""
+        return self._decide(subject, action, spiffe_id, author, break_glass)
+
+    def _decided(
+        self, subject: Subject, action: str, spiffe_id: SpiffeId | None, author: str | None, break_glass: bool
+    ) -> Verdict:
         question: dict[str, object] = {
             "subject": {
                 "id": subject.id,

@@ -1,0 +1,41 @@
+"""Reads that are asked for again and again: what was read is given again until somebody commits.
+
+A read that a commit overtook isn't kept, and a writer's own commit is known here before its write returns,
+so that nobody reads less than they wrote. Commits of other processes are heard of a moment later, as by
+everybody who follows the change log; what is remembered should therefore be written by one process.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection
+
+from control_plane.sql.thread import SqlThread
+
+T = TypeVar("T")
+
+MAX_KEPT: Final = 64
+
+
+class RememberedReads:
+    """The reads of one store. What they give is shared between callers and must not be changed by them."""
+
+    def __init__(self, thread: SqlThread) -> None:
+        self._thread = thread
+        self._commits = thread.commits
+        self._kept: dict[Hashable, Any] = {}
+
+    async def read(self, key: Hashable, doing: str, work: Callable[[Connection], T]) -> T:
+        """As `SqlThread.read`; `key` names what `work` reads."""
+        before = self._thread.commits
+        if before != self._commits:
+            self._commits = before
+            self._kept.clear()
+        if key in self._kept:
+            return self._kept[key]  # type: ignore[no-any-return]
+        found = await self._thread.read(doing, work)
+        if self._thread.commits == before == self._commits:
+            if len(self._kept) >= MAX_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = found
+        return found
