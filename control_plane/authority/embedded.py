@@ -191,6 +191,12 @@ class EmbeddedAuthority:
             )
         return self._active
 
+    def here(self) -> EmbeddedX509Signer:
+        """See `ports.Authority`."""
+        signer = self.active().x509
+        assert isinstance(signer, EmbeddedX509Signer)
+        return signer
+
     async def sign_x509(self, requests: Sequence[SigningRequest]) -> list[X509Svid]:
         """See `ports.Authority`."""
         signer = self.active().x509

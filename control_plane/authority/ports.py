@@ -196,6 +196,10 @@ class Authority(Protocol):
     def active(self) -> Active:
         """What signs now. Raises Unavailable while there is nothing."""
 
+    def here(self) -> X509Signer:
+        """What signs with a key of this machine, whoever signs for others now: for certificates that are
+        needed on the way to that one. Raises Unavailable while there is nothing."""
+
     @property
     def status(self) -> SigningStatus:
         """Who signs, for people and metrics."""

@@ -13,6 +13,7 @@ from control_plane.core.certificate import Certificate, read_authority
 from control_plane.core.errors import (
     DeadlineExceeded,
     GatehouseError,
+    InvalidInput,
     PeerMisbehaved,
     PermissionDenied,
     Unavailable,
@@ -86,6 +87,8 @@ class VaultX509Signer:
 
     def order(self, request: SigningRequest, csr: bytes) -> Order:
         """The intent is what Vault will be asked for: names, then the CSR. The serial number is Vault's."""
+        if request.common_name:
+            raise InvalidInput(f"X.509-SVID {request.spiffe_id}: common names aren't asked of Vault")
         names = "\n".join((str(request.spiffe_id), *request.dns_names, ""))
         return Order(replace(request, serial=0), csr, names.encode("ascii") + csr)
 

@@ -22,6 +22,7 @@ from control_plane.core.profile import (
     LEAF_KEY_USAGE,
     LEAF_SUBJECT,
     SigningRequest,
+    leaf_subject,
 )
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.core.tbs import KEY_ID_BYTES, authority_key_id, key_id_of, signature_algorithm
@@ -121,7 +122,7 @@ def _expected_fields(request: SigningRequest, frame: "_Frame") -> tuple[bytes, .
         der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big")),
         frame.algorithm_and_issuer,
         der.encode_validity(window.not_before, window.not_after),
-        frame.subject,
+        _SUBJECT if not request.common_name else leaf_subject(request).public_bytes(),
         request.spki,
     )
 
@@ -162,13 +163,11 @@ class _Frame:
         "authority_key_id",
         "before_key_id",
         "static",
-        "subject",
     )
 
     def __init__(self, issuer: Certificate) -> None:
         self.algorithm = signature_algorithm(issuer.public_key)
         self.algorithm_and_issuer = self.algorithm + issuer.subject
-        self.subject = _SUBJECT
         self.static = (
             _encoded(LEAF_KEY_USAGE, True),
             _encoded(LEAF_EXTENDED_KEY_USAGE, False),

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from control_plane.core.certificate import Certificate
 from control_plane.core.dns_name import check_dns_name
-from control_plane.core.errors import InvalidInput
+from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.lifetime import Window
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.core.tbs import (
@@ -47,13 +47,32 @@ LEAF_BASIC_CONSTRAINTS: Final = x509.BasicConstraints(ca=False, path_length=None
 
 @dataclass(frozen=True, slots=True)
 class SigningRequest:
-    """All that decides a leaf, but the issuer: key (canonical SPKI, DER), ID, names, serial, validity."""
+    """All that decides a leaf, but the issuer: key (canonical SPKI, DER), ID, names, serial, validity.
+
+    `common_name` is for leaves of our own that are shown to somebody who wants one; nobody may take it for an
+    identity, so workloads have none.
+    """
 
     spiffe_id: SpiffeId
     spki: bytes
     serial: int
     window: Window
     dns_names: tuple[str, ...] = ()
+    common_name: str = ""
+
+
+def leaf_subject(request: SigningRequest) -> x509.Name:
+    """The subject of a leaf. Raises InvalidInput for a common name that can't be one (1 to 64 characters)."""
+    if not request.common_name:
+        return LEAF_SUBJECT
+    try:
+        name = x509.NameAttribute(NameOID.COMMON_NAME, request.common_name)
+    except ValueError as error:
+        raise InvalidInput(
+            f"X.509-SVID {request.spiffe_id}: common name {shown(request.common_name)}, expected 1 to 64 "
+            "characters"
+        ) from error
+    return x509.Name([*LEAF_SUBJECT, name])
 
 
 def build_leaf(request: SigningRequest, issuer: Certificate, sign: Callable[[bytes], bytes]) -> bytes:
@@ -69,7 +88,9 @@ def leaf_tbs(request: SigningRequest, issuer: Certificate) -> bytes:
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(request.spiffe_id))]
     names += [x509.DNSName(check_dns_name(name)) for name in request.dns_names]
     builder = (
-        certificate_builder(LEAF_SUBJECT, issuer.parsed.subject, request.spki, request.serial, request.window)
+        certificate_builder(
+            leaf_subject(request), issuer.parsed.subject, request.spki, request.serial, request.window
+        )
         .add_extension(LEAF_KEY_USAGE, critical=True)
         .add_extension(LEAF_EXTENDED_KEY_USAGE, critical=False)
         .add_extension(LEAF_BASIC_CONSTRAINTS, critical=True)

@@ -53,8 +53,9 @@ class LeafTemplate:
 
     @staticmethod
     def fits(request: SigningRequest) -> bool:
-        """Whether a request can take this way: a P-256 key, and a serial of the usual length."""
-        return is_p256(request.spki) and request.serial.bit_length() <= 8 * SERIAL_BYTES - 1
+        """Whether a request can take this way: a P-256 key, serial number and subject of the usual form."""
+        usual = request.serial.bit_length() <= 8 * SERIAL_BYTES - 1 and not request.common_name
+        return usual and is_p256(request.spki)
 
     def tbs(self, request: SigningRequest) -> bytes:
         """The bytes of a leaf that are to be signed. The request must fit."""

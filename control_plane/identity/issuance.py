@@ -79,7 +79,8 @@ class IssuanceSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Issue:
-    """One X.509-SVID to be issued. A TTL of 0 means the default; `requested_by` is None for local calls."""
+    """One X.509-SVID to be issued. A TTL of 0 means the default; `requested_by` is None for local calls;
+    `common_name` see `SigningRequest`."""
 
     spiffe_id: SpiffeId
     csr: bytes = field(repr=False)
@@ -87,6 +88,7 @@ class X509Issue:
     dns_names: tuple[str, ...] = ()
     entry_id: str = ""
     requested_by: SpiffeId | None = None
+    common_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,21 @@ class Issuer:
         item = X509Issue(spiffe_id=spiffe_id, csr=csr, ttl_seconds=ttl_seconds, dns_names=dns_names)
         return await self._issue_one(item, check_csr(csr).spki)
 
+    async def issue_here(self, spiffe_id: SpiffeId, csr: bytes, *, common_name: str) -> X509Svid:
+        """The same by a key of this machine (`Authority.here`), for a certificate that opens the way to
+        whoever signs else. Raises as `mint_x509`."""
+        item = X509Issue(spiffe_id=spiffe_id, csr=csr, common_name=common_name)
+        return await self._issue_one(item, check_csr(csr).spki, self._authority.here())
+
+    @property
+    def can_issue_here(self) -> bool:
+        """Whether `issue_here` and tokens can be had already."""
+        try:
+            self._authority.here()
+        except Unavailable:
+            return False
+        return True
+
     async def issue_jwt(self, items: Sequence[JwtIssue]) -> list[JwtSvid | GatehouseError]:
         """Issues a batch of tokens; answers and raises as `issue_x509`."""
         _check_batch(len(items))
@@ -190,8 +207,8 @@ class Issuer:
         await self._journal.append(records)
         return results
 
-    async def _issue_one(self, item: X509Issue, spki: bytes) -> X509Svid:
-        signer = self._authority.active().x509
+    async def _issue_one(self, item: X509Issue, spki: bytes, signer: X509Signer | None = None) -> X509Svid:
+        signer = signer or self._authority.active().x509
         now = self._clock.unix()
         (outcome,) = await self._issue([item], [self._order(item, spki, signer, now)], signer, now)
         if isinstance(outcome, GatehouseError):
@@ -230,7 +247,8 @@ class Issuer:
             issuer_not_before=issuer.not_before,
             jitter=signer.not_after_jitter,
         )
-        return signer.order(SigningRequest(spiffe_id, spki, serial, window, item.dns_names), item.csr)
+        request = SigningRequest(spiffe_id, spki, serial, window, item.dns_names, item.common_name)
+        return signer.order(request, item.csr)
 
     def _token(self, item: JwtIssue, now: int, not_after: int) -> JwtRequest:
         self._check_member(item.spiffe_id)

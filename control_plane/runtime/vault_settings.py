@@ -59,8 +59,9 @@ class VaultSettings:
     Login: `token` takes `token` or `token_file`; `approle` `role_id` and `secret_id` or `secret_id_file`
     (response-wrapped with `secret_id_wrapped`); `kubernetes` the projected token in `jwt_file`; `jwt` that
     file or, without one, a JWT-SVID of our own for `jwt_audience`; `cert` the PEM files `certificate_file`
-    and `key_file`, not of an SVID: Vault names who comes so by a common name. `login_role` is the role there,
-    `login_mount` the mount if it isn't the method's name.
+    and `key_file` or, without them, an X.509-SVID of our own. Where our own are used, `token` or `token_file`
+    opens the door before the first authority is there. `login_role` is the role there, `login_mount` the
+    mount if it isn't the method's name.
 
     `timeout_seconds` bounds each call with all its retries; `max_requests` how many are under way at once,
     over all processes of this server.
@@ -90,6 +91,11 @@ class VaultSettings:
     key_file: str = ""
     timeout_seconds: float = field(default=5.0, metadata={"minimum": 0.1})
     max_requests: int = field(default=32, metadata={"minimum": 1, "maximum": MAX_REQUESTS})
+
+    @property
+    def has_token(self) -> bool:
+        """Whether an operator gave a token, in the settings or in a file."""
+        return bool(self.token.reveal() or self.token_file)
 
     @property
     def mount_of_login(self) -> str:
@@ -122,15 +128,15 @@ class VaultSettings:
     def _missing(self) -> str:
         """What the chosen login still needs, in words; empty if nothing."""
         if self.login is LoginMethod.TOKEN:
-            return "" if self.token.reveal() or self.token_file else "vault.token or vault.token_file"
+            return "" if self.has_token else "vault.token or vault.token_file"
         if self.login is LoginMethod.APPROLE:
             if not self.role_id:
                 return "vault.role_id"
             return "" if self.secret_id.reveal() or self.secret_id_file else "vault.secret_id or its file"
         if self.login is LoginMethod.KUBERNETES and not self.jwt_file:
             return "vault.jwt_file, the file of the projected service account token"
-        if self.login is LoginMethod.CERT and not (self.certificate_file and self.key_file):
-            return "vault.certificate_file and vault.key_file"
+        if self.login is LoginMethod.CERT and bool(self.certificate_file) != bool(self.key_file):
+            return "both vault.certificate_file and vault.key_file, or neither for our own SVID"
         return "" if self.login_role or self.login is LoginMethod.CERT else "vault.login_role"
 
 

@@ -17,7 +17,7 @@ from control_plane.clients.vault.door import VaultDoor
 from control_plane.clients.vault.opening import open_pki, open_vault
 from control_plane.clients.vault.secrets import is_reference, resolve
 from control_plane.clients.vault.transit import TransitKeyManager
-from control_plane.runtime.clock import Clock
+from control_plane.runtime.clock import Clock, SystemClock
 from control_plane.runtime.lifecycle import Service
 from control_plane.runtime.vault_settings import VaultMode, VaultSettings
 from control_plane.settings import ServerSettings
@@ -51,10 +51,10 @@ def vault_of(settings: ServerSettings) -> Vault | None:
     if not written.address:
         return None
     share = max(1, written.max_requests // settings.issuers)
-    login = OwnLogin(settings)
+    login = OwnLogin(settings, SystemClock())
     door = open_vault(
         written,
-        own_jwt=login.jwt,
+        own=login,
         random=_draw,
         max_requests=share,
         keep=settings.data_dir / "vault-secret-id",

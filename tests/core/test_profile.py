@@ -3,6 +3,7 @@
 import os
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -288,6 +289,20 @@ def test_the_last_look_notices_each_difference(changes: dict[str, Any]) -> None:
 
 def test_the_last_look_accepts_what_was_asked_for() -> None:
     check_leaf(leaf_with(), GOOD, P256.issuer)
+
+
+def test_a_common_name_is_there_if_it_was_asked_for_and_only_then() -> None:
+    named = request(common_name="Gatehouse server of example.org")
+    assert not LeafTemplate.fits(named)
+    made = build_leaf(named, P256.issuer, P256.sign)
+    check_leaf(made, named, P256.issuer)
+    (name,) = x509.load_der_x509_certificate(made).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    assert name.value == named.common_name
+    for other in ("", "Gatehouse server of example.com"):
+        with pytest.raises(Bug, match="subject"):
+            check_leaf(made, replace(named, common_name=other), P256.issuer)
+    with pytest.raises(InvalidInput, match="common name"):
+        build_leaf(request(common_name="x" * 65), P256.issuer, P256.sign)
 
 
 def with_extensions(*extensions: tuple[x509.ExtensionType, bool]) -> bytes:

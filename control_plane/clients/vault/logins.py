@@ -14,6 +14,7 @@ from typing import Final
 
 from control_plane.clients.vault.answers import Answer, Unsent, refusal, seconds_of, text_of
 from control_plane.clients.vault.exchange import Exchange
+from control_plane.clients.vault.own import FirstLogin, OwnSvids
 from control_plane.clients.vault.tokens import Lease, Login
 from control_plane.core.errors import (
     FailedPrecondition,
@@ -150,9 +151,9 @@ class AppRoleLogin:
         return secret
 
 
-def make_login(settings: VaultSettings, *, own_jwt: Source | None = None, keep: Path | None = None) -> Login:
-    """The login that the settings ask for. `own_jwt` makes a JWT-SVID of our own (it may block), `keep` is
-    where an unwrapped secret ID is kept. Raises InvalidInput or FailedPrecondition."""
+def make_login(settings: VaultSettings, *, own: OwnSvids | None = None, keep: Path | None = None) -> Login:
+    """The login that the settings ask for. `own` are SVIDs of ours where there may be some, `keep` is where
+    an unwrapped secret ID is kept. Raises InvalidInput or FailedPrecondition."""
     settings.check()
     mount, role = settings.mount_of_login, settings.login_role
     match settings.login:
@@ -164,18 +165,32 @@ def make_login(settings: VaultSettings, *, own_jwt: Source | None = None, keep: 
                 mount, settings.role_id, source, wrapped=settings.secret_id_wrapped, keep=keep
             )
         case LoginMethod.CERT:
-            return CertLogin(mount, role)
+            login = CertLogin(mount, role)
+            return login if settings.certificate_file else _by_own(settings, login, own)
         case LoginMethod.KUBERNETES | LoginMethod.JWT:
             if settings.jwt_file:
                 return BodyLogin(
                     settings.login, mount, role, _given("vault.jwt_file", Secret(""), settings.jwt_file)
                 )
-            if own_jwt is None:
-                raise FailedPrecondition(
-                    "logging in to Vault by JWT: no JWT-SVID of our own can be had here",
-                    hint="set vault.jwt_file",
-                )
-            return BodyLogin(settings.login, mount, role, own_jwt)
+            source = own.jwt if own is not None else _nothing
+            return _by_own(settings, BodyLogin(settings.login, mount, role, source), own)
+
+
+def _by_own(settings: VaultSettings, login: Login, own: OwnSvids | None) -> Login:
+    """A login by an SVID of ours; by the operator's token for as long as there is none."""
+    if settings.has_token:
+        first = TokenLogin(_given("vault.token", settings.token, settings.token_file))
+        return FirstLogin(login, first, own)
+    if own is None:
+        raise FailedPrecondition(
+            f"logging in to Vault by {settings.login}: only the server itself has its SVIDs",
+            hint="use a token: VAULT_TOKEN or --token-file",
+        )
+    return login
+
+
+def _nothing() -> Secret[str]:
+    raise Unavailable("logging in to Vault: only the server itself has its SVIDs")
 
 
 def _log_in(
@@ -206,7 +221,8 @@ def _refused_login(answer: Answer, what: str, method: LoginMethod, mount: str) -
     if "missing name in alias" in error.message:
         return PermissionDenied(
             error.message,
-            hint="Vault wants a common name in the certificate; an SVID has none: log in by jwt",
+            hint="Vault wants a common name in the certificate, which SVIDs of workloads don't have: log in "
+            "by jwt; the server's own has one if neither certificate_file nor key_file is set",
         )
     if isinstance(error, FailedPrecondition | PermissionDenied):
         return PermissionDenied(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from control_plane.clients.vault.chains import read_pem
 from control_plane.clients.vault.door import VaultDoor
-from control_plane.clients.vault.logins import Source, make_login
+from control_plane.clients.vault.logins import make_login
+from control_plane.clients.vault.own import OwnSvids
 from control_plane.clients.vault.pki import PkiMount
 from control_plane.core.errors import FailedPrecondition, PeerMisbehaved
 from control_plane.core.secret import Secret
@@ -21,26 +22,21 @@ def open_vault(
     *,
     random: Callable[[], float],
     max_requests: int | None = None,
-    own_jwt: Source | None = None,
+    own: OwnSvids | None = None,
     keep: Path | None = None,
     clock: Clock | None = None,
 ) -> VaultDoor:
     """A door to the Vault of the settings; nothing is asked yet.
 
-    `own_jwt` gives a JWT-SVID of ours for `jwt_audience`; `keep` is where an unwrapped secret ID is kept;
+    `own` gives SVIDs of ours to log in with; `keep` is where an unwrapped secret ID is kept;
     `max_requests` this process's share. Raises InvalidInput or FailedPrecondition.
     """
     from control_plane.clients.vault.adapter import HvacExchange  # 0.2 s and 5 MiB, where there is a Vault
 
-    login = make_login(settings, own_jwt=own_jwt, keep=keep)
+    login = make_login(settings, own=own, keep=keep)
     address = settings.parsed_address()
     places = max_requests or settings.max_requests
-    identity: Callable[[], TlsIdentity] | None = None
-    if settings.login is LoginMethod.CERT:
-        if not address.tls:
-            raise FailedPrecondition(f"logging in to Vault at {address} by certificate: use https")
-        certificate = Path(settings.certificate_file).expanduser()
-        identity = _FileIdentity(certificate, Path(settings.key_file).expanduser())
+    identity = _identity(settings, own) if settings.login is LoginMethod.CERT else None
     ca_file = Path(settings.ca_file).expanduser() if settings.ca_file else None
     exchange = HvacExchange(
         address,
@@ -58,6 +54,17 @@ def open_vault(
     )
 
 
+def _identity(settings: VaultSettings, own: OwnSvids | None) -> Callable[[], TlsIdentity | None]:
+    """The certificate that is shown: from the files of the settings, else ours, once there is one."""
+    address = settings.parsed_address()
+    if not address.tls:
+        raise FailedPrecondition(f"logging in to Vault at {address} by certificate: use https")
+    if settings.certificate_file:
+        certificate = Path(settings.certificate_file).expanduser()
+        return _FileIdentity(certificate, Path(settings.key_file).expanduser())
+    return lambda: own.identity() if own is not None and own.is_ready else None
+
+
 def open_pki(door: VaultDoor, settings: VaultSettings) -> PkiMount:
     """The PKI mount of the settings."""
     return PkiMount(door, mount=settings.pki_mount, role=settings.role, issuer=settings.issuer)
@@ -69,7 +76,9 @@ class VaultTls:
     Made anew when the identity or the file has changed; the same object is given until then.
     """
 
-    def __init__(self, ca_file: Path | None, identity: Callable[[], TlsIdentity] | None = None) -> None:
+    def __init__(
+        self, ca_file: Path | None, identity: Callable[[], TlsIdentity | None] | None = None
+    ) -> None:
         self._ca_file = ca_file
         self._identity = identity
         self._lock = threading.Lock()

@@ -25,6 +25,7 @@ from real_vault import REAL_KINDS, Api, RealVault, Server
 from tls_authority import CertificateAuthority as Authority
 from vault_server import FakeVault, tls_context
 
+from control_plane.clients.vault.own import FIRST_SECONDS
 from control_plane.core.errors import (
     FailedPrecondition,
     InvalidInput,
@@ -32,11 +33,41 @@ from control_plane.core.errors import (
     Unavailable,
 )
 from control_plane.core.secret import Secret
+from control_plane.core.spiffe_id import TrustDomain
+from control_plane.runtime.clock import SystemClock
+from control_plane.runtime.tls import TlsIdentity
 from control_plane.runtime.vault_settings import LoginMethod
+from control_plane.wiring.vault_login import common_name
 
 READ_MOUNTS = 'path "sys/mounts" {\n  capabilities = ["read"]\n}\n'
 LOOKUP = "looking ourselves up"
 SVID = "spiffe://td.example/gatehouse/server"
+
+
+class LaterClock(SystemClock):
+    """The machine's clocks, and some seconds more; requests have as much more time."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.seconds
+
+
+@dataclass
+class OwnTokens:
+    """Implements `clients.vault.own.OwnSvids` for a test."""
+
+    make_jwt: Callable[[], Secret[str]] | None = None
+    shown: TlsIdentity | None = None
+    is_ready: bool = True
+
+    def jwt(self) -> Secret[str]:
+        assert self.make_jwt is not None
+        return self.make_jwt()
+
+    def identity(self) -> TlsIdentity:
+        assert self.shown is not None
+        return self.shown
 
 
 async def own_policies(door: Any) -> list[str]:
@@ -171,13 +202,34 @@ async def test_a_jwt_svid_of_our_own(server: Server) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     mount, policy = make_jwt(server, key)
     settings = server.settings(login=LoginMethod.JWT, login_mount=mount, login_role="gatehouse")
-    assert policy in await own_policies(server.open(settings, own_jwt=lambda: token_for(key)))
+    assert policy in await own_policies(server.open(settings, own=OwnTokens(lambda: token_for(key))))
     for wrong in ({"aud": ["other"]}, {"sub": "spiffe://td.example/other"}, {"exp": int(time.time()) - 600}):
-        door = server.open(settings, own_jwt=lambda wrong=wrong: token_for(key, **wrong))
+        door = server.open(settings, own=OwnTokens(lambda wrong=wrong: token_for(key, **wrong)))
         with pytest.raises(PermissionDenied, match=f"jwt at auth/{mount}"):
             await own_policies(door)
-    with pytest.raises(FailedPrecondition, match=r"jwt_file"):
-        server.open(settings)
+    with pytest.raises(FailedPrecondition, match=r"only the server itself.*--token-file"):
+        server.door(login=LoginMethod.JWT, login_mount=mount, login_role="gatehouse", token=Secret(""))
+
+
+async def test_an_operators_token_opens_the_door_until_there_is_an_svid(server: Server) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    mount, policy = make_jwt(server, key)
+    first = server.api.policy(READ_MOUNTS)
+    clock = LaterClock()
+    settings = server.settings(
+        login=LoginMethod.JWT,
+        login_mount=mount,
+        login_role="gatehouse",
+        token=Secret(server.api.make_token(first)),
+    )
+    own = OwnTokens(lambda: token_for(key), is_ready=False)
+    door = server.open(settings, own=own, clock=clock)
+    assert first in await own_policies(door) and "for the first start" in door.login_name
+    own.is_ready = True
+    clock.seconds = FIRST_SECONDS - 60
+    assert first in await own_policies(door)
+    clock.seconds = FIRST_SECONDS
+    assert policy in await own_policies(door) and "jwt" in door.login_name
 
 
 async def test_a_jwt_from_a_file(server: Server, tmp_path: Path) -> None:
@@ -294,6 +346,34 @@ async def test_an_svid_without_a_common_name_is_refused_as_vault_does(tls_server
         await own_policies(door)
 
 
+async def test_an_svid_of_our_own_that_has_a_common_name(tls_server: TlsServer) -> None:
+    server, authority = tls_server.server, tls_server.svids
+    mount, policy = server.api.login("cert"), server.api.policy(READ_MOUNTS)
+    server.api.write(
+        f"auth/{mount}/certs/gatehouse",
+        certificate=authority.pem,
+        allowed_uri_sans=[SVID],
+        token_policies=[policy],
+        token_ttl="60s",
+    )
+    name = common_name(TrustDomain("td.example"))
+    own, other = (
+        OwnTokens(shown=authority.issue(x509.UniformResourceIdentifier(each), common_name=name))
+        for each in (SVID, "spiffe://td.example/other")
+    )
+    settings = server.settings(login=LoginMethod.CERT, login_mount=mount, ca_file=str(tls_server.ca_file))
+    assert policy in await own_policies(server.open(settings, own=own))
+    with pytest.raises(PermissionDenied, match=f"cert at auth/{mount}"):
+        await own_policies(server.open(settings, own=other))
+    # Connections from before there was an SVID aren't used for the login.
+    own.is_ready = False
+    door = server.open(settings, own=own, clock=(clock := LaterClock()))
+    assert "root" in await own_policies(door)
+    own.is_ready = True
+    clock.seconds = FIRST_SECONDS
+    assert policy in await own_policies(door)
+
+
 async def test_a_server_that_another_authority_vouches_for_is_not_told_anything(
     tls_server: TlsServer, tmp_path: Path
 ) -> None:
@@ -375,6 +455,7 @@ async def test_a_token_that_ended_is_replaced_at_the_next_call(server: Server) -
         ({"login": LoginMethod.KUBERNETES, "login_role": "x"}, "jwt_file"),
         ({"login": LoginMethod.JWT}, "login_role"),
         ({"login": LoginMethod.CERT, "key_file": "x"}, "certificate_file"),
+        ({"login": LoginMethod.CERT, "certificate_file": "x"}, "key_file"),
     ],
 )
 def test_settings_that_cannot_work_are_named(fake: Server, changed: dict[str, Any], named: str) -> None:
