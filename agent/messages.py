@@ -140,6 +140,7 @@ def news(message: WatchResponse) -> News:
         policy=message.policy if message.HasField("policy") else None,
         quarantine=quarantine,
         trace=message.policy_traceparent,
+        quarantine_trace=message.quarantine.traceparent,
     )
 
 

@@ -21,12 +21,13 @@ class Quarantine:
 @dataclass(frozen=True, slots=True)
 class News:
     """One push; None is what didn't change. Keys are SPKI DER by ID. `trace` is the trace context of whoever
-    assigned the policy."""
+    assigned the policy, `quarantine_trace` of whoever changed the quarantine last."""
 
     keys: Mapping[str, bytes] | None = None
     policy: SignedPolicy | None = None
     quarantine: Quarantine | None = None
     trace: str = ""
+    quarantine_trace: str = ""
 
     def __bool__(self) -> bool:
         """Whether it says anything."""

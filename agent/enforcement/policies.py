@@ -146,7 +146,10 @@ class Policies:
             self._candidate, self._trace = news.policy, news.trace
         self._held = self._held.after(replace(news, keys=keys, policy=None))
         self._told_all |= full
-        self._publish(self._current, self._judge)
+        with tracing.Span(
+            "enforce quarantine", news.quarantine_trace
+        ):  # where it changed; else it is nothing
+            self._publish(self._current, self._judge)
         if news:
             self._arrived.set()
 

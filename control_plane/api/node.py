@@ -152,6 +152,7 @@ class _Stream:
         if now.revision != self._quarantine_revision:
             self._quarantine_revision = now.revision
             response.quarantine.revision = now.revision
+            response.quarantine.traceparent = now.trace
             response.quarantine.spiffe_ids.extend(sorted(map(str, now.members)))
 
     def _add_wanted(self, response: wire.WatchResponse) -> None:

@@ -146,10 +146,11 @@ def _request(
     doing = f"{method} {target} at {endpoint}"
     try:
         encoded = None if body is None else json.dumps(body).encode()
-        told = {"content-type": "application/json", **headers}
-        connection.request(method, target, body=encoded, headers=told)
-        response = connection.getresponse()
-        received = response.read(MAX_REST_BYTES + 1)
+        with _traced(method, target) as trace:
+            told = {"content-type": "application/json", **headers, **trace}
+            connection.request(method, target, body=encoded, headers=told)
+            response = connection.getresponse()
+            received = response.read(MAX_REST_BYTES + 1)
     except TimeoutError as error:
         raise DeadlineExceeded(
             f"{doing}: no answer within {timeout_seconds:g} s", hint="try a longer --timeout"
@@ -167,6 +168,18 @@ def _request(
     if response.status >= 400:
         raise _problem(response.status, answer, doing)
     return answer
+
+
+@contextmanager
+def _traced(method: str, target: str) -> Iterator[dict[str, str]]:
+    """The headers of a request, which is a span where spans are collected; else nothing is loaded for it."""
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        yield {}
+        return
+    from control_plane.runtime import tracing
+
+    with tracing.Outgoing(f"{method} {tracing.family(target)}") as call:
+        yield {} if call.header is None else {tracing.HEADER: call.header}
 
 
 def problem_in(status: int, received: bytes, doing: str) -> GatehouseError:

@@ -88,7 +88,7 @@ def main() -> None:
     tracing.export_from(os.environ, "gatehouse")
     words = [word for word in sys.argv[1:3] if word.isalpha()]  # names of commands, nothing that was given
     with tracing.Span(
-        " ".join(["gatehouse", *words]), os.environ.get("TRACEPARENT"), tracing.Kind.CLIENT, begin=True
+        " ".join(["gatehouse", *words]), os.environ.get("TRACEPARENT"), tracing.Kind.INTERNAL, begin=True
     ):
         os.environ["TRACEPARENT"] = tracing.outgoing() or ""
         app(prog_name=name)

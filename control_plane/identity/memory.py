@@ -202,20 +202,21 @@ class MemoryStore:
             )
         return self._own
 
-    async def quarantine(self, member: Quarantined) -> bool:
+    async def quarantine(self, member: Quarantined, trace: str = "") -> bool:
         members = self._quarantine.members
         if member.spiffe_id in members:
             return False
         check_quarantine([*members, member.spiffe_id])
-        self._quarantine = Quarantine(self._quarantine.revision + 1, {**members, member.spiffe_id: member})
+        members = {**members, member.spiffe_id: member}
+        self._quarantine = Quarantine(self._quarantine.revision + 1, members, trace)
         self._changed("quarantine", None)
         return True
 
-    async def release(self, spiffe_id: SpiffeId) -> bool:
+    async def release(self, spiffe_id: SpiffeId, trace: str = "") -> bool:
         members = dict(self._quarantine.members)
         if members.pop(spiffe_id, None) is None:
             return False
-        self._quarantine = Quarantine(self._quarantine.revision + 1, members)
+        self._quarantine = Quarantine(self._quarantine.revision + 1, members, trace)
         self._changed("quarantine", None)
         return True
 

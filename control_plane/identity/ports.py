@@ -190,13 +190,14 @@ class FederatedBundles(Protocol):
 
 
 class QuarantineStore(Protocol):
-    """Who is cut off. Both methods are idempotent: what is so already changes nothing, revision included."""
+    """Who is cut off. Both methods are idempotent: what is so already changes nothing, revision included.
+    `trace` is the trace context of the request that makes the change."""
 
-    async def quarantine(self, member: Quarantined) -> bool:
+    async def quarantine(self, member: Quarantined, trace: str = "") -> bool:
         """Cuts an identity off; False if it was (the first reason stays). Raises ResourceExhausted beyond
         the bounds of `identity.quarantine`."""
 
-    async def release(self, spiffe_id: SpiffeId) -> bool:
+    async def release(self, spiffe_id: SpiffeId, trace: str = "") -> bool:
         """Lets an identity back in; False if it wasn't cut off."""
 
 

@@ -29,10 +29,12 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Everybody who is cut off. `revision` grows with every change, 0 is before the first."""
+    """Everybody who is cut off. `revision` grows with every change, 0 is before the first; `trace` is the
+    trace context of the request that made the last one."""
 
     revision: int = 0
     members: Mapping[SpiffeId, Quarantined] = field(default_factory=dict)
+    trace: str = ""
 
     def __contains__(self, spiffe_id: SpiffeId) -> bool:
         return spiffe_id in self.members

@@ -3,8 +3,9 @@
 Who is called with a `traceparent` continues that trace: its log lines carry `trace_id` and `span_id`, and the
 calls that it makes carry the trace on. Traces are begun by others: by whoever calls, or by the environment of
 a command line (TRACEPARENT). Where the environment names a collector (`export_from`), command lines begin
-traces of their own, and spans of traces that are sampled are sent to it (`otlp`). Without a collector nothing
-of that is loaded, and without a trace nothing is paid.
+traces of their own, and spans of traces that are sampled are sent to it (`otlp`): of work and of being
+called (`Span`), and of calling somebody else (`Outgoing`). Without a collector nothing of that is loaded, and
+without a trace nothing is paid.
 """
 
 import re
@@ -112,6 +113,45 @@ def outgoing() -> str | None:
     return None if context is None else context.header
 
 
+def family(path: str) -> str:
+    """A path for the name of a span: without what differs from one thing to the next."""
+    parts = path.partition("?")[0].split("/")[:4]
+    return "/".join(part if part.isalpha() or part == "v1" else "*" for part in parts if part)
+
+
+class Outgoing:
+    """A call to somebody else, as a context manager; `header` goes with it, None outside of a trace.
+
+    Where spans are collected the call is one, below that of this context, and what is called is below it. In
+    this process nothing is, so that it may end in another task or thread than it began in. `error` may be set
+    to say that it failed where no exception does.
+    """
+
+    __slots__ = ("_began_ns", "_context", "_name", "_parent_id", "error", "header")
+
+    def __init__(self, name: str) -> None:
+        parent = _current.get()
+        self.error = ""
+        self.header = None if parent is None else parent.header
+        self._name = name
+        self._context: TraceContext | None = None
+        if parent is not None and parent.sampled and _sink is not None:
+            self._context = TraceContext(parent.trace_id, _new_id(8), parent.flags)
+            self._parent_id = parent.span_id
+            self.header = self._context.header
+
+    def __enter__(self) -> Self:
+        self._began_ns = time.time_ns() if self._context is not None else 0
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._context is not None:
+            told = self.error or _told(error)
+            _report(self._context, self._parent_id, self._name, Kind.CLIENT, self._began_ns, told)
+
+
 class Span:
     """A piece of work, as a context manager: below `header`'s span, or below the one in this context.
 
@@ -151,19 +191,20 @@ class Span:
             return
         _current.reset(self._before)
         structlog.contextvars.reset_contextvars(**self._ready)
-        if _sink is not None and self._context.sampled:
-            told = self.error or ("" if kind is None else kind.__name__)
-            _sink(
-                FinishedSpan(
-                    self._context,
-                    self._parent_id,
-                    self._name,
-                    self._kind,
-                    self._began_ns,
-                    time.time_ns(),
-                    told,
-                )
-            )
+        told = self.error or _told(error)
+        _report(self._context, self._parent_id, self._name, self._kind, self._began_ns, told)
+
+
+def _told(error: BaseException | None) -> str:
+    """What a span says of an exception that ended it: its name. A program that ends well has not failed."""
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return ""
+    return type(error).__name__
+
+
+def _report(context: TraceContext, parent_id: str, name: str, kind: Kind, began_ns: int, error: str) -> None:
+    if _sink is not None and context.sampled:
+        _sink(FinishedSpan(context, parent_id, name, kind, began_ns, time.time_ns(), error))
 
 
 def _new_id(size: int) -> str:

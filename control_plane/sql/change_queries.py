@@ -86,9 +86,9 @@ def changes_after(connection: Connection, sequence: int, own: TrustDomain) -> Ch
 
 def quarantine_now(connection: Connection) -> Quarantine:
     """Everybody who is cut off, with the revision."""
-    revision = connection.execute(select(quarantine_head.c.revision)).scalar_one()
+    head = connection.execute(select(quarantine_head)).mappings().one()
     found = (read_quarantined(row) for row in connection.execute(select(quarantine)).mappings())
-    return Quarantine(revision, {one.spiffe_id: one for one in found})
+    return Quarantine(head["revision"], {one.spiffe_id: one for one in found}, head["trace"])
 
 
 def prune(connection: Connection, keep: int) -> int:

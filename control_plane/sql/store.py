@@ -174,15 +174,16 @@ class SqlStore:
         )
         return found or Bundle(trust_domain)
 
-    async def quarantine(self, member: Quarantined) -> bool:
+    async def quarantine(self, member: Quarantined, trace: str = "") -> bool:
         return await self.thread.write(
-            f"quarantining {member.spiffe_id}", lambda connection: quarantine_queries.add(connection, member)
+            f"quarantining {member.spiffe_id}",
+            lambda connection: quarantine_queries.add(connection, member, trace),
         )
 
-    async def release(self, spiffe_id: SpiffeId) -> bool:
+    async def release(self, spiffe_id: SpiffeId, trace: str = "") -> bool:
         return await self.thread.write(
             f"releasing {spiffe_id} from quarantine",
-            lambda connection: quarantine_queries.remove(connection, spiffe_id),
+            lambda connection: quarantine_queries.remove(connection, spiffe_id, trace),
         )
 
     async def changes_after(self, sequence: int) -> ChangeSet:

@@ -95,6 +95,7 @@ quarantine_head = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("revision", Integer, nullable=False),
+    Column("trace", Text, nullable=False, server_default=""),
 )
 
 quarantine = Table(

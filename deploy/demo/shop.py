@@ -6,6 +6,7 @@
     shop.py customer  --payments URL                                 pays again and again, and tells
 
 They know nothing of certificates and policies: each speaks plainly to its Envoy on the loopback interface.
+Like any service that wants to be seen in traces, the front end passes a `traceparent` on.
 Events go to standard output, one JSON object a line.
 """
 
@@ -35,8 +36,8 @@ WATCH = "/shop.payments.v1.Payments/Watch"
 TIMEOUT_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 
-Answer = Callable[[str, str], tuple[int, Any]]
-"""Method and path to status and JSON."""
+Answer = Callable[[str, str, str], tuple[int, Any]]
+"""Method, path and `traceparent` to status and JSON."""
 
 
 def tell(event: str, **fields: object) -> None:
@@ -53,7 +54,7 @@ def serve_http(at: tuple[str, int], answer: Answer) -> None:
         def _answer(self) -> None:
             length = int(self.headers.get("content-length") or 0)
             self.rfile.read(min(length, 65536))
-            status, body = answer(self.command, self.path)
+            status, body = answer(self.command, self.path, self.headers.get("traceparent", ""))
             content = json.dumps(body).encode() + b"\n"
             self.send_response(status)
             self.send_header("content-type", "application/json")
@@ -77,8 +78,8 @@ def serve_http(at: tuple[str, int], answer: Answer) -> None:
 def frontend(at: tuple[str, int], payments: str) -> None:
     """Shows a page with what the payment service says."""
 
-    def answer(method: str, path: str) -> tuple[int, Any]:
-        status, body = fetch(f"{payments}/v1/charges")
+    def answer(method: str, path: str, trace: str) -> tuple[int, Any]:
+        status, body = fetch(f"{payments}/v1/charges", trace=trace)
         return 200, {"shop": "open", "payments": {"status": status, "says": body}}
 
     serve_http(at, answer)
@@ -88,7 +89,7 @@ def payments(at: tuple[str, int], grpc: tuple[str, int], database: Cards) -> Non
     """Charges cards, which it looks up in the database; tells of charges on a stream."""
     kept = Kept(database)
 
-    def answer(method: str, path: str) -> tuple[int, Any]:
+    def answer(method: str, path: str, trace: str) -> tuple[int, Any]:
         return (201 if method == "POST" else 200), {"charged": "4.20", "card": kept.look_up()}
 
     threading.Thread(target=lambda: asyncio.run(_stream(*grpc)), daemon=True).start()
@@ -159,9 +160,10 @@ def customer(payments: str) -> None:
         time.sleep(PAUSE_SECONDS)
 
 
-def fetch(url: str, method: str = "GET") -> tuple[int, str]:
+def fetch(url: str, method: str = "GET", trace: str = "") -> tuple[int, str]:
     """Status and body; status 0 where nobody answered."""
-    request = urllib.request.Request(url, method=method, data=b"" if method == "POST" else None)
+    data, headers = b"" if method == "POST" else None, {"traceparent": trace} if trace else {}
+    request = urllib.request.Request(url, method=method, data=data, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
             return answer.status, answer.read(65536).decode()

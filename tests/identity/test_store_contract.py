@@ -328,8 +328,10 @@ def test_quarantine_is_idempotent_numbered_and_told(run: Run, make_entry: Callab
         assert (await store.changes_after(start)).quarantine is None, "so nothing changed"
         assert await store.quarantine(Quarantined(web, "odd calls", "olga", 7))
         assert not await store.quarantine(Quarantined(web, "again", "eve", 8)), "the first reason stays"
-        assert await store.quarantine(Quarantined(api, "theirs", "olga", 9))
+        assert await store.quarantine(Quarantined(api, "theirs", "olga", 9), "its trace")
+        assert not await store.quarantine(Quarantined(api, "theirs", "olga", 9), "another")
         changes = await store.changes_after(start)
+        assert changes.quarantine is not None and changes.quarantine.trace == "its trace"
         assert changes.quarantine is not None and changes.quarantine.revision == 2
         assert changes.quarantine.members[web] == Quarantined(web, "odd calls", "olga", 7)
         assert changes.quarantine.spiffe_ids == {web, api} and not changes.full
@@ -337,6 +339,7 @@ def test_quarantine_is_idempotent_numbered_and_told(run: Run, make_entry: Callab
         whole = await store.changes_after(0)
         assert whole.full and whole.quarantine is not None
         assert (whole.quarantine.revision, whole.quarantine.spiffe_ids) == (3, {api})
+        assert whole.quarantine.trace == "", "of the last change"
 
     run(scenario)
 

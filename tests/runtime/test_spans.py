@@ -15,7 +15,7 @@ import pytest
 from control_plane.core.errors import InvalidInput
 from control_plane.runtime import tracing
 from control_plane.runtime.otlp import MAX_WAITING, Exporter
-from control_plane.runtime.tracing import FinishedSpan, Kind, Span, TraceContext
+from control_plane.runtime.tracing import FinishedSpan, Kind, Outgoing, Span, TraceContext
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
@@ -60,6 +60,62 @@ def test_who_does_not_want_spans_is_sent_none_but_the_trace_goes_on(told: list[F
         assert told == []
 
     alone(work)
+
+
+def test_a_call_to_somebody_else_is_a_span_and_what_is_called_is_below_it(told: list[FinishedSpan]) -> None:
+    def work() -> None:
+        with Span("work", SAMPLED), pytest.raises(ValueError, match="x"), Outgoing("call") as call:
+            assert tracing.outgoing() != call.header, "nothing here is below it"
+            raise ValueError("x")
+        called, whole = told
+        assert (called.parent_id, called.kind, called.error) == (
+            whole.context.span_id,
+            Kind.CLIENT,
+            "ValueError",
+        )
+        assert call.header == called.context.header
+
+    alone(work)
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_call_that_is_no_span_carries_the_trace_all_the_same(
+    told: list[FinishedSpan], collected: bool
+) -> None:
+    def work() -> None:
+        with Outgoing("outside") as call:
+            assert call.header is None
+        with Span("work", UNSAMPLED if collected else SAMPLED):
+            if not collected:
+                tracing.install(None)
+            with Outgoing("call") as call:
+                assert call.header == tracing.outgoing()
+        assert told == []
+
+    alone(work)
+
+
+def test_a_program_that_ends_well_has_not_failed(told: list[FinishedSpan]) -> None:
+    def work() -> None:
+        for code in (0, None, 3):
+            with pytest.raises(SystemExit), Span("command", SAMPLED):
+                raise SystemExit(code)
+        assert [one.error for one in told] == ["", "", "SystemExit"]
+
+    alone(work)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/policy/versions/3/plan?x=1", "v1/policy/versions"),
+        ("/v1/quarantine", "v1/quarantine"),
+        ("/v1/alerts/12", "v1/alerts/*"),
+        ("/", ""),
+    ],
+)
+def test_a_path_names_a_span_without_what_differs(path: str, name: str) -> None:
+    assert tracing.family(path) == name
 
 
 def test_a_trace_begins_only_where_somebody_collects(told: list[FinishedSpan]) -> None:

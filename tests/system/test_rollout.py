@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
-from bench._shop import PAYMENTS, Shop, shop, until
+from bench._shop import FRONTEND, PAYMENTS, Shop, shop, until
 from control_plane.runtime.otlp_names import scopes
 
 pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(400)]
@@ -28,9 +28,10 @@ GATEHOUSE = str(Path(sys.executable).parent / "gatehouse")
 
 @dataclass
 class Collector:
-    """What came, as (service, name, trace, span, parent)."""
+    """What came, as (service, name, trace, span, parent), and the spans that tell of an error."""
 
     spans: list[tuple[str, str, bytes, bytes, bytes]] = field(default_factory=list)
+    errors: set[bytes] = field(default_factory=set)
 
     def take(self, body: bytes) -> None:
         for resource in trace_service_pb2.ExportTraceServiceRequest.FromString(body).resource_spans:
@@ -41,6 +42,16 @@ class Collector:
                 self.spans += [
                     (service, one.name, one.trace_id, one.span_id, one.parent_span_id) for one in scope.spans
                 ]
+                self.errors |= {one.span_id for one in scope.spans if one.status.code}
+
+    def until(self, root: str, wanted: set[tuple[str, str]]) -> None:
+        """Waits for these spans in the trace of this one: every process sends when it gets to it."""
+        until(lambda: wanted <= set(self.tree(root)), f"{wanted}", pause=0.2)
+
+    def failed(self, root: str) -> list[str]:
+        """Names of spans in the trace of this one that failed."""
+        traces = {one[2] for one in self.spans if one[1] == root}
+        return [one[1] for one in self.spans if one[2] in traces and one[3] in self.errors]
 
     def tree(self, root: str) -> list[tuple[str, str]]:
         """Service and name from the span of this name down, each with the one that it is below."""
@@ -117,17 +128,56 @@ class Client:
             time.sleep(0.01)
 
 
+def grace(running: Shop) -> tuple[str, str]:
+    return "--token-file", str(running.folder / "demo" / "people" / "grace.token")
+
+
 def test_one_trace_from_the_command_to_the_agent(running: Shop, collector: Collector) -> None:
     version = running.approved({"authz/authz.rego": lambda text: f"{text}\n# another\n"})
-    token = running.folder / "demo" / "people" / "grace.token"
-    command(running, "policy", "apply", str(version), "-m", "a try", "--token-file", str(token))
+    command(running, "policy", "apply", str(version), "-m", "a try", *grace(running))
     root, agents = "gatehouse policy apply", "gatehouse-agent: enforce policy"
-    until(lambda: any(name == agents for _, name in collector.tree(root)), "the span of the agent", pause=0.2)
-    server = "gatehouse-management: POST v1/policy/versions"
-    tree = collector.tree(root)
-    assert ("", f"gatehouse: {root}") in tree
-    assert (f"gatehouse: {root}", server) in tree, tree
-    assert (server, agents) in tree, tree
+    client, server = (f"{who}: POST v1/policy/versions" for who in ("gatehouse", "gatehouse-management"))
+    wanted = {("", f"gatehouse: {root}"), (f"gatehouse: {root}", client), (client, server), (server, agents)}
+    collector.until(root, wanted)
+    assert not collector.failed(root)
+
+
+def test_one_trace_of_a_quarantine_and_of_its_end(running: Shop, collector: Collector) -> None:
+    """Each from the command through the server to the agent, where it holds from then on."""
+    agents = "gatehouse-agent: enforce quarantine"
+    for word, path in (("add", "v1/quarantine"), ("release", "v1/quarantine/release")):
+        root = f"gatehouse quarantine {word}"
+        command(running, "quarantine", word, FRONTEND, "--reason", "a try", *grace(running))
+        client, server = (f"{who}: POST {path}" for who in ("gatehouse", "gatehouse-management"))
+        collector.until(root, {(f"gatehouse: {root}", client), (client, server), (server, agents)})
+
+
+JUDGED = """
+# METADATA
+# title: What Envoy's rules can't say
+allow if {
+	to("payments")
+	count(input.source.spiffe_id) > 1000
+}
+"""
+
+
+def test_a_callers_trace_goes_through_the_shop_to_the_agents_judgement(
+    running: Shop, collector: Collector
+) -> None:
+    """A customer's request at the front end, whose own call to payments is judged by the agent."""
+    version = running.approved({"authz/authz.rego": lambda text: f"{text}{JUDGED}"})
+    running.apply(version)
+    until(lambda: [one for one in running.enforced()["workloads"] if one["judged_by_agent"]], "CUSTOM")
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    at = f"{running.at.host('frontend')}:18080"
+    done = subprocess.run(
+        ["curl", "-sS", "-H", f"traceparent: 00-{trace}-{span}-01", f"http://{at}/"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["payments"]["status"] == 200, done.stdout
+    mine = ("gatehouse-agent", "ext_authz", bytes.fromhex(trace), bytes.fromhex(span))
+    until(lambda: mine in [(*one[:3], one[4]) for one in collector.spans], "the agent's span", pause=0.2)
 
 
 def canary_of(running: Shop, change: Callable[[str], str]) -> int:

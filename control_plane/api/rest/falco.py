@@ -22,6 +22,7 @@ from control_plane.core.errors import InvalidInput, ResourceExhausted
 from control_plane.core.spiffe_id import SpiffeId, is_agent_id
 from control_plane.identity.alert import Alert, candidates
 from control_plane.identity.quarantine import Quarantined
+from control_plane.runtime import tracing
 from control_plane.runtime.answers import Answer
 from control_plane.runtime.log import get_logger
 
@@ -106,7 +107,7 @@ def router(context: RestContext) -> APIRouter:
         }
         await passage.changing(str(spiffe_id), reason, detail=detail)
         member = Quarantined(spiffe_id, reason, f"{BY} ({passage.subject.id})", server.clock.unix())
-        answer["changed"] = await server.store.quarantine(member)
+        answer["changed"] = await server.store.quarantine(member, tracing.outgoing() or "")
         await server.replica.refresh()
         _log.warning("alert_cut_off", spiffe_id=str(spiffe_id), rule=alert.rule, priority=alert.priority)
         return answer

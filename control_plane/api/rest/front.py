@@ -2,7 +2,7 @@
 
 Nothing of a body is read before the caller is known, and no more than its path and its caller's roles allow.
 A body is read whole here, against a clock, so that the application never waits for a peer; what all bodies
-together hold in memory is bounded too. Answers are taken in time or the connection is given up.
+together hold in memory is bounded too. How an answer leaves is `sending`'s affair.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from control_plane.api.rest.conditions import TooLarge, TooSlow
 from control_plane.api.rest.evidence import TlsPeer
 from control_plane.api.rest.gate import REQUEST_ID, Gate, request_id_of
 from control_plane.api.rest.problems import problem_of
+from control_plane.api.rest.sending import HeldAnswers, NotTaken, Sending
 from control_plane.core.access import SubjectKind
 from control_plane.core.errors import GatehouseError, InvalidInput, Unavailable
 from control_plane.rollout.version import MAX_CONTENT_BYTES
@@ -32,7 +33,6 @@ PUSH: Final = "/v1/policy/versions"
 MAX_HELD_BYTES: Final = 4 * MAX_PUSH_BYTES
 MAX_REQUESTS: Final = 200
 BODY_SECONDS: Final = 30.0
-SEND_SECONDS: Final = 30.0
 
 _log = get_logger("rest")
 
@@ -58,12 +58,6 @@ class Rates:
             self.subject.spend(subject.id)
 
 
-def _family(path: str) -> str:
-    """A path for the name of a span: without what differs from one thing to the next."""
-    parts = path.split("/")[:4]
-    return "/".join(part if part.isalpha() or part == "v1" else "*" for part in parts if part)
-
-
 class Front:
     """ASGI middleware; one for each application, for it counts."""
 
@@ -74,6 +68,7 @@ class Front:
         self._max_requests = MAX_REQUESTS + more_requests
         self._requests = 0
         self._held = 0
+        self._held_answers = HeldAnswers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request. Other kinds of scope aren't served."""
@@ -82,24 +77,24 @@ class Front:
         request = Request(scope)
         request_id = request_id_of(request)
         with tracing.Span(
-            f"{scope['method']} {_family(scope['path'])}",
+            f"{scope['method']} {tracing.family(scope['path'])}",
             request.headers.get(tracing.HEADER),
             tracing.Kind.SERVER,
-        ):
-            await self._answer(request, request_id, scope, receive, send)
+        ) as span:
+
+            async def named(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                    if message["status"] >= 500:
+                        span.error = str(message["status"])
+                await send(message)
+
+            await self._answer(request, request_id, scope, receive, named)
 
     async def _answer(
         self, request: Request, request_id: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
-            try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    await send(message)
-            except TimeoutError as error:
-                raise _NotTaken from error
-
+        told = Sending(request, send, self._held_answers)
         self._requests += 1
         try:
             try:
@@ -110,7 +105,7 @@ class Front:
                 await problem_of(request, error)(scope, receive, told)
         except ClientDisconnect:
             return
-        except _NotTaken:
+        except NotTaken:
             # The response has begun and can't be ended well; the server closes the connection for that.
             _log.info("answer_not_taken", path=scope["path"], request_id=request_id)
         finally:
@@ -130,6 +125,9 @@ class Front:
     async def _read(self, request: Request, receive: Receive) -> AsyncIterator[bytes]:
         """The body, whole. Raises TooLarge, TooSlow, Unavailable where too many come at once."""
         declared, limit = request.headers.get("content-length", "0"), self._limit(request)
+        if declared == "0" and "transfer-encoding" not in request.headers:
+            yield b""
+            return
         if not (declared.isascii() and declared.isdigit()):
             raise InvalidInput("content-length: expected a number")
         if int(declared[:20]) > limit:
@@ -164,10 +162,6 @@ class Front:
             yield body
         finally:
             self._held -= size
-
-
-class _NotTaken(Exception):
-    """The peer doesn't read what we answer."""
 
 
 def _too_large(limit: int) -> TooLarge:

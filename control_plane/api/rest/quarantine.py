@@ -15,6 +15,7 @@ from control_plane.core.errors import InvalidInput, NotFound
 from control_plane.core.spiffe_id import SpiffeId, is_agent_id
 from control_plane.identity.quarantine import MAX_QUARANTINED, Quarantined
 from control_plane.rollout.version import checked_reason
+from control_plane.runtime import tracing
 
 
 class Cut(BaseModel):
@@ -63,7 +64,7 @@ def router(context: RestContext) -> APIRouter:
         reason = checked_reason(body.reason)
         await passage.changing(str(spiffe_id), reason)
         member = Quarantined(spiffe_id, reason, passage.subject.id, server.clock.unix())
-        changed = await server.store.quarantine(member)
+        changed = await server.store.quarantine(member, tracing.outgoing() or "")
         await server.replica.refresh()
         return _answer(spiffe_id, changed)
 
@@ -73,7 +74,7 @@ def router(context: RestContext) -> APIRouter:
         spiffe_id = SpiffeId.parse(body.spiffe_id)
         passage.enter(spiffe_id=spiffe_id)
         await passage.changing(str(spiffe_id), checked_reason(body.reason))
-        changed = await server.store.release(spiffe_id)
+        changed = await server.store.release(spiffe_id, tracing.outgoing() or "")
         await server.replica.refresh()
         return _answer(spiffe_id, changed)
 

@@ -19,6 +19,7 @@ from control_plane.clients.vault.breaker import Breaker
 from control_plane.clients.vault.exchange import Exchange
 from control_plane.clients.vault.tokens import RETRY_SECONDS, Login, Tokens
 from control_plane.core.errors import GatehouseError, Unavailable
+from control_plane.runtime import tracing
 from control_plane.runtime.clock import Clock, SystemClock
 
 ATTEMPTS: Final = 3
@@ -110,7 +111,19 @@ class VaultDoor:
         repeatable: bool = True,
         anonymous: bool = False,
     ) -> Answer:
-        """The same from the event loop, which it doesn't hold."""
+        """The same from the event loop, which it doesn't hold. In a trace it is a span."""
+        with tracing.Outgoing(f"vault {method} {path}"):
+            return await self._asked(method, path, body, what, repeatable, anonymous)
+
+    async def _asked(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        what: str,
+        repeatable: bool,
+        anonymous: bool,
+    ) -> Answer:
         deadline = self._clock.monotonic() + self._timeout_seconds
         try:
             async with asyncio.timeout(self._timeout_seconds):

@@ -135,15 +135,16 @@ class Channel:
         path = method if isinstance(method, str) else method_path(method)
         try:
             async with nullcontext() if timeout is None else asyncio.timeout(timeout) as bound:
-                connection = await self._connected()
-                headers = messages.write_metadata(metadata)
-                if (trace := tracing.outgoing()) is not None:
-                    headers.append((tracing.HEADER, trace))
-                call = await connection.open_call(path, self._authority, headers, response_type, timeout)
-                try:
-                    yield call
-                finally:
-                    call.close()
+                with tracing.Outgoing(path) as outgoing:
+                    connection = await self._connected()
+                    headers = messages.write_metadata(metadata)
+                    if outgoing.header is not None:
+                        headers.append((tracing.HEADER, outgoing.header))
+                    call = await connection.open_call(path, self._authority, headers, response_type, timeout)
+                    try:
+                        yield call
+                    finally:
+                        call.close()
         except TimeoutError:
             if bound is None or not bound.expired():
                 raise

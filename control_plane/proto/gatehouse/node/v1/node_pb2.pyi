@@ -153,9 +153,11 @@ class PolicyKey(_message.Message):
     def __init__(self, key_id: _Optional[str] = ..., public_key: _Optional[bytes] = ...) -> None: ...
 
 class Quarantine(_message.Message):
-    __slots__ = ("revision", "spiffe_ids")
+    __slots__ = ("revision", "spiffe_ids", "traceparent")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_IDS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     revision: int
     spiffe_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, revision: _Optional[int] = ..., spiffe_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, revision: _Optional[int] = ..., spiffe_ids: _Optional[_Iterable[str]] = ..., traceparent: _Optional[str] = ...) -> None: ...
