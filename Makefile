@@ -13,6 +13,8 @@ VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 JOBS ?= auto
 FUZZ ?= fuzz
+# Many processes start below: each would compile us anew where the environment forbids to keep bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 # AUTHORITY=vault: the demo of its own whose leaves a Vault signs (`make peers` builds one).
 DEMO := $(if $(filter vault,$(AUTHORITY)),GATEHOUSE_DEMO_DIR=$(CURDIR)/.gatehouse-vault $(VENV)/python -m deploy.demo.vault,$(VENV)/python -m deploy.demo)
 

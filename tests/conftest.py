@@ -27,6 +27,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a third of the time a test waits for processes that it started."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def _load(path: str) -> ModuleType:
     """A file below `tests/` as a module; tests have no packages to import it from."""
     name = "gatehouse_tests_" + path.removesuffix(".py").replace("/", "_")

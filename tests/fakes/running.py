@@ -7,7 +7,9 @@ Loaded by `tests/conftest.py`, which hands the classes out as the fixture `runni
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -16,10 +18,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from typer.testing import CliRunner
 
 TRUST_DOMAIN = "interop.test"
 DEADLINE_SECONDS = 40.0
@@ -65,6 +70,51 @@ def run(command: Sequence[str | Path], *, timeout: float = DEADLINE_SECONDS, che
             f"{command} ended with {finished.returncode}: {finished.stdout}{finished.stderr}"
         )
     return finished.stdout
+
+
+def succeeds(command: Sequence[str | Path]) -> bool:
+    """Whether a program ends well; what it says is not kept."""
+    return subprocess.run([str(part) for part in command], capture_output=True).returncode == 0
+
+
+def command_line(module: str, *arguments: str | Path) -> tuple[int, str, str]:
+    """One command of ours in this process: its exit code, standard output and error.
+
+    An interpreter's start costs half a second of CPU, and the suite gives hundreds of commands. The scripts
+    themselves are run by `tests/system/test_cli.py` and the tests of the demo. Where this process can't run a
+    command (threads, beside a loop), it is a process of its own.
+    """
+    given = [str(part) for part in arguments]
+    if threading.current_thread() is not threading.main_thread() or _beside_a_loop():
+        script = BIN / ("gatehouse" if module == "control_plane.cli.root" else "gatehouse-agent")
+        finished = subprocess.run(
+            [str(script), *given], capture_output=True, text=True, timeout=DEADLINE_SECONDS
+        )
+        return finished.returncode, finished.stdout, finished.stderr
+    app = importlib.import_module(module).app
+    done = CliRunner().invoke(app, given)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def _beside_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def accepts(path: Path) -> bool:
+    """Whether somebody listens on a unix socket: asked first, since each healthcheck that comes too early
+    starts an interpreter beside the processes that are waited for."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -185,15 +235,21 @@ class GatehouseServer(Process):
             f"127.0.0.1:{self.port}",
         ]
         self.start([BIN / "gatehouse", "server", "run", *flags, *self.extra])
-        check = [BIN / "gatehouse", "healthcheck", "--data-dir", self.data, "--timeout", "3"]
-        self.await_serving(lambda: subprocess.run(check, capture_output=True).returncode == 0, "the server")
+        self.await_serving(lambda: accepts(self.socket) and self._is_healthy(), "the server")
         return self
 
     def cli(self, *arguments: str, check: bool = True) -> Any:
         """The JSON answer of one command. Unless `check`, None from one that failed: it answers nothing."""
-        command = [BIN / "gatehouse", *arguments, "--data-dir", self.data, "--output", "json"]
-        text = run(command, check=check)
+        code, text, said = command_line(
+            "control_plane.cli.root", *arguments, "--data-dir", self.data, "--output", "json"
+        )
+        if check:
+            assert code == 0, f"gatehouse {arguments} ended with {code}: {text}{said}"
         return json.loads(text) if text or check else None
+
+    def _is_healthy(self) -> bool:
+        flags = ("--data-dir", self.data, "--timeout", "3")
+        return command_line("control_plane.cli.root", "healthcheck", *flags)[0] == 0
 
     def bundle_file(self) -> Path:
         """The trust bundle as a PEM file."""
@@ -262,9 +318,13 @@ class GatehouseAgent(Process):
         ]
         flags += ["--trust-bundle", bundle, *(["--join-token", token] if token else []), *extra]
         self.start([BIN / "gatehouse-agent", "run", *flags])
-        check = [BIN / "gatehouse-agent", "healthcheck", "--data-dir", self.data]
-        self.await_serving(lambda: subprocess.run(check, capture_output=True).returncode == 0, "the agent")
+        self.await_serving(
+            lambda: accepts(self.data / "agent-admin.sock") and self._is_healthy(), "the agent"
+        )
         return self
+
+    def _is_healthy(self) -> bool:
+        return command_line("agent.cli", "healthcheck", "--data-dir", self.data)[0] == 0
 
 
 class SpireServer(Process):
@@ -312,7 +372,7 @@ plugins {{
 """)
         self.start([self.binary, "run", "-config", configuration])
         check = [str(self.binary), "healthcheck", "-socketPath", str(self.socket)]
-        self.await_serving(lambda: subprocess.run(check, capture_output=True).returncode == 0, "spire-server")
+        self.await_serving(lambda: succeeds(check), "spire-server")
         return self
 
     def cli(self, *arguments: str) -> Any:
@@ -396,7 +456,7 @@ plugins {{
 """)
         self.start([self.binary, "run", "-config", configuration])
         check = [str(self.binary), "healthcheck", "-socketPath", str(self.socket)]
-        self.await_serving(lambda: subprocess.run(check, capture_output=True).returncode == 0, "spire-agent")
+        self.await_serving(lambda: succeeds(check), "spire-agent")
         return self
 
 
