@@ -1,8 +1,9 @@
 """Runs conformance cases of Rego and says which end right, which are refused, and which are wrong.
 
 A case is one JSON object a line: `id`, `query`, `modules`, `data`, `input` or `input_term`, and what is
-wanted: `want_result` (a list of bindings, sets given as sorted arrays) or `want_error_code`
-(`strict_error`: only when errors of built-ins are strict). A case is *right* when it ends as wanted;
+wanted: `want_result` (a list of bindings, sets given as sorted arrays; with `sort_bindings` an array that is
+bound counts by its members, in any order) or `want_error_code` (`strict_error`: only when errors of
+built-ins are strict). A case is *right* when it ends as wanted;
 *refused* when loading it or running it ends with an error that names a construct which is not implemented;
 otherwise *wrong*.
 
@@ -110,7 +111,7 @@ def run_case(case: Object) -> Outcome:
     if "want_error_code" in case or "want_error" in case:
         return Outcome(name, "wrong", detail=f"wanted an error, got {_shown(found)}")
     wanted = case.get("want_result", ())
-    if _same_results(found, wanted):
+    if _same_results(found, wanted, in_any_order=case.get("sort_bindings") is TRUE):
         return Outcome(name, "right")
     return Outcome(name, "wrong", detail=f"wanted {json_text(wanted)}, got {_shown(found)}")
 
@@ -158,10 +159,21 @@ def _input(case: Object) -> Result:
     return case.get("input", UNDEFINED)
 
 
-def _same_results(found: list[dict[str, Value]], wanted: Value) -> bool:
+def _same_results(found: list[dict[str, Value]], wanted: Value, *, in_any_order: bool) -> bool:
     """Whether the results are equal as JSON, in whatever order they were found."""
     assert isinstance(wanted, tuple)
-    return Counter(_as_json(Object(bindings)) for bindings in found) == Counter(wanted)
+    results = [_as_json(Object(bindings)) for bindings in found]
+    if in_any_order:
+        return Counter(map(_sorted_bindings, results)) == Counter(map(_sorted_bindings, wanted))
+    return Counter(results) == Counter(wanted)
+
+
+def _sorted_bindings(result: Value) -> Value:
+    """A result with the arrays that its variables are bound to sorted."""
+    assert isinstance(result, Object)
+    return Object(
+        {name: tuple(ordered(value)) if isinstance(value, tuple) else value for name, value in result.items()}
+    )
 
 
 def _as_json(value: Value) -> Value:

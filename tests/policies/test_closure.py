@@ -22,9 +22,13 @@ DATA = {
     "prefixes": ["/x/", "/y/"],
     "limits": {"a": 3, "b": True, "1": "one"},
     "flag": True,
+    "ports": {"1": "GET", "2": "HEAD"},
+    "by": {"a": {"1": True}, "1": {"0": True}},
 }
 
 SPECIALISED = [
+    "allow if data.ports[input.n] == input.m",
+    "allow if data.by[input.sa][input.n]",
     'allow if { input.m == "GET"; startswith(input.r.path, "/x/") }',
     'allow if { some role in data.roles[input.sa]; role == "reader" }',
     "allow if data.roles[input.sa]",

@@ -46,6 +46,16 @@ def case(**fields: object) -> str:
     return json.dumps({"id": "one", "query": "data.test.p = x", "modules": [], **fields})
 
 
+def test_bindings_are_compared_in_any_order_where_the_case_says_so() -> None:
+    module = "package test\n\np := [2, 1]"
+    lines = [
+        case(id="given", modules=[module], want_result=[{"x": [1, 2]}]),
+        case(id="sorted", modules=[module], want_result=[{"x": [1, 2]}], sort_bindings=True),
+        case(id="fewer", modules=[module], want_result=[{"x": [1]}], sort_bindings=True),
+    ]
+    assert [one.kind for one in run_cases(lines).outcomes] == ["wrong", "right", "wrong"]
+
+
 def test_outcomes_are_told_apart() -> None:
     module = "package test\n\np := 1 / input.n"
     lines = [

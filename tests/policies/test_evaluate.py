@@ -48,6 +48,31 @@ def value(
     return UNDEFINED if found is UNDEFINED else to_python(found)
 
 
+# --- data: rules beside plain data, and numbers among texts, as OPA's store has them ---------------------
+
+
+def test_plain_data_wins_over_a_rule_of_its_name() -> None:
+    data = {"test": {"k": "plain", "o": {"a": 1}}}
+    rules = 'k := "rule"\no.b := 2\nother := 3'
+    assert value(rules, path="test", data=data) == {"k": "plain", "o": {"a": 1, "b": 2}, "other": 3}
+
+
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        ("p := data.m[2]", "two"),
+        ("p := data.m[input.n]", "two"),
+        ("p := data[3]", "three"),
+        ("p := m[2] if m := data.m", UNDEFINED),
+        ("p := data.m.list[1]", "b"),
+        ("p := data.m[2.5]", UNDEFINED),
+    ],
+)
+def test_a_number_finds_what_stored_data_holds_under_its_text(rule: str, found: Any) -> None:
+    data = {"m": {"2": "two", "list": ["a", "b"]}, "3": "three"}
+    assert value(rule, given={"n": 2}, data=data) == found
+
+
 # --- negation and undefined: the table that was measured with OPA 1.19 -----------------------------------
 
 NEGATIONS = """

@@ -163,6 +163,8 @@ def uri_parse(text: str) -> Object:
 
 
 def uri_is_valid(text: str) -> Boolean:
+    if not text:
+        return boolean(False)
     try:
         _uri_parts(text)
     except BuiltinError:

@@ -203,7 +203,7 @@ def _keyed(operand: Value, position: int) -> list[tuple[Value, str]]:
         if isinstance(item, tuple) and item:
             item = item[0]
         if not isinstance(item, str):
-            raise OperandError(f"operand {position}: element must be string or non-empty array")
+            raise BuiltinError(f"operand {position}: element must be string or non-empty array")
         keyed.append((key, item))
     return keyed
 

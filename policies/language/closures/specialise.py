@@ -6,6 +6,7 @@ what happens outside of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,9 @@ Term = Known | Unknown
 Environment = Mapping[str, Term]
 
 
+_WHOLE = re.compile("0|[1-9][0-9]{0,17}")
+
+
 class OutsideError(Exception):
     """The policy is outside the fragment; the text says why."""
 
@@ -54,6 +58,7 @@ class Specialiser:
     def __init__(self, modules: CompiledModules, evaluator: Evaluator, data: Value) -> None:
         self._modules = modules
         self._evaluator = evaluator
+        self._stored: set[str] = set()  # names of cases that are parts of stored data
         self._known_data = data
         self._cases = 0
         self._depends: dict[Path, bool] = {}
@@ -239,6 +244,9 @@ class Specialiser:
             position, container = found
             self._fresh += 1
             name = f"case {self._fresh}"  # a blank: no variable of a policy has this name
+            stored = self._is_stored(side, position)
+            if stored:
+                self._stored.add(name)
 
             def case(
                 key: Value, item: Value, side: ast.Ref = side, at: int = position, name: str = name
@@ -260,9 +268,20 @@ class Specialiser:
                 assert isinstance(key, Unknown)  # a known key leaves nothing open
                 if not isinstance(container, Object):
                     raise OutsideError("an array or set read at a position that the input gives")
-                return lookup_table(key, {k: case(k, item) for k, item in container.items()})
+                cases = {k: case(k, item) for k, item in container.items()}
+                if stored:
+                    cases |= {int(k): cases[k] for k in container if _reads_as_number(k, container)}
+                return lookup_table(key, cases)
             return any_of([case(key, item) for key, item in members(container)])
         return None
+
+    def _is_stored(self, ref: ast.Ref, position: int) -> bool:
+        """Whether the collection that an operand looks into is stored data, not what a rule made of it."""
+        assert isinstance(ref.head, ast.Var)  # `_open_operand` found it so
+        if ref.head.name != "data":
+            return ref.head.name in self._stored
+        path = tuple(operand.value for operand in ref.operands[:position] if isinstance(operand, ast.String))
+        return not any(path[: size + 1] in self._modules.groups for size in range(len(path)))
 
     def _open_operand(self, ref: ast.Ref, environment: Environment) -> tuple[int, Value] | None:
         """The first operand that is not known, and the known collection it looks into."""
@@ -346,6 +365,11 @@ class Specialiser:
 
 def _constant_path(operands: tuple[ast.Term, ...]) -> Path:
     return tuple(operand.value for operand in operands if isinstance(operand, ast.String))
+
+
+def _reads_as_number(key: Value, container: Object) -> bool:
+    """Whether a key of stored data is also found by the number it spells."""
+    return isinstance(key, str) and _WHOLE.fullmatch(key) is not None and int(key) not in container
 
 
 def _is_new(term: ast.Term, environment: Environment) -> bool:

@@ -33,8 +33,16 @@ def base_at(document: Result, path: tuple[Value, ...]) -> Result:
     for key in path:
         if document is UNDEFINED:
             return UNDEFINED
-        document = item_of(document, key)
+        document = stored_at(document, key)
     return document
+
+
+def stored_at(document: Result, key: Value) -> Result:
+    """What stored data holds at a key: a number finds what stands under its text, as in OPA's store."""
+    found = item_of(document, key)
+    if found is UNDEFINED and type(key) is int and type(document) is Object:
+        return document.get(str(key), UNDEFINED)
+    return found
 
 
 class Group:

@@ -14,7 +14,7 @@ from typing import Any
 from policies.language.builtins.registry import BUILTINS
 from policies.language.compiler.compiled import CompiledModules, RuleGroup, RuleTree, Shape
 from policies.language.concrete.errors import RefusedError
-from policies.language.concrete.groups import Contribution, Group, assembled, base_at
+from policies.language.concrete.groups import Contribution, Group, assembled, base_at, stored_at
 from policies.language.concrete.patterns import Consume, PatternCompiler, variables
 from policies.language.concrete.scan import branches, deterministic, dotted, nodes, parts
 from policies.language.concrete.terms import (
@@ -169,7 +169,8 @@ class Program:
             for name, child in node.children.items():
                 below = base.get(name, UNDEFINED) if isinstance(base, Object) else UNDEFINED
                 value = self.document(world, child, below, (*path, name))
-                if value is not UNDEFINED:
+                both_objects = isinstance(below, Object) and isinstance(value, Object)
+                if value is not UNDEFINED and (below is UNDEFINED or both_objects):  # else plain data wins
                     merged[name] = value  # type: ignore[assignment]
             known = Object(merged) if merged else EMPTY_OBJECT
             world.cache[key] = known
@@ -199,7 +200,7 @@ class Program:
                 if not node.children:
                     return self.group(path).lookup(world, list(keys[position:]))
                 return base_at(self.document(world, node, base, path), tuple(keys[position:]))
-            base = item_of(base, key) if base is not UNDEFINED else UNDEFINED
+            base = stored_at(base, key) if base is not UNDEFINED else UNDEFINED
             node = node.children.get(key) if isinstance(key, str) else None
             path = (*path, key) if isinstance(key, str) else path
         return self.document(world, node, base, path)
@@ -251,7 +252,7 @@ class Program:
                 operand = key(frame)
                 if operand is UNDEFINED:
                     return UNDEFINED
-                value = item_of(value, operand)  # type: ignore[arg-type]
+                value = stored_at(value, operand)  # type: ignore[arg-type]
                 if value is UNDEFINED:
                     return UNDEFINED
             return value

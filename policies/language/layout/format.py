@@ -5,20 +5,26 @@ rules that stood on adjoining lines stay together, collections spread over rows 
 between statements are kept (one at most).
 
 Known differences, on purpose: what `opa fmt` loses is kept. It drops parentheses that matter (`a == (b == c)`
-becomes `a == b == c`), a brace of the text `\\{{` and, beside `rego.v1`, `future.keywords.not`; it writes out
-constants in template strings. Comments inside brackets are moved rather than the whole rule left as it was.
+becomes `a == b == c`), beside `rego.v1` `future.keywords.not`, and comments that follow `if {}` somewhere.
+Where two comments end up on one line it leaves a term as it was written; here they are joined.
 """
 
-from policies.language.layout.terms import TermFormatter
+import re
+from typing import Final
+
+from policies.language.layout.statements import StatementFormatter
 from policies.language.layout.writer import LineWriter
+from policies.language.source import Span
 from policies.language.syntax import ast
 from policies.language.syntax.ast import Call, Import, Module, Rule
 from policies.language.syntax.parser import parse_module
 
+_PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*"|`[^`]*`|\w+')
+
 
 def format_text(text: str, file: str = "policy.rego") -> str:
     """A Rego file in canonical layout. Raises Diagnostics when it does not parse."""
-    return format_module(parse_module(text, file))
+    return format_module(parse_module(text, file, annotated=False))
 
 
 def format_module(module: Module) -> str:
@@ -26,7 +32,7 @@ def format_module(module: Module) -> str:
     return _ModuleFormatter(module).run()
 
 
-class _ModuleFormatter(TermFormatter):
+class _ModuleFormatter(StatementFormatter):
     """Writes packages, imports and rules."""
 
     def __init__(self, module: Module) -> None:
@@ -42,12 +48,15 @@ class _ModuleFormatter(TermFormatter):
     def run(self) -> str:
         package = self.module.package
         self.out.comments_before(package.span.row)
-        self.out.write("package " + _path(package.path))
+        self.out.write("package ")
+        self.path(package.path, package.span)
         self.out.comments_on(package.span.end_row)
         self.out.blank()
-        self.imports()
-        rules = self.module.rules
+        rules, imports = self.module.rules, self.kept_imports()
         for index, rule in enumerate(rules):
+            above = [entry for entry in imports if entry.span.start < rule.span.start]
+            imports = imports[len(above) :]
+            self.imports(above)
             self.out.comments_before(rule.span.row)
             self.rule(rule)
             self.out.comments_on(rule.span.end_row)
@@ -55,20 +64,24 @@ class _ModuleFormatter(TermFormatter):
             following = rules[index + 1] if index + 1 < len(rules) else None
             if following is None or not _together(rule, following):
                 self.out.blank()
+        self.imports(imports)
         self.out.blank()
         for _, text in self.out.comments[self.out.next_comment :]:
             self.out.write(text)
             self.out.end_line()
         return self.out.text()
 
-    def imports(self) -> None:
-        """Imports in the author's groups, each sorted; keywords that `rego.v1` brings along are dropped."""
+    def kept_imports(self) -> list[Import]:
+        """The imports without the keywords that `rego.v1` brings along."""
         imports = self.module.imports
         v1 = any(entry.path == ("rego", "v1") for entry in imports)
         needless = [i for i in imports if v1 and i.path[0] == "future" and i.path[2:] != ("not",)]
-        kept = [entry for entry in imports if entry not in needless]
+        return [entry for entry in imports if entry not in needless]
+
+    def imports(self, imports: list[Import]) -> None:
+        """Imports in the author's groups, each sorted."""
         groups: list[list[Import]] = []
-        for entry in kept:
+        for entry in imports:
             if groups and entry.span.row - groups[-1][-1].span.row == 1:
                 groups[-1].append(entry)
             else:
@@ -77,8 +90,10 @@ class _ModuleFormatter(TermFormatter):
             self.out.comments_before(group[0].span.row)
             trailing = self.trailing_comments(group)
             for entry in sorted(group, key=_import_order):
-                alias = f" as {entry.alias}" if entry.alias is not None else ""
-                self.out.write(f"import {_path(entry.path)}{alias}")
+                self.out.write("import ")
+                self.path(entry.path, entry.span)
+                if entry.alias is not None:
+                    self.out.write(f" as {entry.alias}")
                 if entry.span.row in trailing:
                     self.out.trailing.append(trailing[entry.span.row])
                 self.out.end_line()
@@ -91,6 +106,16 @@ class _ModuleFormatter(TermFormatter):
         found = {row: text for row, text in waiting if row <= last}
         self.out.next_comment += len(found)
         return found
+
+    def path(self, path: tuple[str, ...], span: Span) -> None:
+        """The path of a package or an import; a keyword keeps the notation that the author chose."""
+        pieces = [
+            Span(span.source, span.start + piece.start(), span.start + piece.end())
+            for piece in _PIECE.finditer(span.text)
+        ]
+        # The first piece is the word `package` or `import`, the second the head of the path.
+        operands = tuple(map(ast.String, path[1:], pieces[2:]))
+        self.reference(ast.Ref(ast.Var(path[0]), operands))
 
     # --- rules
 
@@ -108,7 +133,7 @@ class _ModuleFormatter(TermFormatter):
         if head.key is not None:
             self.out.write(" contains ")
             self.term(head.key)
-        self.branch(rule, rule.head.span.row)
+        self.branch(rule, rule.head.span.end_row)
         previous, branch = rule, rule.otherwise
         while branch is not None:
             self.otherwise(previous, branch)
@@ -132,7 +157,7 @@ class _ModuleFormatter(TermFormatter):
         has_body = bool(rule.body) and not _only_true(rule)
         if head.value is not None and not (_true(head.value) and has_body):
             self.value(head.value)
-        elif not has_body and head.key is None:
+        elif not has_body and head.key is None and (head.arguments is None or rule.body):
             self.out.write(" := true")
         if has_body:
             self.rule_body(rule, row)
@@ -183,7 +208,9 @@ def _together(rule: Rule, following: Rule) -> bool:
 
 def _only_true(rule: Rule) -> bool:
     """Whether the body is `true` and may be left out."""
-    return len(rule.body) == 1 and _true(rule.body[0].node) and rule.otherwise is None
+    if len(rule.body) != 1 or rule.otherwise is not None:
+        return False
+    return _true(rule.body[0].node) and not rule.body[0].modifiers
 
 
 def _true(term: ast.ExprNode) -> bool:
@@ -205,8 +232,3 @@ def _body_end_row(rule: Rule) -> int:
 
 def _import_order(entry: Import) -> tuple[str, ...]:
     return entry.path
-
-
-def _path(path: tuple[str, ...]) -> str:
-    reference = ast.Ref(ast.Var(path[0]), tuple(ast.String(part) for part in path[1:]))
-    return ast.dotted(reference)

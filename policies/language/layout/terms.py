@@ -1,12 +1,14 @@
-"""Terms and statements as `opa fmt` writes them.
+"""Terms as `opa fmt` writes them.
 
 Collections that the author spread over several rows stay spread, row by row; others are written on one
 line. Where OPA's formatter drops parentheses that matter (`a == (b == c)` as a statement), ours keeps them.
 """
 
+import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -21,6 +23,7 @@ _SYMBOLS: Final = {
     "plus": "+", "minus": "-", "mul": "*", "div": "/", "rem": "%", "assign": ":=", "eq": "=",
 }  # fmt: skip
 _COMPARISONS: Final = frozenset(("equal", "neq", "lt", "lte", "gt", "gte"))
+_ASSIGNABLE: Final = frozenset(_SYMBOLS) - {"assign", "eq"}
 _MADE: Final = "__local"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -34,126 +37,24 @@ class _Part:
     end_row: int
 
 
-class TermFormatter:
-    """Writes terms and statements through a LineWriter."""
+class TermFormatter(ABC):
+    """Writes terms through a LineWriter; what writes the statements inside them derives from it."""
 
     def __init__(self, writer: LineWriter) -> None:
         self.out = writer
         self._any_made: bool | None = None
 
-    # --- statements
-
-    def body(self, body: ast.Body) -> None:
-        """Statements on lines of their own, an empty line kept where there was one."""
-        last_row = 0
-        for expression in body:
-            row = expression.span.row
-            if last_row:
-                first = row
-                if self.out.has_comment_before(row):
-                    first = self.out.comments[self.out.next_comment][0]
-                if first - last_row > 1:
-                    self.out.blank()
-            self.out.comments_before(row)
-            self.expression(expression)
-            last_row = expression.span.end_row
-            self.out.comments_on(last_row)
-            self.out.end_line()
-
+    @abstractmethod
     def expression(self, expression: Expr) -> None:
-        """One statement with its modifiers."""
-        self.statement(expression.node)
-        row = expression.modifiers[0].span.row if expression.modifiers else 0
-        if expression.modifiers:
-            row = _end_row(expression.node)
-        indented = False
-        for modifier in expression.modifiers:
-            if modifier.span.row > row:
-                self.out.comments_on(row)
-                self.out.end_line()
-                if not indented:
-                    self.out.level += 1
-                    indented = True
-                row = modifier.span.row
-            else:
-                self.out.write(" ")
-            self.out.write("with ")
-            self.term(modifier.target)
-            self.out.write(" as ")
-            self.term(modifier.value)
-            row = max(row, modifier.span.end_row)
-        if indented:
-            self.out.level -= 1
+        """One statement with its modifiers; comprehensions and template strings hold them."""
 
-    def statement(self, node: ast.ExprNode) -> None:
-        """A statement without modifiers."""
-        out = self.out
-        if isinstance(node, ast.Some):
-            out.write("some " + ", ".join(variable.name for variable in node.variables))
-        elif isinstance(node, ast.SomeIn):
-            out.write("some ")
-            if node.key is not None:
-                self.term(node.key)
-                out.write(", ")
-            self.term(node.value)
-            out.write(" in ")
-            self.term(node.domain)
-        elif isinstance(node, ast.Every):
-            self.every(node)
-        elif isinstance(node, ast.Not):
-            self.negation(node)
-        elif isinstance(node, Call):
-            self.call(node, statement=True)
-        else:
-            self.term(node)
+    @abstractmethod
+    def body(self, body: ast.Body) -> None:
+        """Statements on lines of their own."""
 
-    def every(self, node: ast.Every) -> None:
-        names = [node.value] if node.key is None else [node.key, node.value]
-        self.out.write(f"every {', '.join(name.name for name in names)} in ")
-        self.term(node.domain)
-        rows = {expression.span.row for expression in node.body}
-        if rows == {node.span.row} and node.span.end_row == node.span.row:
-            # OPA leaves out the last blank when there are several statements.
-            self.out.write(" { ")
-            self.inline(node.body)
-            self.out.write(" }" if len(node.body) == 1 else "}")
-        else:
-            self.out.write(" {")
-            self.block(node.body, node.span.row, node.span.end_row)
-
-    def negation(self, node: ast.Not) -> None:
-        self.out.write("not ")
-        if node.explicit_body:
-            self.out.write("{")
-            if node.span.row == node.span.end_row:
-                self.out.write(" ")
-                self.inline(node.body)
-                self.out.write(" }")
-            else:
-                self.block(node.body, node.span.row, node.span.end_row)
-        else:
-            self.statement(node.body[0].node)
-
-    def block(self, body: ast.Body, row: int, end_row: int) -> None:
-        """Statements between braces that are already open; the closing brace is written too."""
-        self.out.comments_on(row if body[0].span.row > row else 0)
-        self.out.end_line()
-        self.out.level += 1
-        self.body(body)
-        self.out.comments_before(end_row)
-        if self.out.lines and not self.out.lines[-1]:
-            self.out.lines.pop()
-        self.out.level -= 1
-        self.out.write("}")
-
+    @abstractmethod
     def inline(self, body: ast.Body) -> None:
         """Statements on one line."""
-        for index, expression in enumerate(body):
-            if index:
-                self.out.write("; ")
-            self.expression(expression)
-
-    # --- terms
 
     def term(self, term: Term, *, nested: bool = False) -> None:
         """A term; `nested` as an operand of an operator."""
@@ -182,7 +83,7 @@ class TermFormatter:
 
     def reference(self, reference: Ref) -> None:
         """A reference; constant keys that are names are written with a dot."""
-        self.term(reference.head)
+        self.term(reference.head, nested=True)
         for operand in reference.operands:
             if isinstance(operand, String) and _dotted(operand):
                 self.out.write("." + operand.value)
@@ -214,6 +115,10 @@ class TermFormatter:
             self.operand(arguments[1], name, statement=statement, left=False)
             if nested:
                 self.out.write(")")
+        elif statement and name in _ASSIGNABLE and len(arguments) == 3:
+            self.term(arguments[2])
+            self.out.write(" = ")
+            self.call(replace(call, arguments=arguments[:2]))
         else:
             self.reference(call.operator)
             self.sequence("(", arguments, ")", call)
@@ -268,9 +173,7 @@ class TermFormatter:
             )
             for index, item in enumerate(items)
         ]
-        self.out.write(opening)
-        self.rows(parts, whole, spread_first=opening != "(")
-        self.out.write(closing)
+        self.collection(opening, parts, closing, whole)
 
     def element(self, term: Term, *, first: bool) -> None:
         """A part of a collection. In the first one `x | y` would begin a comprehension: it keeps its ( )."""
@@ -288,27 +191,33 @@ class TermFormatter:
             _Part(key.span.row, partial(self.entry, key, value, first=not index), value.span.end_row)
             for index, (key, value) in enumerate(term.entries)
         ]
-        self.out.write("{")
-        self.rows(parts, term, spread_first=True)
-        self.out.write("}")
+        self.collection("{", parts, "}", term)
 
-    def rows(self, parts: Sequence[_Part], whole: Term, *, spread_first: bool) -> None:
-        """Writes the parts of a collection; parts of one row share a line."""
-        if not parts:
-            return
-        row = whole.span.row
-        groups: list[list[_Part]] = [[]]
-        for index, part in enumerate(parts):
-            if part.row > row and index:
-                groups.append([])
-            row = part.row
-            groups[-1].append(part)
-        if len(groups) == 1 and not (spread_first and parts[0].row > whole.span.row):
+    def collection(self, opening: str, parts: Sequence[_Part], closing: str, whole: Term) -> None:
+        """Brackets and what is in them.
+
+        What OPA would write on one line stays as it is when the author wrote a comment inside.
+        """
+        groups = _by_rows(parts, whole.span.row)
+        spread = len(groups) > 1
+        if not spread and opening != "(":
+            if self.out.has_comment_between(whole.span.row, whole.span.end_row):
+                self.out.as_written(whole.span)
+                return
+            spread = bool(parts) and parts[0].row > whole.span.row
+        self.out.write(opening)
+        if spread:
+            self.lines_of(groups, whole)
+        else:
             self.line_of(parts)
-            return
-        if parts[0].row > whole.span.row:
+        self.out.write(closing)
+
+    def lines_of(self, groups: Sequence[Sequence[_Part]], whole: Term) -> None:
+        """Parts on lines of their own; parts of one row share a line."""
+        if groups[0][0].row > whole.span.row:
             self.out.comments_on(whole.span.row)
-        self.out.end_line()
+        # OPA writes a comment that stood behind the bracket behind the first line below it.
+        self.out.end_line(with_comments=False)
         self.out.level += 1
         for group in groups:
             self.out.comments_before(group[0].row)
@@ -327,23 +236,19 @@ class TermFormatter:
             part.write()
 
     def template(self, term: ast.TemplateString) -> None:
-        """A template string; its text is written as the author did."""
-        out = self.out
+        """A template string."""
         quote = "`" if term.raw else '"'
-        out.write("$" + quote)
-        at = term.span.start + 2
-        text = term.span.source.text
+        self.out.write("$" + quote)
         for part in term.parts:
             if isinstance(part, str):
-                end = _text_end(text, at, raw=term.raw)
-                out.write(text[at:end])
-                at = end
-            else:
-                out.write("{")
-                self.expression(part)
-                out.write("}")
-                at = text.index("}", part.span.end) + 1
-        out.write(quote)
+                self.out.write((part if term.raw else _escaped(part)).replace("{", "\\{"))
+                continue
+            self.out.write("{")
+            self.out.level += 1
+            self.expression(part)
+            self.out.level -= 1
+            self.out.write("}")
+        self.out.write(quote)
 
     def comprehension(self, term: ast.Comprehension) -> None:
         """A comprehension; with a body on several rows, each statement on its own line."""
@@ -370,6 +275,17 @@ class TermFormatter:
         self.out.write("]" if is_array else "}")
 
 
+def _by_rows(parts: Sequence[_Part], row: int) -> list[list[_Part]]:
+    """Parts of a collection that begins in `row`, those of one row together."""
+    groups: list[list[_Part]] = [[]]
+    for part in parts:
+        if part.row > row and groups[-1]:
+            groups.append([])
+        row = part.row
+        groups[-1].append(part)
+    return groups
+
+
 def _scalar(term: ast.Scalar) -> str:
     if isinstance(term, String):
         # As written: escapes and raw quotes are the author's choice.
@@ -382,6 +298,12 @@ def _scalar(term: ast.Scalar) -> str:
     return "null"
 
 
+def _escaped(text: str) -> str:
+    """Text as it stands between quotes; what can't be seen is written by number."""
+    written = json.dumps(text, ensure_ascii=False)[1:-1]
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in written)
+
+
 def _is_made(term: Term) -> bool:
     """Whether a variable of the compiler's (`__local0__`) is in the term."""
     return any(isinstance(part, Var) and part.name.startswith(_MADE) for part in walk(term))
@@ -392,14 +314,3 @@ def _dotted(operand: String) -> bool:
         return False
     # A keyword keeps the notation of the author: after a dot or in brackets.
     return operand.value not in KEYWORDS or not operand.span.text.startswith(('"', "`"))
-
-
-def _text_end(text: str, at: int, *, raw: bool) -> int:
-    """Where the text piece of a template string that begins at `at` ends."""
-    while text[at] not in ("{", "`" if raw else '"'):
-        at += 2 if text[at] == "\\" and (not raw or text[at + 1] == "{") else 1
-    return at
-
-
-def _end_row(node: ast.ExprNode) -> int:
-    return node.span.end_row

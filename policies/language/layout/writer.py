@@ -5,6 +5,7 @@ something is written at the end of the line on which that thing ends up. No comm
 left when a statement is done is written before the next.
 """
 
+from policies.language.source import Span
 from policies.language.syntax.ast import Comment
 
 
@@ -25,9 +26,12 @@ class LineWriter:
             self.line.append("\t" * self.level)
         self.line.append(text)
 
-    def end_line(self) -> None:
-        """Ends the line, with the comments that belong to it; an empty line at hand is no line."""
-        if self.trailing:
+    def end_line(self, *, with_comments: bool = True) -> None:
+        """Ends the line, with the comments that belong to it; an empty line at hand is no line.
+
+        Without them, the comments wait for the end of the next line.
+        """
+        if self.trailing and with_comments:
             if self.line:
                 self.line.append(" ")
             self.write(" ".join(self.trailing))
@@ -45,14 +49,19 @@ class LineWriter:
     def comments_before(self, row: int) -> bool:
         """Writes the comments above a row on lines of their own; whether there were any.
 
-        The line at hand must be empty. Empty lines between comments and below them are kept.
+        The line at hand must be empty. Empty lines between comments and below them are kept, and one
+        divides a METADATA block from another right below it.
         """
         last = 0
+        in_block = False
         while self.next_comment < len(self.comments) and self.comments[self.next_comment][0] < row:
             comment_row, text = self.comments[self.next_comment]
             self.next_comment += 1
-            if last and comment_row - last > 1:
+            begins_block = text[1:].strip() == "METADATA"
+            if last and (comment_row - last > 1 or (in_block and begins_block)):
                 self.blank()
+                in_block = False
+            in_block = in_block or begins_block
             self.write(text)
             self.end_line()
             last = comment_row
@@ -69,6 +78,17 @@ class LineWriter:
     def has_comment_before(self, row: int) -> bool:
         """Whether a comment waits that stood above a row."""
         return self.next_comment < len(self.comments) and self.comments[self.next_comment][0] < row
+
+    def has_comment_between(self, row: int, end_row: int) -> bool:
+        """Whether a comment waits that stood on a row between two."""
+        waiting = self.comments[self.next_comment :] if row + 1 < end_row else []
+        return any(row < comment_row < end_row for comment_row, _ in waiting)
+
+    def as_written(self, span: Span) -> None:
+        """Writes source text as it is, with the comments in it; one behind its last row waits for the end."""
+        self.write(span.text)
+        while self.has_comment_before(span.end_row):
+            self.next_comment += 1
 
     def text(self) -> str:
         """Everything, ended by one line end."""

@@ -109,6 +109,12 @@ class References(Machine):
         if isinstance(current, Unknown | Derived):
             inside = Derived("element", (current, key))
             return [(defined(inside, self.site(span)), inside)]
+        if isinstance(current, Object) and _finds_text(current, key):
+            raise self.refusal(
+                span,
+                "a number is looked up among texts, which OPA's store finds and other values don't",
+                'write the key as a text: m["8080"], or m[format_int(port, 10)]',
+            )
         if is_known(current) and is_known(key):
             found = _member(current, key)  # type: ignore[arg-type]  # both were just seen to be plain
             return [(TRUE, value) for value in found]
@@ -265,6 +271,15 @@ def _replaced(path: tuple[str, ...], by: Replaced) -> list[Outcome]:
 
 def _has_rules(node: RuleTree) -> bool:
     return node.group is not None or any(_has_rules(child) for child in node.children.values())
+
+
+def _finds_text(collection: Object, key: Symbolic) -> bool:
+    """Whether a key that is no text, or may be none, meets keys that are texts of numbers."""
+    if isinstance(key, int):
+        return key not in collection and str(key) in collection
+    if not isinstance(key, Unknown) or key.attribute.domain is not Domain.NUMBER:
+        return False
+    return any(isinstance(name, str) and name.isdecimal() for name in collection)
 
 
 def _member(collection: Value, key: Value) -> tuple[Value, ...]:

@@ -45,23 +45,27 @@ class BracketParser(Cursor):
             return ast.SetComprehension(body[0], body[1], self.span_from(start))
         first = self.parse_infix()
         if self.kinds[self.index] != ":":
-            return ast.Set((first, *self.parse_rest("}")), self.span_from(start))
+            members = {_identity(first): first}
+            for member in self.parse_rest("}"):
+                members.setdefault(_identity(member), member)
+            return ast.Set(tuple(members.values()), self.span_from(start))
         self.index += 1
         at = self.index
         body = self.comprehension_body("}")
         if body is not None:
             return ast.ObjectComprehension(first, body[0], body[1], self.span_from(start))
         self.index = at
-        entries = [(first, self.parse_infix())]
+        entries = {_identity(first): (first, self.parse_infix())}
         while self.kinds[self.index] == ",":
             self.index += 1
             if self.kinds[self.index] == "}":
                 break
             key = self.parse_infix()
             self.expect(":", "`:` between key and value")
-            entries.append((key, self.parse_infix()))
+            known, _ = entries.get(_identity(key), (key, None))
+            entries[_identity(key)] = (known, self.parse_infix())
         self.expect("}", "`,` or `}`")
-        return ast.Object(tuple(entries), self.span_from(start))
+        return ast.Object(tuple(entries.values()), self.span_from(start))
 
     def comprehension_body(self, closing: str) -> tuple[Term, ast.Body] | None:
         """The head and body of a comprehension, or None (nothing consumed) where there is none.
@@ -104,12 +108,12 @@ class BracketParser(Cursor):
         return terms
 
     def parse_template(self, start: int) -> Term:
-        """The parts of a template string."""
+        """The parts of a template string; a constant between braces is text."""
         raw = self.values[self.index - 1] == "`"
         parts: list[str | ast.Expr] = []
         while self.kinds[self.index] != TEMPLATE_END:
             if self.kinds[self.index] == TEMPLATE_TEXT:
-                parts.append(self.values[self.index])
+                _add_part(parts, self.values[self.index])
                 self.index += 1
                 continue
             opening = self.expect(TEMPLATE_OPEN, "text or {expression}")
@@ -121,7 +125,9 @@ class BracketParser(Cursor):
                     "an expression",
                     "a brace as text is written \\{",
                 )
-            parts.append(self.parse_interpolation())
+            part = self.parse_interpolation()
+            constant = _constant_text(part, raw=raw)
+            _add_part(parts, part if constant is None else constant)
             self.expect(TEMPLATE_CLOSE, "`}` after the expression of a template string")
         self.index += 1
         return ast.TemplateString(tuple(parts), self.span_from(start), raw)
@@ -147,3 +153,32 @@ class BracketParser(Cursor):
     def parse_interpolation(self) -> ast.Expr:
         """The expression between the braces of a template string."""
         raise NotImplementedError
+
+
+def _identity(term: Term) -> object:
+    """Equal for the same constant or variable, which a set holds once, and an object with its last value.
+
+    Larger terms are told apart by place: to compare them at every level would cost their depth over again.
+    """
+    if isinstance(term, ast.Scalar) or (isinstance(term, ast.Var) and term.name != "_"):
+        return term
+    return term.span.start
+
+
+def _constant_text(part: ast.Expr, *, raw: bool) -> str | None:
+    """What a constant shows in a template string; None for what is none, or can't stand in a raw one."""
+    node = part.node
+    if part.modifiers or not isinstance(node, ast.String | ast.Number | ast.Boolean | ast.Null):
+        return None
+    if isinstance(node, ast.String):
+        return None if raw and ("`" in node.value or "\\" in node.value) else node.value
+    return node.span.text
+
+
+def _add_part(parts: list[str | ast.Expr], part: str | ast.Expr) -> None:
+    """Adds a part; text behind text is one part with it."""
+    last = parts[-1] if parts else None
+    if isinstance(part, str) and isinstance(last, str):
+        parts[-1] = last + part
+    else:
+        parts.append(part)

@@ -22,11 +22,14 @@ _FUTURE: Final = ("contains", "every", "if", "in", "not")
 _ROOTS: Final = ("data", "future", "input", "rego")
 
 
-def parse_module(text: str, file: str = "policy.rego") -> Module:
-    """The module written in `text`; `file` names it in errors. Raises Diagnostics."""
+def parse_module(text: str, file: str = "policy.rego", *, annotated: bool = True) -> Module:
+    """The module written in `text`; `file` names it in errors. Raises Diagnostics.
+
+    Without `annotated`, METADATA blocks are comments like others.
+    """
     source = Source(file, text)
     try:
-        return _ModuleParser(source).module()
+        return _ModuleParser(source).module(annotated=annotated)
     except RecursionError as error:
         raise too_deep(source) from error
 
@@ -71,7 +74,8 @@ class _ModuleParser(RuleParser):
         self.imports: list[Import] = []
         self.rules: list[Rule] = []
 
-    def module(self) -> Module:
+    def module(self, *, annotated: bool) -> Module:
+        """The whole file."""
         found = self.tokens.diagnostics
         package = self.guarded_package()
         while self.kinds[self.index] != EOF and len(found) < MAX_SHOWN:
@@ -92,8 +96,9 @@ class _ModuleParser(RuleParser):
             (),
             self.source,
         )
-        module, misplaced = attach(module)
-        found.extend(misplaced)
+        if annotated:
+            module, misplaced = attach(module)
+            found.extend(misplaced)
         if found:
             raise Diagnostics(sorted(found, key=lambda diagnostic: diagnostic.span.start))
         return module
@@ -187,6 +192,12 @@ class _ModuleParser(RuleParser):
         if path[0] == "future":
             if len(path) < 2 or path[1] != "keywords":
                 self.fail(span, "invalid import, must be `future.keywords`", "future.keywords.<keyword>")
+            if path[2:] in (("and",), ("or",)):
+                self.fail(
+                    span, f"import of {'.'.join(path)} can't be used: OPA 1.19 has it as an experiment only",
+                    hint="write a rule for each alternative; statements below one another are joined by and",
+                    code=ErrorCode.UNSUPPORTED,
+                )  # fmt: skip
             if len(path) > 2 and (path[2] not in _FUTURE or len(path) > 3):
                 known = " ".join(_FUTURE)
                 self.fail(

@@ -30,7 +30,7 @@ class RuleParser(StatementParser):
         head = self.parse_head()
         rules = []
         body, bodies_follow = self.parse_rule_body(head)
-        if not body and head.value is None and head.key is None:
+        if not body and head.value is None and head.key is None and head.arguments is None:
             self.refuse_empty(head)
         kind = _kind(head)
         otherwise = self.parse_else(head, kind) if self.at_else() else None
@@ -65,7 +65,7 @@ class RuleParser(StatementParser):
         arguments: tuple[Term, ...] | None = None
         if self.kinds[self.index] == "(" and self.touches(self.index):
             self.index += 1
-            arguments = tuple(self.parse_list(")"))
+            arguments = tuple(self.parse_list(")")) or None  # `name()` is a rule, as `name`
         key: Term | None = None
         value: Term | None = None
         assigned = ""
@@ -93,19 +93,14 @@ class RuleParser(StatementParser):
 
     def refuse_empty(self, head: Head) -> None:
         """A head alone defines nothing."""
-        if not head.reference.operands and head.arguments is None:
+        if not head.reference.operands:
             self.fail(
                 head.span,
                 "var cannot be used for rule name",
                 "`:= value`, `contains term` or `if body` after the name",
             )
         last = head.reference.operands[-1] if head.reference.operands else None
-        if (
-            head.arguments is None
-            and last is not None
-            and len(head.reference.operands) == 1
-            and _constant(last)
-        ):
+        if last is not None and len(head.reference.operands) == 1 and _constant(last):
             self.fail(
                 head.span,
                 "`contains` keyword is required for partial set rules",
@@ -238,7 +233,7 @@ class RuleParser(StatementParser):
             self.fail(head.span, "illegal default rule (must have a value)", "default name := value")
         if head.value is None:
             self.fail(head.span, "illegal default rule (must have a value)", "default name := value")
-        if self.kinds[self.index] in ("if", "{"):
+        if self.kinds[self.index] in ("if", "{") and not self.is_rule_name(self.index):
             self.fail(
                 head.span, "illegal default rule (cannot have a body)", "a constant value and nothing else"
             )

@@ -85,6 +85,9 @@ def test_strict_not_reads_blocks() -> None:
         ('p["a b"] := 1', RuleKind.COMPLETE, [0]),
         ("f(x) := x", RuleKind.FUNCTION, [0]),
         ("default f(_) := 1", RuleKind.FUNCTION, [0]),
+        ("default if.f(_) := 1\nif.f(x) := x if x", RuleKind.FUNCTION, [0, 1]),
+        ('f("a", _)', RuleKind.FUNCTION, [0]),
+        ("p() := 1", RuleKind.COMPLETE, [0]),
         ("default p := {x | x = data.a[_]}", RuleKind.COMPLETE, [0]),
         ("else.foo := 1 if true", RuleKind.COMPLETE, [1]),
         ("default.bar.one := 1", RuleKind.COMPLETE, [0]),
@@ -97,6 +100,21 @@ def test_rules(text: str, kind: RuleKind, bodies: list[int]) -> None:
     rules = parse_module("package p\n" + text).rules
     assert [rule.kind for rule in rules] == [kind] * len(bodies)
     assert [len(rule.body) for rule in rules] == bodies
+
+
+def test_a_constant_in_a_template_is_text_and_what_occurs_twice_counts_once() -> None:
+    assert statement('$"{1e2}, {true}{x}{"a"}b"') == ast.TemplateString(("1e2, true", Expr(Var("x")), "ab"))
+    assert statement('$`{"\\\\"}`') == ast.TemplateString((Expr(String("\\")),))
+    assert statement("{2, x, 2, _, x, _}") == ast.Set((Number("2"), Var("x"), Var("_"), Var("_")))
+    assert statement("{1: a, 2: b, 1: c}") == ast.Object(((Number("1"), Var("c")), (Number("2"), Var("b"))))
+
+
+@pytest.mark.parametrize("word", ["and", "or"])
+def test_keywords_that_opa_has_as_an_experiment_are_refused_by_name(word: str) -> None:
+    with pytest.raises(Diagnostics) as caught:
+        parse_module(f"package p\nimport future.keywords.{word}\np if true {word} true")
+    first = caught.value.diagnostics[0]
+    assert (first.code, first.span.text) == (ErrorCode.UNSUPPORTED, f"future.keywords.{word}")
 
 
 def test_else_chain() -> None:
