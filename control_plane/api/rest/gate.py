@@ -253,8 +253,8 @@ def request_id_of(request: Request) -> str:
     return known
 
 
-def passage_of(request: Request) -> Passage:
-    """The passage that the gate made."""
+async def passage_of(request: Request) -> Passage:
+    """The passage that the gate made."""  # async, for FastAPI takes others to a thread
     found = request.state.passage
     assert isinstance(found, Passage)
     return found
