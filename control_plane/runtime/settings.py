@@ -13,6 +13,7 @@ keys `minimum` and `maximum` bound numbers.
 import dataclasses
 import difflib
 import enum
+import functools
 import re
 import tomllib
 import types
@@ -27,6 +28,7 @@ from control_plane.core.secret import Secret
 T = TypeVar("T")
 MAX_FILE_BYTES = 1 << 20
 
+_hints = functools.cache(typing.get_type_hints)  # of a dozen schemas, each looked at several times
 _UNIT_SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1, "ms": 0.001}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|d|h|m|s))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|d|h|m|s)")
@@ -107,7 +109,7 @@ def _is_table(kind: Any) -> bool:
 def _paths(schema: type, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
     """All leaves of the schema with their types."""
     found: list[tuple[tuple[str, ...], Any]] = []
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     for field in dataclasses.fields(schema):
         kind = hints[field.name]
         if _is_table(kind):
@@ -125,7 +127,7 @@ def _from_table(
     given: dict[tuple[str, ...], _Given],
     problems: list[str],
 ) -> None:
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     names = [field.name for field in dataclasses.fields(schema)]
     for key, value in table.items():
         where = (*path, key)
@@ -168,7 +170,7 @@ def _build(
     schema: type, path: tuple[str, ...], given: Mapping[tuple[str, ...], _Given], problems: list[str]
 ) -> object:
     """An instance of the schema, or None when a value is missing or wrong; the reason is in `problems`."""
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     values: dict[str, object] = {}
     whole = True
     for field in dataclasses.fields(schema):

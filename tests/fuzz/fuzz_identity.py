@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
-import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,20 +12,21 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
+from control_plane.core.certificate import read_certificate
 from control_plane.core.csr import check_csr
 from control_plane.core.errors import GatehouseError
 from control_plane.core.jwt_svid import JwtRequest, encode_jwt, parse_and_verify
 from control_plane.core.selectors import Selector
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.core.verify_x509 import verify_x509
+from control_plane.identity.journal_file import Segment, marker, read_segment
 from control_plane.identity.journal_file import frame as journal_frame
-from control_plane.identity.journal_file import marker
-from control_plane.identity.journal_reader import read_journals
-from control_plane.identity.ledger import JwtRecord, X509Intent
+from control_plane.identity.ledger import JwtRecord, X509Intent, decode
 from control_plane.settings import load_settings
 
 TD: Final = TrustDomain("example.org")
@@ -65,71 +66,127 @@ def _signed(builder: x509.CertificateBuilder) -> bytes:
 _BUNDLE: Final = Bundle(
     TD, (X509Authority.parse(_signed(_authority())),), (JwtAuthority("one", _SPKI, NOW + 3600),), 1, 300
 )
-_FOLDER: Final = tempfile.TemporaryDirectory(prefix="gh")
 
 
-def fuzz_spiffe_id(data: bytes) -> None:
+class _InMemory(type(Path())):  # type: ignore[misc]
+    """The path of a file that is never written: opening one takes longer than reading what is in it."""
+
+    content = b""
+
+    def read_bytes(self) -> bytes:
+        """What was set last."""
+        return _InMemory.content
+
+
+_FILE: Final = _InMemory("input")
+
+
+def fuzz_spiffe_id(data: bytes) -> bool:
     """What parses is written as it was read."""
     text = data.decode("utf-8", "surrogateescape")
+    accepted = False
     with contextlib.suppress(GatehouseError):
         assert str(SpiffeId.parse(text)) == text
+        accepted = True
     with contextlib.suppress(GatehouseError):
         assert TrustDomain.parse(text).id.trust_domain.name in text
+        accepted = True
+    return accepted
 
 
-def fuzz_selector(data: bytes) -> None:
+def fuzz_selector(data: bytes) -> bool:
     """Likewise."""
     text = data.decode("utf-8", "surrogateescape")
     with contextlib.suppress(GatehouseError):
         assert str(Selector.parse(text)) == text
+        return True
+    return False
 
 
-def fuzz_csr(data: bytes) -> None:
+def fuzz_csr(data: bytes) -> bool:
     """Certificate requests, and the walk over their DER."""
+    accepted = False
     for require_uri in (False, True):
         with contextlib.suppress(GatehouseError):
             check_csr(data, require_uri=require_uri)
+            accepted = True
+    return accepted
 
 
-def fuzz_certificate(data: bytes) -> None:
-    """A chain of one, as a peer would present it: never accepted, whatever it says."""
+def fuzz_certificate(data: bytes) -> bool:
+    """A chain of one, as a peer would present it: never valid, whatever it says. Accepted means read."""
     with contextlib.suppress(GatehouseError):
         verify_x509([data], _BUNDLE, NOW)
         raise AssertionError("a chain was accepted that no authority signed")
+    with contextlib.suppress(GatehouseError):
+        X509Authority.parse(data)
+    with contextlib.suppress(GatehouseError):
+        read_certificate(data)
+        return True
+    return False
 
 
-def fuzz_jwt(data: bytes) -> None:
-    """Tokens."""
+def fuzz_jwt(data: bytes) -> bool:
+    """Tokens: accepted only if it is the one that was signed."""
     text = data.decode("utf-8", "surrogateescape")
     with contextlib.suppress(GatehouseError):
         assert parse_and_verify(text, "them", {TD: _BUNDLE}, NOW).spiffe_id == WEB
+        return True
+    return False
 
 
-def fuzz_bundle(data: bytes) -> None:
+def fuzz_jwt_claims(data: bytes) -> bool:
+    """Header and claims, a line each, with a signature that holds: accepted for nobody but whom they name."""
+    signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in data.split(b"\n", 1))
+    numbers = decode_dss_signature(_KEY.sign(signed, ec.ECDSA(hashes.SHA256())))
+    signature = b"".join(number.to_bytes(32, "big") for number in numbers)
+    token = signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")
+    with contextlib.suppress(GatehouseError):
+        claims = parse_and_verify(token.decode("ascii"), "them", {TD: _BUNDLE}, NOW)
+        assert str(claims.spiffe_id).encode() in data or b"\\" in data
+        return True
+    return False
+
+
+def fuzz_bundle(data: bytes) -> bool:
     """Bundles as JSON and as PEM; what parses is written to something that parses to the same."""
+    accepted = False
     with contextlib.suppress(GatehouseError):
         read = Bundle.parse_json(TD, data)
         assert Bundle.parse_json(TD, read.to_json()).same_content(read)
+        accepted = True
     with contextlib.suppress(GatehouseError):
         Bundle.parse_pem(TD, data)
+        accepted = True
+    return accepted
 
 
-def fuzz_journal(data: bytes) -> None:
+def fuzz_journal(data: bytes) -> bool:
     """A segment of a ledger journal after anything that can happen to a disk: damage is told, not raised."""
-    folder = Path(_FOLDER.name) / "ledger"
-    folder.mkdir(exist_ok=True)
-    (folder / "issuer-1-00000000000000000001.journal").write_bytes(data)
+    _InMemory.content = data
+    accepted = False
     with contextlib.suppress(GatehouseError):
-        for _ in read_journals(folder, on_damage=lambda damage: None):
-            pass
+        for _, payload in read_segment(Segment(1, 1, _FILE)).payloads:
+            decode(payload)
+            accepted = True
+    return accepted
 
 
-def fuzz_settings(data: bytes) -> None:
+def fuzz_record(data: bytes) -> bool:
+    """One record of a journal, behind a checksum that holds."""
+    with contextlib.suppress(GatehouseError):
+        decode(data)
+        return True
+    return False
+
+
+def fuzz_settings(data: bytes) -> bool:
     """The server's TOML file."""
-    path = Path(_FOLDER.name) / "settings.toml"
-    path.write_bytes(data)
+    _InMemory.content = data
     with contextlib.suppress(GatehouseError):
-        load_settings(file=path, environment={}, flags={})
+        load_settings(file=_FILE, environment={}, flags={})
+        return True
+    return False
 
 
 def _requests() -> list[bytes]:
@@ -150,13 +207,24 @@ def _tokens() -> list[bytes]:
     return [token.token.encode()]
 
 
-def _segment() -> bytes:
-    data = b""
+def _claims() -> list[bytes]:
+    (token,) = _tokens()
+    header, claims, _ = token.split(b".")
+    return [b"\n".join(base64.urlsafe_b64decode(part + b"==") for part in (header, claims))]
+
+
+def _records() -> list[bytes]:
     intent = X509Intent(NOW, WEB, 7, b"d" * 32, "a" * 40)
     token = JwtRecord(NOW, WEB, ("them",), NOW + 300, "one", "", "e", "", "", b"d" * 32)
+    return [intent.encode(), token.encode()]
+
+
+def _segment() -> bytes:
+    data = b""
+    intent, token = _records()
     for sequence in (1, 3):
         data += marker(len(data), sequence, NOW)
-        data += journal_frame(sequence, intent.encode()) + journal_frame(sequence + 1, token.encode())
+        data += journal_frame(sequence, intent) + journal_frame(sequence + 1, token)
     return data
 
 
@@ -166,11 +234,13 @@ SEEDS: Final[dict[str, Callable[[], list[bytes]]]] = {
     "csr": _requests,
     "certificate": lambda: [_signed(_leaf()), _signed(_authority()), *_requests()],
     "jwt": _tokens,
+    "jwt_claims": _claims,
     "bundle": lambda: [
         _BUNDLE.to_json().encode(),
         b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
     ],
     "journal": lambda: [_segment()],
+    "record": _records,
     "settings": lambda: [
         b'data_dir = "d"\ntrust_domain = "example.org"\nbind = "[::1]:0"\nissuers = 2\nadmin_ids = '
         b'["spiffe://example.org/a"]\n[rate_limits]\nsigning_per_second = 1.5\n'

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from control_plane.core.certificate import UNREADABLE
 from policies.language.builtins.certificate_fields import (
     certificate_object,
     public_key,
@@ -67,7 +68,7 @@ def _certificates(der: bytes) -> list[x509.Certificate]:
         size = _der_size(der)
         try:
             found.append(x509.load_der_x509_certificate(der[:size]))
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except UNREADABLE as error:
             raise BuiltinError(f"x509: malformed certificate: {error}") from error
         der = der[size:]
     return found
@@ -85,7 +86,7 @@ def _der_size(der: bytes) -> int:
 def _object(certificate: x509.Certificate, *, uri_strings: bool = True) -> Object:
     try:
         return certificate_object(certificate, uri_strings=uri_strings)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise BuiltinError(f"x509: malformed certificate: {error}") from error
 
 
@@ -101,7 +102,7 @@ def parse_certificate_request(text: str) -> Object:
         raise BuiltinError("invalid PEM-encoded certificate signing request")
     try:
         return request_object(x509.load_der_x509_csr(blocks[0][1]))
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise BuiltinError(f"asn1: the certificate request can't be read: {error}") from error
 
 
@@ -134,7 +135,7 @@ def _holds(chain: list[x509.Certificate], now: datetime) -> bool:
         for certificate, issuer in zip(chain, [*chain[1:], chain[-1]], strict=True):
             certificate.verify_directly_issued_by(issuer)
         return _serves(chain[0])
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (*UNREADABLE, InvalidSignature):
         return False
 
 
@@ -208,11 +209,18 @@ def _private_fields(key: object) -> dict[str, Any]:
     }
 
 
+def _belongs(key: Any, certificate: x509.Certificate) -> bool:
+    try:
+        return public_key(certificate.public_key()) == public_key(key.public_key())
+    except UNREADABLE as error:
+        raise BuiltinError(f"x509: the certificate's key can't be read: {error}") from error
+
+
 def parse_keypair(certificate_text: str, key_text: str) -> Object:
     """A certificate chain and its key, when they belong together."""
     certificates = load_certificates(certificate_text)
     key = _private_key(key_text)
-    if not certificates or public_key(certificates[0].public_key()) != public_key(key.public_key()):
+    if not certificates or not _belongs(key, certificates[0]):
         raise BuiltinError("tls: private key does not match public key")
     fields: dict[str, Any] = {
         "Certificate": [text64(certificate.public_bytes(Encoding.DER)) for certificate in certificates],
@@ -233,7 +241,7 @@ def parse_private_keys(text: str) -> Value:
         return None
     data = text.encode() if text.lstrip().startswith("-----") else base64_bytes(text)
     keys = [match[0] for match in _BLOCK.finditer(data)]
-    return from_python([_private_fields(_private_key(block.decode())) for block in keys])
+    return from_python([_private_fields(_private_key(block.decode("utf-8", "replace"))) for block in keys])
 
 
 CONTEXTUAL = frozenset({"crypto.x509.parse_and_verify_certificates"})

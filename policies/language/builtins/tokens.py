@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from control_plane.core.certificate import UNREADABLE
 from policies.language.builtins.documents import json_unmarshal
 from policies.language.builtins.encoding import base64url_bytes, bytes_of, text_of
 from policies.language.builtins.errors import BuiltinError, HaltError, OperandError
@@ -111,7 +112,7 @@ def _pem_key(text: str) -> PublicKey:
             key: Any = x509.load_pem_x509_certificate(text.encode()).public_key()
         else:
             key = load_pem_public_key(text.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise BuiltinError(
             f"failed to parse a PEM {'certificate' if label == 'CERTIFICATE' else 'key'}"
         ) from error

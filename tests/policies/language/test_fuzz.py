@@ -20,12 +20,12 @@ p q x y _ input data f count set startswith ( ) [ ] { } . , ; : := = == != < > <
 WORDS = [*TOKENS.split(), "\n", " ", "\t", "#c\n"]
 
 
-def _target() -> Callable[[bytes], None]:
+def _target() -> Callable[[bytes], bool]:
     spec = importlib.util.spec_from_file_location("fuzz_rego_parser", ROOT / "tests/fuzz/fuzz_rego_parser.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    target: Callable[[bytes], None] = module.fuzz_rego_parser
+    target: Callable[[bytes], bool] = module.fuzz_rego_parser
     return target
 
 

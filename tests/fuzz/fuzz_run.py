@@ -1,0 +1,156 @@
+"""One fuzz target in this process: under atheris, guided by coverage, else with mutations of its seeds.
+
+What a run leaves in its folder: `corpus/` (inputs that reached something new), `found/` (inputs that
+crashed, hung or were slow; they are tried first the next time) and `progress.json`. Inputs are counted over
+runs for as long as the code that the target loads stays the same; after a change the count begins again, the
+corpus stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from fuzz_mutations import mutations
+
+Target = Callable[[bytes], bool]
+"""True if the input was accepted, so that it reached what lies behind the parser's refusals."""
+
+HANG_SECONDS: Final = 20
+SLOW_SECONDS: Final = 1.0
+MAX_SIZE: Final = 4096
+ROUND: Final = 1000
+SAVE_SECONDS: Final = 1.0
+REPORT_SECONDS: Final = 30.0
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a target has come; `cpu_seconds` and `slowest_seconds` are CPU time under instrumentation."""
+
+    code: str
+    inputs: int = 0
+    accepted: int = 0
+    cpu_seconds: float = 0.0
+    slowest_seconds: float = 0.0
+
+    @classmethod
+    def read(cls, folder: Path, code: str) -> Progress:
+        """What was done with this code; nothing, if that is another."""
+        try:
+            kept = cls(**json.loads((folder / "progress.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return cls(code)
+        return kept if kept.code == code else cls(code)
+
+    def write(self, folder: Path) -> None:
+        """Keeps it."""
+        (folder / "progress.json").write_text(json.dumps(asdict(self)))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.inputs:,} inputs ({self.accepted:,} accepted), {self.cpu_seconds:.0f} s of CPU time,"
+            f" slowest {self.slowest_seconds:.2f} s"
+        )
+
+
+class Counted:
+    """A target that counts its inputs, tells now and then, and keeps those that are slow."""
+
+    def __init__(self, name: str, target: Target, folder: Path, progress: Progress, goal: int) -> None:
+        self._name, self._target, self._folder = name, target, folder
+        self._goal = goal
+        self._cpu_before = progress.cpu_seconds - time.process_time()
+        self._save_at = self._report_at = time.monotonic()
+        self.progress = progress
+
+    def __call__(self, data: bytes) -> None:
+        """One input."""
+        progress = self.progress
+        began = time.process_time()
+        progress.accepted += self._target(data)
+        ended = time.process_time()
+        progress.inputs += 1
+        if ended - began > progress.slowest_seconds:
+            progress.slowest_seconds = ended - began
+            if progress.slowest_seconds > SLOW_SECONDS:
+                (self._folder / "found" / "slowest").write_bytes(data)
+        if progress.inputs == self._goal or (progress.inputs % 64 == 0 and time.monotonic() >= self._save_at):
+            self._tell(ended)
+
+    def _tell(self, cpu: float) -> None:
+        now = time.monotonic()
+        self.progress.cpu_seconds = self._cpu_before + cpu
+        self.progress.write(self._folder)
+        self._save_at = now + SAVE_SECONDS
+        if now >= self._report_at:
+            self._report_at = now + REPORT_SECONDS
+            print(f"     {self._name}: {self.progress}, of {self._goal:,}", flush=True)
+
+
+def run(
+    name: str, load: Callable[[str], tuple[Target, list[bytes]]], goal: int, seconds: float, folder: Path
+) -> int:
+    """Runs until `goal` inputs are counted or the time is over. Under atheris, which ends the process."""
+    for part in ("corpus", "found"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    try:
+        import atheris  # no wheel for every platform and Python
+    except ImportError:
+        return _mutated(name, *load(name), goal, seconds, folder)
+    with atheris.instrument_imports(include=["policies", "control_plane", "agent"]):
+        target, seeds = load(name)
+    counted = Counted(name, target, folder, Progress.read(folder, _code()), goal)
+    left = goal - counted.progress.inputs
+    if left <= 0:
+        return 0
+    for number, data in enumerate(seeds):
+        (folder / "corpus" / f"seed-{number}").write_bytes(data)
+    limits = [f"-runs={left}", f"-max_total_time={int(seconds)}", f"-timeout={HANG_SECONDS}"]
+    quiet = ["-verbosity=0", "-print_final_stats=1", f"-artifact_prefix={folder}/found/"]
+    folders = [str(folder / "corpus"), str(folder / "found")]
+    atheris.Setup([name, *folders, f"-max_len={MAX_SIZE}", *limits, *quiet], counted)
+    atheris.Fuzz()
+    return 0
+
+
+def _mutated(name: str, target: Target, seeds: list[bytes], goal: int, seconds: float, folder: Path) -> int:
+    counted = Counted(name, target, folder, Progress.read(folder, _code()), goal)
+    signal.signal(signal.SIGALRM, _hung)
+    began, seed = time.monotonic(), random.SystemRandom().randrange(2**32)
+    while counted.progress.inputs < goal and time.monotonic() - began < seconds:
+        for data in mutations(seeds, min(ROUND, goal - counted.progress.inputs), seed):
+            signal.alarm(HANG_SECONDS)
+            try:
+                counted(data)
+            except BaseException:
+                (folder / "found" / f"crash-{hashlib.sha256(data).hexdigest()}").write_bytes(data)
+                print(f"{name}: round {seed}, input {data!r}", flush=True)
+                raise
+            finally:
+                signal.alarm(0)
+        seed += 1
+    return 0
+
+
+def _hung(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise TimeoutError(f"one input took more than {HANG_SECONDS} s")
+
+
+def _code() -> str:
+    """A digest of all our modules that are loaded."""
+    files = {str(getattr(module, "__file__", None)) for module in tuple(sys.modules.values())}
+    digest = hashlib.sha256()
+    for file in sorted(file for file in files if file.startswith(f"{ROOT}/") and "/.venv/" not in file):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
