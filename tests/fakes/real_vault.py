@@ -117,7 +117,8 @@ def unique(kind: str) -> str:
 
 
 class RealVault:
-    """A server as a process. `program` is `vault` or `bao`; with `tls`, its certificate and key."""
+    """A server as a process. `program` is `vault` or `bao`; with `tls`, its certificate and key. What
+    isn't a dev server keeps all in `storage`, by default a folder that goes with it."""
 
     def __init__(
         self,
@@ -125,11 +126,13 @@ class RealVault:
         *,
         dev: bool = True,
         tls: tuple[Path, Path, Path] | None = None,  # certificate, key, CA
+        storage: Path | None = None,
     ) -> None:
         self._program = program
         self._dev = dev
         self._tls = tls
         self._folder = Path(tempfile.mkdtemp(prefix="ghv"))
+        self._storage = storage or self._folder / "data"
         self._log = self._folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -210,8 +213,8 @@ class RealVault:
         lines = ["disable_mlock = true", f'api_addr = "{self.url}"']
         if not self._dev:
             # Vault's small build has no storage in plain files.
-            (self._folder / "data").mkdir(exist_ok=True)
-            lines.append(f'storage "raft" {{\n  path = "{self._folder / "data"}"\n  node_id = "one"\n}}')
+            self._storage.mkdir(exist_ok=True)
+            lines.append(f'storage "raft" {{\n  path = "{self._storage}"\n  node_id = "one"\n}}')
             lines.append(f'cluster_addr = "http://127.0.0.1:{self._cluster_port}"')
         if not self._dev or self._tls:
             certificate = "tls_disable = true"

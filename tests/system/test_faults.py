@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from small_disk import fill
 
 from bench._members import Keys, Member, enrol
 from control_plane.core.bundle import Bundle
@@ -96,33 +97,6 @@ async def take_svid(channel: Channel, keys: Keys) -> int:
 def entry_ids(server: Any) -> set[str]:
     """All entries that the server has."""
     return {entry["id"] for entry in server.cli("entry", "show")["entries"]}
-
-
-@pytest.fixture
-def small_disk(short_dir: Path) -> Iterator[Path]:
-    """A file system of 24 MiB of its own."""
-    disk = short_dir / "disk"
-    disk.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", str(disk)],
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip("no small disk: mounting a tmpfs needs root")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Takes all space that is left."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(b"\0" * 4096):
-            pass
-    return ballast
 
 
 def test_a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_space(

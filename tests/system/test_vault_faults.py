@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_vault import Api, RealVault, Server
+from real_vault import REAL_KINDS, Api, ApiError, RealVault, Server
+from small_disk import fill
 from vault_estate import DOMAIN, ID, Estate, estate
 from vault_server import FakeVault
 
 from control_plane.authority.state import Kind
 from control_plane.clients.vault.roles import role_fields
 from control_plane.core.errors import GatehouseError
+from control_plane.core.secret import Secret
 from control_plane.core.svid import X509Svid, validate_x509
 from control_plane.identity.ledger import X509Record
 from control_plane.runtime.clock import SystemClock
@@ -164,8 +166,6 @@ def test_a_real_vault_killed_frozen_restarted_and_without_our_token(
     async def test(real: RealVault) -> None:
         server = Server("vault", real.api)
         token = real.api.make_token(real.api.policy('path "pki-*" { capabilities = ["read", "update"] }'))
-        from control_plane.core.secret import Secret
-
         async with world(tmp_path, server, token=Secret(token)) as (made, _):
             assert (await good(made))[1] == ""
 
@@ -197,6 +197,45 @@ def test_a_real_vault_killed_frozen_restarted_and_without_our_token(
         server.close()
 
     with RealVault(peer("vault"), dev=False) as real:
+        asyncio.run(test(real))
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("kind", REAL_KINDS)
+def test_a_vault_whose_storage_is_full_is_left_and_returned_to(
+    kind: str, tmp_path: Path, small_disk: Path, peer: Callable[[str], Path]
+) -> None:
+    async def test(real: RealVault) -> None:
+        server = Server(kind, real.api)
+        token = Secret(real.api.token)
+        async with world(tmp_path, server, token=token, timeout_seconds=5.0) as (made, mount):
+            assert (await good(made))[1] == ""
+            kept = server.api.mount("kv")
+            ballast = fill(small_disk)
+            # A leaf writes nothing there, so Vault may sign on until something else wants to be written.
+            told = ""
+            while not told:
+                try:
+                    await asyncio.to_thread(real.api.write, f"{kept}/more", data="x" * 100_000)
+                except ApiError as error:
+                    told = str(error)
+            assert "no space left" in told
+            assert (await good(made))[1] == "standby", "the call that failed is answered"
+            assert "no server of that Vault leads" in made.authority.status.last_error
+            for _ in range(4):
+                await made.authority.look()
+            assert made.authority.status.signer == "standby", "it answers, and yet it can't sign"
+
+            ballast.unlink()
+            async with asyncio.timeout(90):
+                while made.authority.status.signer != "vault":
+                    await made.authority.look()
+                    await asyncio.sleep(0.05)
+            assert (await good(made))[1] == ""
+            assert server.api.read(f"{mount}/roles/gatehouse")["no_store"] is True, "nothing was lost"
+        server.close()
+
+    with RealVault(peer(kind), dev=False, storage=small_disk / "vault") as real:
         asyncio.run(test(real))
 
 

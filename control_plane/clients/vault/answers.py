@@ -2,7 +2,8 @@
 
 Status 429 means "standby" for `sys/health` and "too many requests" everywhere else; health is read by itself,
 in `door`. Vault tells callers' mistakes and its own refusals in English, in the list `errors`; those texts
-are shown and never decided upon, except for the one that tells a sealed Vault from another 503.
+are shown and never decided upon, except for the one that tells a sealed Vault from another 503; some bring a
+hint along.
 """
 
 from dataclasses import dataclass, field
@@ -74,8 +75,17 @@ def refusal(answer: Answer, what: str) -> GatehouseError:
     if status == 503 and any("sealed" in text.lower() for text in answer.errors):
         return Sealed(f"{what}: Vault is sealed", hint="unseal it: vault operator unseal")
     if status in (412, 429, 472, 473) or status >= 500:
-        return Unavailable(message, retry_after_seconds=answer.retry_after_seconds)
+        return Unavailable(message, hint=_hint(told), retry_after_seconds=answer.retry_after_seconds)
     return PeerMisbehaved(f"{what}: Vault answered with status {status}, which its API doesn't have")
+
+
+def _hint(told: str) -> str:
+    """What a text of Vault's usually means; nothing follows from it."""
+    if "no space left" in told:
+        return "Vault's storage is full: make room on its disk"
+    if "active cluster node not found" in told or "no leader" in told:
+        return "no server of that Vault leads: its log says why, such as a full disk or too few servers"
+    return ""
 
 
 def text_of(section: dict[str, object], name: str, what: str) -> str:
