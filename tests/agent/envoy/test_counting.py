@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 
 from agent.enforcement.counts import Decided
 from agent.enforcement.ports import Ruling
-from agent.envoy.counters import CUT_OFF, DENIED, DENIED_REQUEST, FLUSH_SECONDS, REQUESTS, WORKLOAD
+from agent.envoy.counters import CUT_OFF, DENIED, DENIED_REQUEST, REQUESTS, WORKLOAD
 from agent.envoy.counting import MAX_POINTS, read
 from control_plane.core.errors import InvalidInput
 from control_plane.core.spiffe_id import SpiffeId
@@ -21,6 +21,7 @@ from control_plane.runtime.transport import Channel
 
 WEB, PAY = "spiffe://agents.test/web", "spiffe://agents.test/pay"
 PAY_ID = SpiffeId.parse(PAY)
+FLUSH_SECONDS = 0.25  # not the two of the product: nothing but the wait depends on it
 EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 
@@ -46,8 +47,10 @@ async def settled(it: Any) -> None:
 
 
 def test_envoys_count_what_policy_decides(
-    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any
+    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("agent.envoy.counters.FLUSH_SECONDS", FLUSH_SECONDS)
+
     async def work() -> None:
         async with lab(entry("e1", "/web"), entry("e2", "/pay")) as it:
             await it.pair()
