@@ -38,13 +38,13 @@ def batch_reply(outcomes: Iterable[X509Svid | GatehouseError]) -> bytes:
 
 
 def _svid(svid: X509Svid) -> bytes:
-    leaf, *issuers = svid.chain
+    leaf = svid.chain[0]
     return b"".join(
         (
             _CERT_CHAIN,
             _varint(len(leaf)),
             leaf,
-            *(_issuer(issuer) for issuer in issuers),
+            _issuers(svid.chain[1:]),
             _id(svid.spiffe_id),
             _EXPIRES_AT,
             _varint(svid.not_after),
@@ -53,8 +53,8 @@ def _svid(svid: X509Svid) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _issuer(certificate: bytes) -> bytes:
-    return _field(_CERT_CHAIN, certificate)
+def _issuers(certificates: tuple[bytes, ...]) -> bytes:
+    return b"".join(_field(_CERT_CHAIN, certificate) for certificate in certificates)
 
 
 @lru_cache(maxsize=10_000)

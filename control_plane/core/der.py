@@ -60,29 +60,33 @@ def read(data: bytes, offset: int, limit: int) -> tuple[int, int, int]:
 def expect(data: bytes, offset: int, limit: int, tag: int) -> tuple[int, int]:
     """Reads a header whose tag must be `tag`; gives start and end of the content. Raises InvalidInput."""
     start = offset + 2
-    if start <= limit and data[offset] == tag:
-        length = data[offset + 1]
-        if (
-            length == 0x82 and start + 2 <= limit and data[start]
-        ):  # as whole certificates and requests have it
+    if start + 2 <= limit and data[offset] == tag:  # the plain cases, without another call
+        first = data[offset + 1]
+        if first < 0x80:
+            end = start + first
+        elif first == 0x82 and data[start]:
+            end = start + 2 + (data[start] << 8 | data[start + 1])
             start += 2
-            length = data[start - 2] << 8 | data[start - 1]
-            if start + length <= limit:
-                return start, start + length
-        elif length < 0x80 and start + length <= limit:  # as most values have it
-            return start, start + length
+        elif first == 0x81 and data[start] >= 0x80:
+            end = start + 1 + data[start]
+            start += 1
+        else:
+            end = limit + 1
+        if end <= limit:
+            return start, end
     found, start, end = read(data, offset, limit)
     if found != tag:
         raise InvalidInput(f"DER at byte {offset}: tag {found:#04x}, expected {tag:#04x}")
     return start, end
 
 
+@functools.lru_cache(maxsize=4096)  # asked for by who writes a leaf and by who checks it
 def encode_validity(not_before: int, not_after: int) -> bytes:
     """The validity of a certificate, in Unix seconds (RFC 5280 section 4.1.2.5)."""
     return encode(SEQUENCE, encode_time(not_before) + encode_time(not_after))
 
 
-@functools.lru_cache(maxsize=4096)  # leaves of one hour end within the same hour, and all begin now
+@functools.lru_cache(maxsize=64)  # what is issued in one second begins in the same second
 def encode_time(unix_seconds: int) -> bytes:
     """UTCTime through 2049, GeneralizedTime from 2050 on (RFC 5280 section 4.1.2.5)."""
     day, seconds = divmod(unix_seconds, 86400)

@@ -33,6 +33,7 @@ def new_serial(random_bytes: Callable[[int], bytes]) -> int:
     return int.from_bytes(b"\x01" + random_bytes(SERIAL_BYTES - 1), "big")
 
 
+@functools.lru_cache(maxsize=1024)  # asked for by who writes a leaf and by who checks it
 def key_id_of(spki: bytes) -> bytes:
     """The key identifier: SHA-1 of the public key's bits (RFC 5280 section 4.2.1.2, method 1).
 

@@ -361,15 +361,15 @@ def _record(
     item: X509Issue, request: SigningRequest, certificate: bytes, signer: X509Signer, now: int
 ) -> X509Record:
     return X509Record(
-        at=now,
-        spiffe_id=request.spiffe_id,
-        serial=request.serial,
-        not_after=request.window.not_after,
-        authority_id=signer.authority_id,
-        entry_id=item.entry_id,
-        requested_by=str(item.requested_by or ""),
-        mark=signer.mark,
-        certificate=certificate,
+        now,
+        request.spiffe_id,
+        request.serial,
+        request.window.not_after,
+        signer.authority_id,
+        item.entry_id,
+        str(item.requested_by or ""),
+        signer.mark,
+        certificate,
     )
 
 

@@ -33,6 +33,7 @@ MAX_PAYLOAD_BYTES: Final = 1 << 20
 _MARKER_BODY = struct.Struct(">QQQ")
 _MARKER_BYTES: Final = len(MARKER_MAGIC) + _MARKER_BODY.size
 _SEQUENCE = struct.Struct(">Q")
+_LENGTH_AND_CHECKSUM = struct.Struct(">II")  # what stands before the sequence
 _NAME = re.compile(r"issuer-(\d{1,6})-(\d{20})\.journal")
 
 
@@ -93,8 +94,8 @@ def segments(directory: Path, issuer: int | None = None) -> list[Segment]:
 
 def frame(sequence: int, payload: bytes) -> bytes:
     """One record's frame."""
-    checksum = zlib.crc32(payload, zlib.crc32(_SEQUENCE.pack(sequence)))
-    return HEADER.pack(len(payload), checksum, sequence) + payload
+    body = _SEQUENCE.pack(sequence) + payload
+    return _LENGTH_AND_CHECKSUM.pack(len(payload), zlib.crc32(body)) + body
 
 
 def marker(offset: int, next_sequence: int, at: int) -> bytes:

@@ -133,11 +133,12 @@ class LeanStream(Stream):
 
     async def _send_in_parts(self, data: bytes, timeout: float | None, *, end: bool) -> None:
         engine, stream_id = self._h2_connection, cast(int, self.id)
-        view = memoryview(data)
+        view, unwritten = memoryview(data), 0
         while view:
             window = engine.local_flow_control_window(stream_id)
             if window <= 0 or not self.connection.write_ready.is_set():
                 self.connection.write_out()
+                unwritten = 0
                 self.window_updated.clear()
                 async with asyncio.timeout(timeout):
                     await (self.connection.write_ready if window > 0 else self.window_updated).wait()
@@ -146,8 +147,10 @@ class LeanStream(Stream):
                 continue
             size = min(window, engine.max_outbound_frame_size, _LARGEST_WRITE, len(view))
             engine.send_data(stream_id, bytes(view[:size]), end_stream=end and size == len(view))
-            view = view[size:]
-            self.connection.write_out()
+            view, unwritten = view[size:], unwritten + size
+            if unwritten >= _LARGEST_WRITE:  # a peer's frames are small, and a write of each costs more
+                self.connection.write_out()
+                unwritten = 0
 
     async def received_headers(self) -> Headers | None:
         """The response headers; None when the stream ended without."""
