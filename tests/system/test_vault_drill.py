@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from openssl_clock import set_clock
+from handshakes import End, shake_hands
 from vault_estate import DAY, DOMAIN, Estate, estate, new_csr
 from vault_pki import FakePki
 
@@ -34,13 +33,12 @@ from control_plane.core.lifetime import BACKDATE_SECONDS, renewal_instant
 from control_plane.core.secret import Secret
 from control_plane.core.selectors import Selector
 from control_plane.core.spiffe_id import SpiffeId
-from control_plane.core.verify_x509 import Purpose, verify_x509
 from control_plane.identity.issuance import IssuanceSettings, Issuer, X509Issue
 from control_plane.identity.journal import Journal
 from control_plane.identity.journal_reader import read_journals
 from control_plane.identity.ledger import X509Record
 from control_plane.runtime.clock import FakeClock
-from control_plane.runtime.tls import TlsIdentity, TlsServerSource, load_identity, load_trust, peer_chain
+from control_plane.runtime.tls import TlsIdentity
 
 HOUR = 3600
 EARLY_SECONDS = HOUR
@@ -140,22 +138,8 @@ class Drill:
 
     def _shake_hands(self, caller: Agent, callee: Agent) -> None:
         """Mutual TLS between two of their workloads, each trusting by the bundle that its node holds."""
-        client, server = (self._identity(agent) for agent in (caller, callee))
-        source = TlsServerSource(server, [one.certificate for one in callee.bundle.x509_authorities])
-        accepting = source.context()
-        accepting.verify_mode = ssl.CERT_REQUIRED
-        calling = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        calling.check_hostname = False
-        calling.set_alpn_protocols(["h2"])
-        load_identity(calling, client)
-        load_trust(calling, b"".join(one.certificate for one in caller.bundle.x509_authorities))
-        for context in (accepting, calling):
-            set_clock(context, self.now)
-        ends = _handshake(calling, accepting)
-        for end, bundle, purpose in zip(
-            ends, (caller.bundle, callee.bundle), (Purpose.SERVER_AUTH, Purpose.CLIENT_AUTH), strict=True
-        ):
-            verify_x509(peer_chain(end), bundle, self.now, purpose=purpose)
+        client, server = (End(self._identity(agent), agent.bundle) for agent in (caller, callee))
+        shake_hands(client, server, self.now)
         self.handshakes += 1
 
     def _identity(self, agent: Agent) -> TlsIdentity:
@@ -171,23 +155,6 @@ class Drill:
         for certificate, mark in self.seen.items():
             assert marks[certificate] == mark
             self.by_mark[mark] = self.by_mark.get(mark, 0) + 1
-
-
-def _handshake(calling: ssl.SSLContext, accepting: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
-    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = calling.wrap_bio(down, up)
-    server = accepting.wrap_bio(up, down, server_side=True)
-    waiting = [client, server]
-    for _ in range(10):
-        for end in tuple(waiting):
-            try:
-                end.do_handshake()
-                waiting.remove(end)
-            except ssl.SSLWantReadError:
-                continue
-        if not waiting:
-            return client, server
-    raise AssertionError("the handshake doesn't end")
 
 
 def entries(agent: str, count: int) -> list[Entry]:
