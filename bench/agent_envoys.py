@@ -8,7 +8,6 @@ memory is held to 150 MiB.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 from typing import Any
@@ -18,7 +17,7 @@ from google.protobuf import json_format
 
 from agent.envoy.names import CLUSTER, EXTENSION, LISTENER, POLICY, QUARANTINE, SECRET
 from bench import _agent_lab
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.runtime.transport import Channel
 
 LIMIT_MIB = 150.0
@@ -81,7 +80,7 @@ async def measure(lab: _agent_lab.Lab, count: int) -> tuple[float, float]:
 
 def main() -> None:
     """Measures and tells."""
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--envoys", type=int, default=50)
     count = parser.parse_args().envoys
     with _agent_lab.lab() as lab:

@@ -9,7 +9,6 @@ Told is the 99th percentile over all streams and rounds, beside one second and b
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import selectors
 import socket
@@ -17,7 +16,7 @@ import statistics
 import time
 
 from bench import _agent_lab
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.runtime.loop import raise_file_limit
 from control_plane.runtime.transport import Channel
 
@@ -85,7 +84,7 @@ async def measure(
 
 def main() -> None:
     """Measures and tells."""
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--streams", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=40)

@@ -7,12 +7,11 @@ connection of its own and attested, and the growth per stream is held to 40 KiB.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 
 from bench import _agent_lab
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.runtime.loop import raise_file_limit
 from control_plane.runtime.transport import Channel
 
@@ -33,7 +32,7 @@ async def register(path: str) -> None:
 
 def main() -> None:
     """Measures and tells."""
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--streams", type=int, default=5000)
     count = parser.parse_args().streams
     raise_file_limit()

@@ -24,7 +24,7 @@ from statistics import median
 from types import ModuleType
 from typing import Any
 
-from bench.report import Result, tell
+from bench.report import Result, command_line, skip, tell
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRIES = 50
@@ -38,10 +38,11 @@ GROWTH = 1.25
 
 def main() -> int:
     """Measures all servers at both batch sizes."""
+    command_line(__doc__).parse_args()
     peers, running = _module("interop/peers.py"), _module("fakes/running.py")
     client, spire = peers.find("gatehouse-peer-client"), peers.find("spire-server")
     if client is None or spire is None:
-        print("skipped: `make peers` builds the load client and spire-server")
+        skip("BatchNewX509SVID", "`make peers` builds the load client and spire-server")
         return 0
     with contextlib.ExitStack() as folders:
         theirs, ours, alone = (folders.enter_context(running.short_folder()) for _ in range(3))

@@ -10,7 +10,6 @@ percentile of so few) beside two seconds, and the agent's memory with that many 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench._shop import FRONTEND, PAYMENTS, ROOT, Shop, shop
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 
 LIMIT_SECONDS = 2.0
 LIMIT_MIB = 150.0
@@ -177,7 +176,7 @@ def resident_mib(pid: int) -> tuple[float, float]:
 
 def main() -> None:
     """Measures and tells."""
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--envoys", type=int, default=50)

@@ -9,7 +9,6 @@ medians beside 0.2 ms, for a caller in the middle of the policy.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import datetime
 import json
@@ -33,7 +32,7 @@ from agent.enforcement.ports import WorkloadPolicy
 from agent.envoy.filters import http_contents
 from agent.envoy.names import CONNECTION_MANAGER, DOWNSTREAM_TLS, ROUTER, UPSTREAM_TLS
 from agent.envoy.program import find_envoy
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.core.spiffe_id import SpiffeId
 from policies.edge import edge_policies
 from policies.inventory_file import inventory_from_document
@@ -258,7 +257,7 @@ def measure(callers: int, requests: int, folder: Path) -> tuple[float, float, li
 
 def main() -> None:
     """Measures and tells."""
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--callers", type=int, default=1_000)
     parser.add_argument("--requests", type=int, default=4_000)
     arguments = parser.parse_args()

@@ -10,7 +10,6 @@ the 99th percentile with the client that we use beside the limit of a request's 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import datetime
@@ -42,7 +41,7 @@ from agent.envoy.program import find_envoy
 from agent.envoy.request_input import input_document
 from agent.envoy.services import envoy_services
 from agent.refusals import Refusals
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.cli.policy_files import read_project
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.runtime.clock import SystemClock
@@ -383,7 +382,7 @@ async def until_open(port: int) -> None:
 
 def main() -> None:
     """Measures and tells."""
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--requests", type=int, default=4_000)
     parser.add_argument("--connections", type=int, default=2)
     parser.add_argument("--serve", type=Path)

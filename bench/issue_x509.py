@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.authority.embedded import EmbeddedAuthority
 from control_plane.authority.keys import MemoryKeyManager
 from control_plane.authority.make import Maker
@@ -50,6 +50,7 @@ ES256 = ec.ECDSA(hashes.SHA256())
 
 def main() -> None:
     """Prints two lines."""
+    command_line(__doc__).parse_args()
     loop.run(_measure())  # as issuer processes run: uvloop, and the garbage collector set for servers
 
 

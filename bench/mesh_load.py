@@ -11,7 +11,6 @@ is added.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -29,7 +28,7 @@ from typing import Any
 from agent.envoy.bootstrap import ALONE, FLAGS
 from agent.envoy.program import find_envoy
 from bench._shop import FRONTEND, ROOT, Shop, shop, until
-from bench.report import Result, tell
+from bench.report import Result, command_line, skip, tell
 from control_plane.cli.policy_files import read_project
 from deploy.demo import mesh
 
@@ -280,12 +279,13 @@ def told(what: str, found: list[Load]) -> None:
 
 def main() -> None:
     """Measures and tells."""
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--rate", type=int, default=1000)
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
-        raise SystemExit("this needs wrk: apt-get install wrk")
+        skip("ten services under load", "it needs wrk: apt-get install wrk")
+        return
     with shop() as one:
         at = Places(one.at.network)
         answer = {"direct_response": {"status": 200, "body": {"inline_string": "ok\n"}}}

@@ -13,7 +13,6 @@ memory and the time on the clock.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import _policy_estate as estate
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.cli.policy_files import read_project
 from policies.compilation import guarded_by
 from policies.formula import SOURCE_ID, Decision, Disjunct, Equal, Formula, In, Question, all_of, equals
@@ -157,7 +156,7 @@ def in_process(table: Table, folders: tuple[Path, Path], inventory: Path) -> Non
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = command_line(__doc__)
     parser.add_argument("--services", type=int, default=1000)
     parser.add_argument("--callers", type=int, default=20)
     parser.add_argument("--rules", type=int, default=10_000)

@@ -25,7 +25,7 @@ import timeit
 from pathlib import Path
 from typing import Any, Final
 
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from policies.language.builtins.registry import BUILTINS
 from policies.language.closures.closure import compile_closure
 from policies.language.compiler.compile import compile_modules
@@ -64,6 +64,7 @@ INPUT: Final = {
 
 def main() -> None:
     """Prints one line a figure."""
+    command_line(__doc__).parse_args()
     ours = ours_microseconds()
     name, peer = peer_microseconds()
     tell(Result("L7 decision by closure", f"{ours:.2f} µs", f"{name} {peer:.1f} µs", ours / peer, GOAL))

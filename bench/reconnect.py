@@ -12,7 +12,6 @@ open until the last agent has everything.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench._crowd import PATIENCE_SECONDS, Outcome
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.core.spiffe_id import TrustDomain
 
 LIMIT_MIB = 1024.0
@@ -185,7 +184,7 @@ def server_in(folder: Path) -> Iterator[tuple[Path, int]]:
 
 def main() -> None:
     """Runs it all and tells."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__)
     parser.add_argument("--agents", type=int, default=10_000)
     parser.add_argument("--crowds", type=int, default=4)
     arguments = parser.parse_args()

@@ -1,19 +1,30 @@
 """How a benchmark tells its result: a figure beside its peer or its limit, measured in the same run.
 
-A benchmark is a file `bench/NAME.py` that `python -m bench.NAME` runs. It calls `tell` once a figure; that
-prints a line, and lets the runner (`python -m bench`) make one table of all. Absolute times depend on the
+A benchmark is a file `bench/NAME.py` that `python -m bench.NAME` runs. It calls `tell` once a figure, or
+`skip` where what it needs isn't there; either prints a line, and lets the runner (`python -m bench`) make one
+table of all. Its `--help` is what its module says of itself (`command_line`). Absolute times depend on the
 machine, so what is held to a goal is a ratio to something measured beside it, or a size.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 COLLECTED = "GATEHOUSE_BENCH_RESULTS"
 """Names the file in which the runner collects results, a JSON object a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What wasn't measured, and what would have to be done first."""
+
+    what: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +49,8 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """`holds` or `MISSES`."""
-        return "holds" if self.holds else "MISSES"
+        """`held` or `MISSED`."""
+        return "held" if self.holds else "MISSED"
 
 
 def tell(result: Result) -> None:
@@ -47,17 +58,39 @@ def tell(result: Result) -> None:
     sign = "≥" if result.more_is_better else "≤"
     print(
         f"{result.name}: {result.value} beside {result.peer}; "
-        f"ratio {result.ratio:.2f}, goal {sign} {result.goal:g}: {result.verdict}",
+        f"ratio {result.ratio:.2f}, limit {sign} {result.goal:g}: {result.verdict}",
         flush=True,
     )
+    _collect(result)
+
+
+def skip(what: str, reason: str) -> None:
+    """Prints that something isn't measured here, and hands that to the runner if there is one."""
+    skipped = Skipped(what, reason)
+    print(f"{what}: not measured, {reason}", flush=True)
+    _collect(skipped)
+
+
+def command_line(text: str | None) -> argparse.ArgumentParser:
+    """The arguments of a benchmark, to be added; `text` is what its module says of itself."""
+    return argparse.ArgumentParser(
+        prog=f"python -m bench.{Path(sys.argv[0]).stem}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def load(path: Path) -> tuple[list[Result], list[Skipped]]:
+    """All that was told so far: what was measured, and what wasn't."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    told = [json.loads(line) for line in lines]
+    return [Result(**one) for one in told if "reason" not in one], [
+        Skipped(**one) for one in told if "reason" in one
+    ]
+
+
+def _collect(told: Result | Skipped) -> None:
     collected = os.environ.get(COLLECTED)
     if collected:
         with Path(collected).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(result)) + "\n")
-
-
-def load(path: Path) -> list[Result]:
-    """All results that were told so far."""
-    if not path.exists():
-        return []
-    return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+            file.write(json.dumps(asdict(told)) + "\n")

@@ -9,7 +9,6 @@ timed from the moment at which it was due. Told is the 99th percentile beside 50
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -24,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench._agent_lab import BIN, _free_port, _until
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.runtime.transport.peer import read_unix_peer
 
 LIMIT_MILLISECONDS = 50.0
@@ -193,7 +192,7 @@ def _runs(*command: str | Path) -> bool:
 
 def main() -> None:
     """Measures and tells."""
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--connections", type=int, default=16)
     chosen = parser.parse_args()

@@ -16,7 +16,7 @@ import os
 import random
 from typing import Final
 
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.core.lifetime import leaf_window, renewal_instant
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 
@@ -34,6 +34,7 @@ DOMAIN = TrustDomain("bench.test")
 
 def main() -> None:
     """Prints one line for the first day and one for the worst day from the fourth on."""
+    command_line(__doc__).parse_args()
     workers = min(os.cpu_count() or 1, 8)
     shares = [(worker, SVIDS // workers + (worker < SVIDS % workers)) for worker in range(workers)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:

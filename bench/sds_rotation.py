@@ -8,7 +8,6 @@ clock runs from before the call until the last stream has it. Told is the slowes
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import selectors
 import socket
@@ -18,7 +17,7 @@ import time
 from envoy.service.discovery.v3 import discovery_pb2
 
 from bench import _agent_lab
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from bench.transport_streams import http2_request
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.runtime.loop import raise_file_limit
@@ -88,7 +87,7 @@ async def measure(lab: _agent_lab.Lab, streams: int, rounds: int) -> list[float]
 
 def main() -> None:
     """Measures and tells."""
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--streams", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=10)
     arguments = parser.parse_args()

@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from bench.report import Result, tell
+from bench.report import Result, command_line, tell
 from control_plane.proto import workloadapi_pb2
 from control_plane.runtime.loop import raise_file_limit, run
 from control_plane.runtime.transport import Call, Server, service
@@ -189,7 +189,7 @@ def measure_unary(path: str, server: Measured, calls: int) -> tuple[float, float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__)
     parser.add_argument("--streams", type=int, default=5000)
     parser.add_argument("--calls", type=int, default=4000)
     parser.add_argument("--serve", help=argparse.SUPPRESS)

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from bench.report import Result, tell
+from bench.report import Result, command_line, skip, tell
 from control_plane.authority.embedded import EmbeddedAuthority
 from control_plane.authority.keys import MemoryKeyManager
 from control_plane.authority.make import Maker
@@ -62,10 +62,11 @@ HAND_OVER_SECONDS: Final = 1.0
 
 def main() -> None:
     """Prints three lines; says why not where there is no Vault."""
+    command_line(__doc__).parse_args()
     sys.path.insert(0, str(ROOT / "tests" / "fakes"))
     program = _module("interop/peers.py").find("vault")
     if program is None:
-        print("no vault: `make peers` builds it")
+        skip("leaves through Vault", "`make peers` builds vault")
         return
     with _module("fakes/real_vault.py").RealVault(program) as server:
         loop.run(_measure(server))
