@@ -16,12 +16,19 @@ from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag, group
 from control_plane.cli.policy_envoy import import_envoy
 from control_plane.cli.policy_explain import explain
-from control_plane.cli.policy_files import FolderArgument, read_project, read_text, shipped
+from control_plane.cli.policy_files import (
+    FolderArgument,
+    read_project,
+    read_text,
+    shipped,
+    write_files,
+    writing,
+)
 from control_plane.cli.policy_manifests import compile_policy, render
 from control_plane.cli.policy_meaning import callers_of, diff, reachable_from
 from control_plane.cli.remote import reported
 from control_plane.cli.rollout import add_rollout
-from control_plane.core.errors import AlreadyExists, InvalidInput
+from control_plane.core.errors import AlreadyExists, InvalidInput, NotFound
 from control_plane.runtime.output import escaped
 
 app = group("Rego policies: check, test, compile, prove, render.")
@@ -50,16 +57,15 @@ def init(
 ) -> None:
     """Makes a project to start from: policies of a small shop, with tests."""
     with reported(output):
-        if folder.exists() and any(folder.iterdir()):
-            raise AlreadyExists(
-                f"making a project in {folder}: the folder isn't empty", hint="name a new one"
-            )
-        written = []
-        for name, text in shipped("starter").items():
-            path = folder / Path(name).relative_to("gatehouse/starter")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            written.append(str(path))
+        with writing(folder):
+            if folder.exists() and any(folder.iterdir()):
+                raise AlreadyExists(
+                    f"making a project in {folder}: the folder isn't empty", hint="name a new one"
+                )
+        starter = shipped("starter").items()
+        written = write_files(
+            folder, {str(Path(name).relative_to("gatehouse/starter")): text for name, text in starter}
+        )
 
     def human() -> None:
         for path in written:
@@ -152,13 +158,16 @@ def fmt(
     changed = []
     with reported(output):
         for path in paths:
+            if not path.exists():
+                hint = "name Rego files, or folders of them"
+                raise NotFound(f"formatting {path}: it doesn't exist", hint=hint)
             for file in [path] if path.is_file() else sorted(path.rglob("*.rego")):
                 text = read_text(file)
                 formatted = format_text(text, str(file))
                 if formatted != text:
                     changed.append(str(file))
                     if not (only_list or fail):
-                        file.write_text(formatted, encoding="utf-8")
+                        write_files(file.parent, {file.name: formatted})
 
     def human() -> None:
         for name in changed:
@@ -224,7 +233,8 @@ def conformance(
     from policies.language.conformance import run_cases
 
     with reported(output):
-        report = run_cases(read_text(cases).splitlines())
+        hint = "one case a line is expected, as JSON"
+        report = _parsed(read_text(cases), str(cases), lambda text: run_cases(text.split("\n")), hint)
         answer = report.to_json()
 
     def human() -> None:
@@ -268,8 +278,8 @@ def _binds(node: Any) -> bool:
     return isinstance(node, Call) and node.name in ("assign", "eq")
 
 
-def _parsed(text: str, what: str, parse: Any) -> Any:
+def _parsed(text: str, what: str, parse: Any, hint: str = "one JSON document is expected") -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        raise InvalidInput(f"reading {what}: {error}", hint="one JSON document is expected") from error
+        raise InvalidInput(f"reading {what}: {error}", hint=hint) from error

@@ -9,7 +9,7 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag
-from control_plane.cli.policy_files import FolderArgument, read_project
+from control_plane.cli.policy_files import FolderArgument, read_project, write_files, writing
 from control_plane.cli.remote import reported
 from control_plane.core.errors import AlreadyExists, InvalidInput
 
@@ -65,13 +65,12 @@ def _package(decision: str) -> tuple[str, ...] | None:
 
 
 def _write(out: Path, files: dict[str, str]) -> list[str]:
-    if out.exists() and any(out.iterdir()):
-        raise AlreadyExists(f"writing rewritten policies to {out}: it isn't empty", hint="name a new folder")
-    for name, text in files.items():
-        path = out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return [str(out / name) for name in files]
+    with writing(out):
+        if out.exists() and any(out.iterdir()):
+            raise AlreadyExists(
+                f"writing rewritten policies to {out}: it isn't empty", hint="name a new folder"
+            )
+    return write_files(out, files)
 
 
 def _print(output: Output, rewrite: Rewrite, written: list[str], tests: list[str]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from control_plane.core.errors import InvalidInput, NotFound, ResourceExhausted
+from control_plane.core.errors import FailedPrecondition, InvalidInput, NotFound, ResourceExhausted
 from control_plane.runtime.packaged import shipped
 from policies.files import DATA_FILES, is_test
 
@@ -27,17 +28,20 @@ MAX_BYTES: Final = 64 << 20
 LIBRARY: Final = "lib"
 
 __all__ = [
-    "CacheFlag", "FolderArgument", "InventoryFlag", "NoCacheFlag", "read_project", "read_text", "shipped"
+    "CacheFlag", "FolderArgument", "InventoryFlag", "NoCacheFlag", "read_project", "read_text", "shipped",
+    "write_files", "writing",
 ]  # fmt: skip
 
 
 def read_project(folder: Path, *, with_library: bool = True) -> dict[str, str]:
     """Rego and data files below a folder (or one file) by relative name, and the library where it is missing.
 
-    Raises NotFound for a missing folder, InvalidInput for what isn't text, ResourceExhausted past the bounds.
+    Raises NotFound for a missing folder, InvalidInput for one without Rego or for what isn't text,
+    ResourceExhausted past the bounds.
     """
     if not folder.exists():
-        raise NotFound(f"reading the policy: {folder} doesn't exist")
+        hint = "name a folder with Rego, or one file, before anything else"
+        raise NotFound(f"reading the policy: {folder} doesn't exist", hint=hint)
     found: dict[str, str] = {}
     total = 0
     for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
@@ -50,6 +54,9 @@ def read_project(folder: Path, *, with_library: bool = True) -> dict[str, str]:
             )
         name = path.name if folder.is_file() else path.relative_to(folder).as_posix()
         found[name] = read_text(path)
+    if not any(name.endswith(".rego") for name in found):
+        hint = "`gatehouse policy init` makes a project to start from"
+        raise InvalidInput(f"reading the policy: {folder} holds no .rego file", hint=hint)
     if with_library and not _has_library(found):
         library = {name: text for name, text in shipped(LIBRARY).items() if not is_test(name)}
         return {**library, **found}
@@ -64,6 +71,27 @@ def read_text(path: Path) -> str:
         raise InvalidInput(f"reading {path}: byte {error.start} isn't UTF-8 text") from error
     except OSError as error:
         raise NotFound(f"reading {path}: {error.strerror}") from error
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """Writes texts by relative name, and gives the paths. Raises FailedPrecondition where it can't."""
+    for name, text in files.items():
+        path = folder / name
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return [str(folder / name) for name in files]
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says of an error of the file system what was being written."""
+    try:
+        yield
+    except OSError as error:
+        raise FailedPrecondition(
+            f"writing {path}: {error.strerror}", hint="name a folder that you may write to"
+        ) from error
 
 
 def _has_library(files: Mapping[str, str]) -> bool:

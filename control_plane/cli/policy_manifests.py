@@ -18,6 +18,8 @@ from control_plane.cli.policy_files import (
     NoCacheFlag,
     read_project,
     read_text,
+    write_files,
+    writing,
 )
 from control_plane.cli.policy_meaning import what_is_asked
 from control_plane.cli.remote import reported
@@ -215,19 +217,18 @@ def _write(folder: Path, files: Any) -> list[str]:
     """Writes a render; removes only what an earlier render listed in its kustomization."""
     from policies.documents import read_document
 
-    folder.mkdir(parents=True, exist_ok=True)
     listing = folder / "kustomization.yaml"
-    if listing.exists():
-        earlier = read_document(read_text(listing), str(listing))
-        resources = earlier.get("resources", []) if isinstance(earlier, dict) else []
-        for name in resources if isinstance(resources, list) else []:
-            if isinstance(name, str) and name not in files and Path(name).name == name:
-                (folder / name).unlink(missing_ok=True)
-    elif any(folder.iterdir()):
-        raise AlreadyExists(
-            f"writing manifests to {folder}: it holds other files",
-            hint="name an empty folder or an earlier render",
-        )
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return [str(folder / name) for name in files]
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if listing.exists():
+            earlier = read_document(read_text(listing), str(listing))
+            resources = earlier.get("resources", []) if isinstance(earlier, dict) else []
+            for name in resources if isinstance(resources, list) else []:
+                if isinstance(name, str) and name not in files and Path(name).name == name:
+                    (folder / name).unlink(missing_ok=True)
+        elif any(folder.iterdir()):
+            raise AlreadyExists(
+                f"writing manifests to {folder}: it holds other files",
+                hint="name an empty folder or an earlier render",
+            )
+    return write_files(folder, files)

@@ -97,7 +97,7 @@ def callers_of(
 
 def reachable_from(
     folder: FolderArgument,
-    caller: Annotated[str, typer.Argument(help="A SPIFFE ID.")],
+    caller: Annotated[str, typer.Argument(help="namespace/name, as in the inventory, or a SPIFFE ID.")],
     inventory: InventoryFlag,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
@@ -107,7 +107,9 @@ def reachable_from(
 
     with reported(output):
         known, policies = _questions(folder, inventory)
-        found = reach.reachable_from(policies, known, str(SpiffeId.parse(caller)))
+        workload = known.by_key.get(caller)
+        identity = str(SpiffeId.parse(caller)) if workload is None else workload.spiffe_id
+        found = reach.reachable_from(policies, known, identity)
     _print_access(output, found)
 
 

@@ -31,7 +31,7 @@ from policies.language.concrete.evaluate import (
 )
 from policies.language.concrete.world import Result
 from policies.language.diagnostics import Diagnostics, ErrorCode
-from policies.language.serial import json_key, json_text, parse_json
+from policies.language.serial import JsonError, json_key, json_text, parse_json
 from policies.language.syntax.parser import parse_module, parse_query
 from policies.language.values import EMPTY_OBJECT, TRUE, Object, Set, Value, ordered
 
@@ -81,7 +81,10 @@ def run_cases(lines: Iterable[str], clock: Clock = lambda: 0.0) -> Report:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        case = parse_json(line)
+        try:
+            case = parse_json(line)
+        except JsonError as error:
+            raise ValueError(f"line {number} is not JSON: {error}") from error
         if not isinstance(case, Object) or not isinstance(case.get("query"), str):
             raise ValueError(f"line {number} is not a conformance case: an object with a query was expected")
         started = clock()

@@ -510,3 +510,40 @@ def test_compile_tells_what_authz_allows_and_segmentation_blocks() -> None:
     assert isinstance(blocked, list)
     assert {one["workload"] for one in blocked} == {"shop/frontend"}
     assert all(one["entirely"] and one["request"] for one in blocked)
+
+
+def test_a_folder_without_rego_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text("{}")
+    for command in ("check", "test"):
+        result = run(command, tmp_path)
+        assert result.exit_code == 1
+        assert "holds no .rego file" in result.stderr
+
+
+def test_fmt_of_nothing_and_cases_that_are_none_are_told(tmp_path: Path) -> None:
+    assert run("fmt", tmp_path / "absent").exit_code == 3
+    (tmp_path / "cases").write_text('{"query": "x = 1", "modules": []}\n# no case\n')
+    result = run("conformance", tmp_path / "cases")
+    assert result.exit_code == 1
+    assert "line 2 is not JSON" in result.stderr
+
+
+def test_a_workload_s_name_stands_for_its_identity(project: Path) -> None:
+    named = answer("reachable-from", project, "shop/frontend", "--inventory", INVENTORY)
+    identity = "spiffe://gatehouse.test/ns/shop/sa/frontend"
+    assert named["access"]
+    assert answer("reachable-from", project, identity, "--inventory", INVENTORY) == named
+
+
+def test_what_cannot_be_written_is_told_with_its_path(project: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.touch()
+    for arguments in (
+        ("render", project, "--inventory", INVENTORY, "--out", taken),
+        ("render", project, "--inventory", INVENTORY, "--out", taken / "below"),
+        ("init", taken),
+        ("init", taken / "below"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert f"writing {taken}" in result.stderr

@@ -270,7 +270,7 @@ class Specialiser:
                     raise OutsideError("an array or set read at a position that the input gives")
                 cases = {k: case(k, item) for k, item in container.items()}
                 if stored:
-                    cases |= {int(k): cases[k] for k in container if _reads_as_number(k, container)}
+                    cases |= {number: cases[str(number)] for number in _numbers(container)}
                 return lookup_table(key, cases)
             return any_of([case(key, item) for key, item in members(container)])
         return None
@@ -367,9 +367,13 @@ def _constant_path(operands: tuple[ast.Term, ...]) -> Path:
     return tuple(operand.value for operand in operands if isinstance(operand, ast.String))
 
 
-def _reads_as_number(key: Value, container: Object) -> bool:
-    """Whether a key of stored data is also found by the number it spells."""
-    return isinstance(key, str) and _WHOLE.fullmatch(key) is not None and int(key) not in container
+def _numbers(container: Object) -> list[int]:
+    """The numbers that find something in stored data under their text."""
+    return [
+        int(key)
+        for key in container
+        if isinstance(key, str) and _WHOLE.fullmatch(key) and int(key) not in container
+    ]
 
 
 def _is_new(term: ast.Term, environment: Environment) -> bool:
