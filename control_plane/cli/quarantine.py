@@ -63,7 +63,8 @@ def add(
 
     def human() -> None:
         told = "is cut off" if answer["changed"] else "was cut off already"
-        printing.line(f"{answer['spiffe_id']} {told}; {answer['entries']} entries give no SVID any more")
+        entries = "1 entry gives" if answer["entries"] == 1 else f"{answer['entries']} entries give"
+        printing.line(f"{answer['spiffe_id']} {told}; {entries} no SVID any more")
         printing.note(f"to let it back in: gatehouse quarantine release {answer['spiffe_id']} --reason …")
 
     printing.emit(output, answer, human)

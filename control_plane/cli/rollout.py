@@ -16,7 +16,7 @@ from control_plane.cli import printing
 from control_plane.cli.caller import BreakGlassFlag, ReasonFlag, TokenFileFlag, caller_headers
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag
 from control_plane.cli.policy_files import FolderArgument, read_project, read_text
-from control_plane.cli.remote import reported, rest
+from control_plane.cli.remote import Exit, reported, rest
 from control_plane.cli.rollout_printing import (
     print_history,
     print_plan,
@@ -153,7 +153,11 @@ def status(
         for seen in follow(("policy", "quarantine"), data_dir=data_dir, output=output, headers=headers):
             print_event(seen, output)
             if seen.kind in ("policy.in-force", "missed"):
-                _show_status(server, output)
+                try:
+                    _show_status(server, output)
+                except typer.Exit as ended:
+                    if ended.exit_code != Exit.UNREACHABLE:
+                        raise  # else it has just gone away again, and is waited for
 
 
 def _show_status(server: _Server, output: Output) -> None:

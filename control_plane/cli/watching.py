@@ -48,6 +48,8 @@ def follow(
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 for number, seen in _stream(endpoint, topics, {**caller(), **headers}, last):
+                    if away:
+                        printing.note("the server is back")
                     away, last = False, number or last
                     if seen.kind not in ("hello", "bye"):
                         yield seen
@@ -80,6 +82,8 @@ def _stream(
     with contextlib.closing(connection):
         connection.request("GET", target, headers={**headers, **({"last-event-id": last} if last else {})})
         response = connection.getresponse()
+        if last and (response.status >= 500 or response.status == 429):
+            raise http.client.HTTPException("it isn't ready for us again")
         if response.status != 200:
             raise problem_in(response.status, response.read(MAX_LINE_BYTES), f"GET {target} at {endpoint}")
         fields: dict[str, str] = {}

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,6 +181,45 @@ def test_a_callers_trace_goes_through_the_shop_to_the_agents_judgement(
     assert json.loads(done.stdout)["payments"]["status"] == 200, done.stdout
     mine = ("gatehouse-agent", "ext_authz", bytes.fromhex(trace), bytes.fromhex(span))
     until(lambda: mine in [(*one[:3], one[4]) for one in collector.spans], "the agent's span", pause=0.2)
+
+
+@contextmanager
+def watching(running: Shop, folder: Path) -> Iterator[Callable[[str], None]]:
+    """`policy status --watch` in a terminal of its own until Ctrl-C; gives what waits for its next word."""
+    seen, line = 0, [GATEHOUSE, "policy", "status", "--watch", "--data-dir", str(running.folder)]
+    screen = folder / "screen"
+
+    def until_told(word: str) -> None:
+        nonlocal seen
+        until(lambda: word in screen.read_text()[seen:], f"{word!r} in {screen.read_text()!r}", pause=0.1)
+        seen = screen.read_text().index(word, seen) + len(word)
+
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with screen.open("wb") as out:
+        process = subprocess.Popen(line, stdout=out, stderr=subprocess.STDOUT, env=environment)
+    try:
+        yield until_told
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 0, screen.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_status_is_followed_over_restarts_of_the_server(running: Shop, tmp_path: Path) -> None:
+    with watching(running, tmp_path) as until_told:
+        until_told("in force: version")
+        for by in (signal.SIGTERM, signal.SIGKILL):
+            running.end("server", by)
+            until_told("the server is away; waiting for it")
+            running.start("server")
+            until_told("the server is back")
+            until_told("missed")  # what was meant for the ears of the one before
+            until_told("in force: version")
+            command(running, "quarantine", FRONTEND, "--reason", "a try", *grace(running))
+            until_told(f"quarantine.set spiffe_id={FRONTEND}")
+            command(running, "quarantine", "release", FRONTEND, "--reason", "a try", *grace(running))
+            until_told("quarantine.released")
 
 
 def canary_of(running: Shop, change: Callable[[str], str]) -> int:
