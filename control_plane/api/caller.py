@@ -52,6 +52,7 @@ class Admission:
         """Sets the peer's caller. Raises Unauthenticated or PermissionDenied; the connection ends then."""
         try:
             peer.attributes[_ATTRIBUTE] = self._identify(peer)
+            peer.chain = ()  # judged: what it said is in the caller, and it would weigh a KiB a connection
         except GatehouseError as error:
             self._log.info("connection_refused", peer=peer.address, reason=str(error))
             raise

@@ -45,6 +45,8 @@ class NodeService:
         try:
             for response in stream.changes(None, shared=True, full=True):
                 yield response
+                del response  # a state of some KiB, which would stay until the next change
+            del request
             stream.confirm()
             while True:
                 if not await subscription.wait(HEARTBEAT_SECONDS):
@@ -54,6 +56,8 @@ class NodeService:
                 entries, shared = subscription.take()
                 for response in stream.changes(entries, shared=shared, full=False):
                     yield response
+                    del response
+                del entries
                 stream.confirm()
         finally:
             self._context.replica.unsubscribe(subscription)

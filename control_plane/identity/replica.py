@@ -22,39 +22,50 @@ MAX_NOTED_ENTRIES: Final = 10_000
 class Subscription:
     """News for one agent, gathered until they are taken: bounded, since it holds IDs and not values."""
 
+    __slots__ = ("_bundles", "_entries", "_everything", "_news", "_waiter", "agent_id")
+
     def __init__(self, agent_id: SpiffeId) -> None:
         self.agent_id = agent_id
-        self._entries: set[str] = set()
+        self._entries: set[str] | None = None
         self._everything = False
         self._bundles = False
-        self._event = asyncio.Event()
+        self._news = False
+        self._waiter: asyncio.Future[None] | None = None  # ten thousand wait: an Event has a deque each
 
     async def wait(self, timeout_seconds: float) -> bool:
-        """True as soon as there are news, false after the timeout."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        return True
+        """True as soon as there are news, false after the timeout. One may wait at a time."""
+        if not self._news:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(timeout_seconds, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        return self._news
 
     def take(self) -> tuple[set[str] | None, bool]:
         """The IDs of entries that changed (None: compare everything), and whether a bundle changed."""
-        entries = None if self._everything else self._entries
+        entries = None if self._everything else self._entries or set()
         bundles = self._bundles
-        self._entries, self._everything, self._bundles = set(), False, False
-        self._event.clear()
+        self._entries, self._everything, self._bundles, self._news = None, False, False, False
         return entries, bundles
 
     def note(self, entries: set[str] | None, *, bundles: bool = False) -> None:
         """Adds news and wakes the waiter."""
-        if entries is None or len(self._entries) + len(entries) > MAX_NOTED_ENTRIES:
+        if entries is None or len(self._entries or ()) + len(entries) > MAX_NOTED_ENTRIES:
             self._everything = True
-            self._entries = set()
-        elif not self._everything:
-            self._entries |= entries
+            self._entries = None
+        elif entries and not self._everything:
+            self._entries = entries | (self._entries or set())
         self._bundles |= bundles
-        self._event.set()
+        self._news = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class Replica:

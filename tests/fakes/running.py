@@ -226,7 +226,7 @@ class GatehouseServer(Process):
 
     def run(self) -> GatehouseServer:
         """Starts and waits until it serves."""
-        flags = [
+        flags: list[str | Path] = [
             "--data-dir",
             self.data,
             "--trust-domain",

@@ -98,3 +98,39 @@ def test_a_failure_keeps_the_index_and_is_tried_again(make_entry: Callable[..., 
         await task
 
     asyncio.run(scenario())
+
+
+def test_who_waits_for_news_is_woken_by_them_or_by_the_time() -> None:
+    async def scenario() -> None:
+        subscription = Replica(MemoryStore(TD, os.urandom), Index(TD)).subscribe(PARENT)
+        assert not await subscription.wait(0.01)
+        assert subscription.take() == (set(), False)
+        waiting = asyncio.ensure_future(subscription.wait(30))
+        await asyncio.sleep(0)
+        subscription.note({"a"})
+        subscription.note({"b"}, bundles=True)
+        assert await asyncio.wait_for(waiting, 10)
+        assert await subscription.wait(0)  # they are still to be taken
+        assert subscription.take() == ({"a", "b"}, True)
+        assert not await subscription.wait(0.01)
+        left = asyncio.ensure_future(subscription.wait(30))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait([left])
+        subscription.note(None)
+        subscription.note({"c"})
+        assert await subscription.wait(0)
+        assert subscription.take() == (None, False)
+
+    asyncio.run(scenario())
+
+
+def test_what_was_noted_is_not_shared_between_subscriptions() -> None:
+    replica = Replica(MemoryStore(TD, os.urandom), Index(TD))
+    one, other = replica.subscribe(PARENT), replica.subscribe(PARENT)
+    news = {"a"}
+    for each in (one, other):
+        each.note(news)
+    one.note({"b"})
+    assert other.take() == ({"a"}, False)
+    assert news == {"a"}

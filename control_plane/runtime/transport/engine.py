@@ -4,10 +4,12 @@ The library's memory is trimmed by subclassing, because an agent holds thousands
 stream each.
 """
 
+from functools import cache
 from typing import Final
 
 from h2.config import H2Configuration
 from h2.connection import ConnectionInputs, H2Connection
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs
 
@@ -25,6 +27,7 @@ from control_plane.runtime.transport.repeated_headers import RepeatedDecoder, Re
 
 Headers = list[tuple[str, str]]
 _INITIAL_WINDOW = 65_535
+_KNOWN_SETTINGS: Final = frozenset(int(code) for code in SettingCodes)
 _REPLY_MOVES: Final = (
     StreamInputs.SEND_HEADERS,
     StreamInputs.SEND_DATA,
@@ -51,18 +54,40 @@ _SERVER_CONFIG = _configuration(client=False)
 
 
 class _Values(list[int]):
-    """Values of one setting, oldest first: what h2 keeps in a deque of more than half a KiB, 13 times."""
+    """Values of one setting, oldest first: what h2 keeps in a deque of more than half a KiB, 15 times."""
 
     def popleft(self) -> int:
         return self.pop(0)
 
 
 class _LeanSettings(Settings):
-    """h2's settings in less than a tenth of their memory."""
+    """h2's settings in less than a tenth of their memory: the values that all connections begin with are
+    the same objects, and who changes one gets a list of its own."""
+
+    _settings: dict[SettingCodes | int, _Values]  # type: ignore[assignment]
 
     def __init__(self, *, client: bool, initial_values: dict[SettingCodes, int] | None = None) -> None:
         super().__init__(client=client, initial_values=initial_values)
-        self._settings = {code: _Values(values) for code, values in self._settings.items()}  # type: ignore[misc]
+        self._settings = {code: _Values(values) for code, values in self._settings.items()}
+
+    def copy(self) -> "_LeanSettings":
+        """Settings that begin as these are, which nobody may change any more."""
+        other = _LeanSettings.__new__(_LeanSettings)
+        other._client, other._settings = self._client, self._settings.copy()
+        return other
+
+    def __setitem__(self, key: SettingCodes | int, value: int) -> None:
+        if key not in _KNOWN_SETTINGS:
+            return  # RFC 9113, section 6.5.2; the library would keep each of 65,536 for the peer
+        kept = self._settings.get(key)
+        # For a setting that has no value yet the library would make one of its deques.
+        self._settings[key] = _Values([None] if kept is None else kept)  # type: ignore[list-item]
+        try:
+            super().__setitem__(key, value)
+        except ProtocolError:
+            if kept is None:
+                del self._settings[key]
+            raise
 
 
 class Engine(H2Connection):
@@ -115,6 +140,11 @@ class Engine(H2Connection):
         return frames
 
 
+@cache
+def _first_settings(client: bool, values: tuple[tuple[SettingCodes, int], ...]) -> _LeanSettings:
+    return _LeanSettings(client=client, initial_values=dict(values))
+
+
 def new_engine(limits: Limits, *, client: bool) -> Engine:
     """An h2 connection whose bounds hold from the first frame on, with its preface prepared."""
     engine = Engine(_CLIENT_CONFIG if client else _SERVER_CONFIG, limits.max_header_bytes)
@@ -123,8 +153,8 @@ def new_engine(limits: Limits, *, client: bool) -> Engine:
         SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,
         SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
     }
-    engine.local_settings = _LeanSettings(client=client, initial_values=values)
-    engine.remote_settings = _LeanSettings(client=not client)
+    engine.local_settings = _first_settings(client, tuple(values.items())).copy()
+    engine.remote_settings = _first_settings(not client, ()).copy()
     engine.initiate_connection()
     if limits.connection_window_bytes > _INITIAL_WINDOW:
         engine.increment_flow_control_window(limits.connection_window_bytes - _INITIAL_WINDOW)

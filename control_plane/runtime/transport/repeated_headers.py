@@ -14,11 +14,20 @@ _MAX_KEPT: Final = 8  # blocks a connection and direction; most connections see 
 _MAX_FIELDS: Final = 32
 
 
+class _Entries(list[tuple[bytes, bytes]]):
+    """The entries of a header table, newest first, without the deque's first block, which is more than half
+    a KiB in each direction of each connection. A table of 4 KiB has at most 128 entries."""
+
+    def appendleft(self, entry: tuple[bytes, bytes]) -> None:
+        self.insert(0, entry)
+
+
 class RepeatedDecoder(Decoder):
     """hpack's decoder with a memory for blocks of indexed fields."""
 
     def __init__(self, max_header_list_size: int) -> None:
         super().__init__(max_header_list_size)
+        self.header_table.dynamic_entries = _Entries()  # type: ignore[assignment]
         self._kept: dict[bytes, list[HeaderTuple]] | None = None
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
@@ -44,6 +53,7 @@ class RepeatedEncoder(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
+        self.header_table.dynamic_entries = _Entries()  # type: ignore[assignment]
         self._kept: dict[tuple[Any, ...], bytes] | None = None
 
     def encode(self, headers: Any, huffman: bool = True) -> bytes:

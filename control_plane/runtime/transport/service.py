@@ -109,8 +109,10 @@ def _serve_stream(handler: Any, *, many_requests: bool) -> Callable[[Call, Reque
     async def serve(call: Call, requests: Requests, reply: Reply) -> None:
         argument = requests if many_requests else await requests.one()
         async with aclosing(handler(call, argument)) as responses:
+            del argument  # a stream may be silent for hours: what it was asked is the handler's to keep,
             async for response in responses:
                 await reply.send(response)
+                del response  # and what it has said is nobody's
 
     return serve
 

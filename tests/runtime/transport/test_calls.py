@@ -1,8 +1,9 @@
 """Our client against our server: shapes of calls, errors with details, deadlines, large messages."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from control_plane.core.errors import (
 )
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.types.entry_pb2 import Entry
-from control_plane.runtime.transport import Call, Channel, Limits, Peer, Server, snake_case
+from control_plane.runtime.transport import Call, Channel, Limits, Peer, Server, service, snake_case
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 ENTRY = entry_pb2.DESCRIPTOR.services_by_name["Entry"]
@@ -269,5 +270,48 @@ def test_channel_reports_what_is_not_there_and_reconnects(run: Run, services: An
         await channel.close()
         with pytest.raises(Unavailable, match="has been closed"):
             await get(channel, "a")
+
+    run(main())
+
+
+class Piece(bytes):
+    """A message that tells when nobody has it any more."""
+
+    forgotten: Callable[[], None]
+
+    def __del__(self) -> None:
+        self.forgotten()
+
+
+def test_a_silent_stream_does_not_hold_what_it_said(run: Run, short_dir: Path) -> None:
+    """Ten thousand agents watch for hours: a message that stays is ten thousand messages."""
+    held: list[str] = []
+    forgotten = asyncio.Event()
+
+    def forget(id: str) -> None:
+        held.remove(id)
+        if not held:
+            forgotten.set()
+
+    class Entries:
+        async def sync_authorized_entries(self, call: Call, requests: AsyncIterator[Any]) -> Any:
+            async for request in requests:
+                for id in request.ids:
+                    piece = Piece(entry_pb2.SyncAuthorizedEntriesResponse(more=True).SerializeToString())
+                    piece.forgotten = partial(forget, id)
+                    held.append(id)
+                    yield piece
+                    del piece
+
+    async def main() -> None:
+        async with (
+            serving([service(ENTRY, Entries())], short_dir) as (_, channel),
+            channel.stream(SYNC, entry_pb2.SyncAuthorizedEntriesResponse) as call,
+        ):
+            await call.send(entry_pb2.SyncAuthorizedEntriesRequest(ids=["a", "b"]))
+            for _ in range(2):
+                assert await call.receive() is not None
+            async with asyncio.timeout(20):
+                await forgotten.wait()
 
     run(main())

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+from h2.events import RemoteSettingsChanged
+from h2.exceptions import InvalidSettingsValueError
 from h2.settings import SettingCodes, Settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,3 +116,39 @@ def test_settings_behave_as_those_of_the_library() -> None:
         for settings in (ours, theirs)
     ]
     assert changed[0] == changed[1] == {SettingCodes.MAX_FRAME_SIZE: (16_384, 20_000)}
+
+
+def test_settings_of_one_connection_are_not_those_of_another() -> None:
+    """All begin with the same objects."""
+    limits = Limits(max_concurrent_streams=7)
+    one, other = new_engine(limits, client=False), new_engine(limits, client=False)
+    before = dict(other.local_settings), dict(other.remote_settings)
+    for settings in (one.local_settings, one.remote_settings):
+        settings[SettingCodes.MAX_FRAME_SIZE] = 20_000
+        settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 8
+        settings.acknowledge()
+        assert (settings.max_frame_size, settings.max_concurrent_streams) == (20_000, 8)
+    assert (dict(other.local_settings), dict(other.remote_settings)) == before
+    third = new_engine(limits, client=False)
+    assert (dict(third.local_settings), dict(third.remote_settings)) == before
+
+
+def test_a_bad_value_leaves_no_setting_behind() -> None:
+    settings = new_engine(Limits(), client=False).remote_settings
+    before = dict(settings)
+    for code, value in ((SettingCodes.MAX_HEADER_LIST_SIZE, -1), (SettingCodes.MAX_FRAME_SIZE, 1)):
+        with pytest.raises(InvalidSettingsValueError):
+            settings[code] = value
+    assert dict(settings) == before
+    assert settings.acknowledge() == {}
+
+
+def test_settings_that_nobody_knows_are_not_kept() -> None:
+    """RFC 9113, section 6.5.2: ignored. The library keeps them: 43 MiB for 20 frames of 16 KiB."""
+    engine = new_engine(Limits(), client=False)
+    body = b"".join((code << 32 | 7).to_bytes(6, "big") for code in range(100, 2_800))
+    settings_frame = len(body).to_bytes(3, "big") + b"\x04" + bytes(5) + body
+    events = engine.receive_data(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings_frame)
+    assert [type(event) for event in events] == [RemoteSettingsChanged]
+    assert len(engine.remote_settings) <= len(SettingCodes)
+    assert engine.data_to_send().endswith(bytes((0, 0, 0, 4, 1, 0, 0, 0, 0)))  # acknowledged all the same
