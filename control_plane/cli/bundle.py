@@ -12,7 +12,7 @@ import typer
 from control_plane.cli import printing, wire
 from control_plane.cli.bundle_wire import bundle_json, bundle_value, federated_message
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
-from control_plane.cli.remote import Exit, Remote, with_server
+from control_plane.cli.remote import Remote, with_server
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import GatehouseError
 from control_plane.core.spiffe_id import TrustDomain
@@ -162,7 +162,9 @@ def _read(trust_domain: str, path: Path | None, bundle_format: Format) -> Bundle
         if bundle_format is Format.PEM:
             return Bundle.parse_pem(owner, text)
         return Bundle.parse_json(owner, text)
-    except (OSError, UnicodeError, GatehouseError) as error:
+    except OSError as error:
+        raise typer.BadParameter(error.strerror or str(error), param_hint=where) from error
+    except (UnicodeError, GatehouseError) as error:
         raise typer.BadParameter(str(error), param_hint=where) from error
 
 
@@ -176,6 +178,6 @@ def _finish(result: Any, trust_domain: str, done: str, output: Output) -> None:
     }
     if succeeded:
         printing.emit(output, answer, lambda: printing.line(f"{done} the bundle of {trust_domain}"))
-        return
-    printing.emit(output, answer, lambda: printing.note(f"gatehouse: {result.status.message}"))
-    raise typer.Exit(Exit.FAILED)
+    else:
+        printing.emit(output, answer, lambda: printing.note(f"gatehouse: {result.status.message}"))
+    wire.end_unless_done([result])

@@ -11,7 +11,7 @@ import typer
 from control_plane.cli import printing, wire
 from control_plane.cli.entry_flags import EntryFields, GivenEntry, from_file, to_message
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
-from control_plane.cli.remote import Exit, Remote, with_server
+from control_plane.cli.remote import Remote, with_server
 from control_plane.proto.gatehouse.server.v1 import entry_pb2 as ours
 from control_plane.proto.google.protobuf.wrappers_pb2 import BoolValue, StringValue
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
@@ -22,7 +22,6 @@ ENTRY = entry_pb2.DESCRIPTOR.services_by_name["Entry"]
 PRIORITY = ours.DESCRIPTOR.services_by_name["Entry"]
 PAGE_SIZE = 500
 BATCH = 200
-NOT_FOUND = 5
 Written: TypeAlias = tuple[list[Any], dict[str, int]]  # what the server answered, and priorities by entry ID
 
 app = group("Registration entries: which process gets which identity.")
@@ -214,9 +213,7 @@ def delete(
             printing.line(f"deleted {each['id']}" if each["deleted"] else f"{each['id']}: {each['error']}")
 
     printing.emit(output, {"results": answer}, human)
-    if any(not each["deleted"] for each in answer):
-        missing = all(each.status.code in (wire.OK, NOT_FOUND) for each in results)
-        raise typer.Exit(Exit.NOT_FOUND if missing else Exit.FAILED)
+    wire.end_unless_done(results)
 
 
 def _filter(
@@ -276,8 +273,7 @@ def _show_results(written: Written, done: str, output: Output) -> None:
                 _print_entries([each["entry"]])
 
     printing.emit(output, {"results": answer}, human)
-    if any(each.status.code != wire.OK for each in results):
-        raise typer.Exit(Exit.FAILED)
+    wire.end_unless_done(results)
 
 
 def _print_entries(entries: list[dict[str, Any]]) -> None:

@@ -95,7 +95,9 @@ def from_file(path: Path) -> list[GivenEntry]:
         if size > MAX_FILE_BYTES:
             raise typer.BadParameter(f"{size} bytes is over the limit of {MAX_FILE_BYTES}", param_hint=flag)
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise typer.BadParameter(error.strerror or str(error), param_hint=flag) from error
+    except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=flag) from error
     listed = content.get("entries") if isinstance(content, dict) else content
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):

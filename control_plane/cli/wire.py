@@ -11,12 +11,21 @@ from typing import Any
 
 import typer
 
+from control_plane.cli.remote import Exit
 from control_plane.core.errors import GatehouseError
 from control_plane.core.selectors import Selector
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.proto.spire.api.types import agent_pb2, entry_pb2, selector_pb2, spiffeid_pb2
 
 OK = 0
+NOT_FOUND = 5
+
+
+def end_unless_done(results: Iterable[Any]) -> None:
+    """Ends the command if part of a batch was refused: as not found where nothing else is wrong."""
+    refusals = {each.status.code for each in results} - {OK}
+    if refusals:
+        raise typer.Exit(Exit.NOT_FOUND if refusals == {NOT_FOUND} else Exit.FAILED)
 
 
 def spiffe_id(text: str, flag: str) -> spiffeid_pb2.SPIFFEID:

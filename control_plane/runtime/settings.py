@@ -162,7 +162,7 @@ def _from_environment(
 
 
 def _unknown(what: str, name: str, known: Any) -> str:
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
     return f"unknown {what} {shown(name)}" + (f", did you mean {nearest[0]}?" if nearest else "")
 
 

@@ -58,6 +58,7 @@ class FakeRegistry:
     asked: list[Any] = field(default_factory=list)
     rest: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
     status: int = health_pb2.HealthCheckResponse.SERVING
+    refusal: int = 0  # code of what is said to an update, and to a bundle that is to go
 
     async def batch_create_entry(self, call: object, request: Any) -> Any:
         results = []
@@ -79,7 +80,7 @@ class FakeRegistry:
         self.asked.append(request)
         changed = request.request.entries[0]
         self.priorities[changed.id] = request.priorities.get(0, 0)
-        result = entry_pb2.BatchUpdateEntryResponse.Result(status=status_pb2.Status(), entry=changed)
+        result = entry_pb2.BatchUpdateEntryResponse.Result(status=self._said(), entry=changed)
         return entry_pb2.BatchUpdateEntryResponse(results=[result])
 
     async def batch_delete_entry(self, call: object, request: Any) -> Any:
@@ -142,6 +143,16 @@ class FakeRegistry:
             status=status_pb2.Status(), bundle=request.bundle[0]
         )
         return bundle_pb2.BatchSetFederatedBundleResponse(results=[result])
+
+    async def batch_delete_federated_bundle(self, call: object, request: Any) -> Any:
+        results = [
+            bundle_pb2.BatchDeleteFederatedBundleResponse.Result(status=self._said(), trust_domain=name)
+            for name in request.trust_domains
+        ]
+        return bundle_pb2.BatchDeleteFederatedBundleResponse(results=results)
+
+    def _said(self) -> status_pb2.Status:
+        return status_pb2.Status(code=self.refusal, message="refused" if self.refusal else "")
 
     async def list_federated_bundles(self, call: object, request: Any) -> Any:
         return bundle_pb2.ListFederatedBundlesResponse(bundles=self.federated.values())

@@ -156,6 +156,23 @@ def test_delete_and_what_is_not_there(gatehouse: Gatehouse, registry: Any) -> No
     assert "lists all" in absent.stderr, "the server's hint reaches the person"
 
 
+@pytest.mark.parametrize(("refusal", "exit_code"), [(0, 0), (5, 3), (7, 1)])
+def test_what_is_not_there_to_be_changed_is_not_found(
+    gatehouse: Gatehouse, registry: Any, refusal: int, exit_code: int
+) -> None:
+    registry.refusal = refusal
+    needed = ("--spiffe-id", WEB, "--parent-id", PARENT, "--selector", "unix:uid:1")
+    for command in (("entry", "update", "--entry-id", "e", *needed), ("bundle", "delete", "--id", "b.test")):
+        done = gatehouse(*command)
+        assert done.exit_code == exit_code, done.output
+
+
+def test_a_file_that_is_not_there_is_said_without_numbers(gatehouse: Gatehouse, tmp_path: Path) -> None:
+    for command in (("bundle", "set", "--id", "a.test", "--path"), ("entry", "create", "--data")):
+        said = gatehouse(*command, str(tmp_path / "none")).output
+        assert "No such file or directory" in said and "Errno" not in said
+
+
 def test_token_goes_to_standard_output_alone(gatehouse: Gatehouse, registry: Any) -> None:
     made = gatehouse("token", "generate", "--ttl", "60", "--spiffe-id", PARENT)
     assert made.stdout == "a-token\n"

@@ -81,6 +81,11 @@ def test_secrets_stay_secret(file: Path) -> None:
     assert "hunter2" not in repr(found)
 
 
+def test_a_key_that_is_only_a_little_alike_gets_the_nearest_name_too(file: Path) -> None:
+    file.write_text('trust_domain = "a.org"\ntru = "a.org"\n')
+    assert problems(file=file) == (f"{file}: unknown key 'tru', did you mean trust_domain?",)
+
+
 def test_every_problem_is_told_at_once_with_its_source(file: Path) -> None:
     file.write_text('trust_domian = "a.org"\nport = 70000\nlevel = "loud"\n[tls]\nallow_tls21 = true\n')
     told = problems(
