@@ -19,6 +19,7 @@ from control_plane.identity import journal as journal_module
 from control_plane.identity.journal import Journal
 from control_plane.identity.journal_file import Damage, read_segment, segments
 from control_plane.identity.journal_reader import find_record, read_journals, read_newest
+from control_plane.identity.journal_writer import ROOM_BYTES
 from control_plane.identity.ledger import AuthorityMark
 from control_plane.runtime.clock import FakeClock
 
@@ -105,7 +106,7 @@ def test_concurrent_appends_share_flushes_and_keep_their_order(tmp_path: Path, m
         flushes += 1
         real(descriptor)
 
-    monkeypatch.setattr(journal_module.os, "fdatasync", counting)
+    monkeypatch.setattr(os, "fdatasync", counting)
 
     async def main() -> list[list[int]]:
         async with opened(tmp_path) as journal:
@@ -282,7 +283,7 @@ def disk(monkeypatch: Any, name: str, failing: Callable[[], bool], number: int) 
             raise OSError(number, os.strerror(number))
         return real(*arguments)
 
-    monkeypatch.setattr(journal_module.os, name, call)
+    monkeypatch.setattr(os, name, call)
 
 
 @pytest.mark.parametrize("name", ["pwrite", "fdatasync"])
@@ -317,7 +318,7 @@ def test_a_write_that_ends_half_way_is_taken_back(tmp_path: Path, monkeypatch: A
         room[0] -= count
         return count
 
-    monkeypatch.setattr(journal_module.os, "pwrite", limited)
+    monkeypatch.setattr(os, "pwrite", limited)
 
     async def main() -> None:
         async with opened(tmp_path) as journal:
@@ -450,7 +451,7 @@ def test_room_is_made_ahead_and_taken_away_at_the_end(tmp_path: Path) -> None:
             await journal.append([mark(1)])
             path = only_file(tmp_path)
             before, room = path.stat(), read_segment(segments(tmp_path)[0])
-            assert room.total_bytes == room.valid_bytes < journal_module.ROOM_BYTES <= before.st_size
+            assert room.total_bytes == room.valid_bytes < ROOM_BYTES <= before.st_size
             await journal.append([mark(2)])
             assert path.stat().st_size == before.st_size, "a flush has nothing to say about the file"
             await journal.append([mark(3, 60_000)] * 20)
@@ -474,7 +475,7 @@ def test_records_go_on_without_room_where_the_disk_has_none_for_it(tmp_path: Pat
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(descriptor, data, offset)
 
-    monkeypatch.setattr(journal_module.os, "pwrite", tight)
+    monkeypatch.setattr(os, "pwrite", tight)
 
     async def main() -> None:
         async with opened(tmp_path) as journal:
