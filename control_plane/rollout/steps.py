@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from control_plane.core.errors import Corrupt, FailedPrecondition
 from control_plane.rollout.assignment import ALL, COMING_BACK
@@ -104,7 +104,7 @@ class Planned:
     @property
     def digest(self) -> str:
         """What an approval refers to: SHA-256 over what was compared and what came out."""
-        what = dataclasses.asdict(self) | {"at": 0, "by": ""}
+        what = fields_of(self) | {"at": 0, "by": ""}
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
@@ -230,9 +230,21 @@ class Life:
         return Life(self.number, (*self.steps, step))
 
 
+def fields_of(step: Step) -> dict[str, Any]:
+    """The fields of a step, as JSON takes them; a plan of the usual size has thousands of values."""
+    found = _fields(step)
+    if isinstance(step, Planned):
+        found["shifts"] = [_fields(shift) for shift in step.shifts]
+    return found
+
+
+def _fields(value: Step | Shift) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
 def write_step(step: Step) -> str:
     """A step as JSON, with its kind."""
-    return json.dumps({"kind": step.kind, **dataclasses.asdict(step)}, ensure_ascii=False)
+    return json.dumps({"kind": step.kind, **fields_of(step)}, ensure_ascii=False)
 
 
 def read_step(text: str) -> Step:

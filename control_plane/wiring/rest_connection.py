@@ -28,6 +28,8 @@ REQUEST_SECONDS: Final = 60.0
 """For a whole request; longer than the application waits for a body, which can still answer."""
 TAKE_SECONDS: Final = 30.0
 """For a peer to take what was written, whenever that is more than the transport holds without waiting."""
+MAX_UNSENT_BYTES: Final = 64 << 10
+"""That a connection holds before an answer waits for its peer; with TLS it would be eight times as much."""
 MAX_HEAD_BYTES: Final = 64 << 10
 MAX_HEADERS: Final = 100
 
@@ -53,6 +55,7 @@ class TimedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
         self._arm(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -7,10 +7,12 @@ same machine, which need no credentials there: a bundle is signed and no secret 
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
+from typing_extensions import TypedDict  # pydantic reads the one of `typing` from Python 3.12 on
 
 from control_plane.api.opa.bundles import OpaBundles
-from control_plane.api.rest import problems
-from control_plane.api.rest.conditions import is_known, tags_of
+from control_plane.api.rest import answers, problems
+from control_plane.api.rest.conditions import is_known, page_behind, tags_of
+from control_plane.api.rest.openapi import Cursor
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.rollout.opa_bundle import MEDIA_TYPE, verification_key
 
@@ -20,6 +22,13 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}},
     304: {"description": "Nothing new."},
 }
+
+
+class KeyPage(TypedDict):
+    """Key ID → the key as OPA's configuration takes it."""
+
+    keys: dict[str, dict[str, str]]
+    next_cursor: answers.Cursor
 
 
 def router(bundles: OpaBundles) -> APIRouter:
@@ -44,9 +53,14 @@ def router(bundles: OpaBundles) -> APIRouter:
         return response
 
     @routes.get("/keys")
-    async def keys() -> dict[str, Any]:
-        """What `keys` in OPA's configuration has to hold."""
-        return {"keys": {key.key_id: verification_key(key) for key in await bundles.keys()}}
+    async def keys(limit: Annotated[int, Query(ge=1, le=1000)] = 1000, cursor: Cursor = None) -> KeyPage:
+        """What `keys` in OPA's configuration has to hold, the newest last."""
+        known = await bundles.keys()
+        where, following = page_behind([key.key_id for key in known], cursor, limit)
+        return {
+            "keys": {key.key_id: verification_key(key) for key in known[where]},
+            "next_cursor": following,
+        }
 
     return routes
 

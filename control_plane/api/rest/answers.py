@@ -98,11 +98,12 @@ class AuthorityCut(TypedDict):
 
 
 class Authorities(TypedDict):
-    """All of one kind, the oldest first."""
+    """Those of one kind, the oldest first."""
 
     kind: str
     bundle_sequence: int
     authorities: list[Authority]
+    next_cursor: Cursor
 
 
 class LedgerPage(TypedDict):

@@ -27,7 +27,7 @@ def rest_app(context: RestContext) -> FastAPI:
         version="1",
         docs_url=None,
         redoc_url=None,
-        openapi_url="/v1/openapi.json",
+        openapi_url=None,
         redirect_slashes=False,
         dependencies=[Depends(context.gate)],
     )

@@ -1,13 +1,19 @@
 """`/v1/authority/{kind}`: which authorities there are, and the steps of a forced rotation."""
 
-from fastapi import APIRouter
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from control_plane.api.rest.answers import Authorities, Authority, AuthorityQuarantine
+from control_plane.api.rest.conditions import page_behind
 from control_plane.api.rest.context import RestContext
 from control_plane.api.rest.gate import Passing
+from control_plane.api.rest.openapi import Cursor
 from control_plane.authority.state import Kind, Slot, Status
 from control_plane.core.errors import FailedPrecondition, InvalidInput
+
+LIMIT: Final = 1000
 
 
 class Named(BaseModel):
@@ -23,16 +29,18 @@ def router(context: RestContext) -> APIRouter:
     routes = APIRouter(prefix="/v1/authority/{kind}", tags=["authority"], route_class=context.route_class)
 
     @routes.get("")
-    async def show(kind: Kind) -> Authorities:
-        """All authorities of a kind, oldest first."""
-        return await _all(context, kind)
+    async def show(
+        kind: Kind, limit: Annotated[int, Query(ge=1, le=LIMIT)] = LIMIT, cursor: Cursor = None
+    ) -> Authorities:
+        """The authorities of a kind, oldest first."""
+        return await _shown(context, kind, limit, cursor)
 
     @routes.post("/prepare")
     async def prepare(kind: Kind, passage: Passing, body: Named | None = None) -> Authorities:
         """Makes the next authority and publishes it; it doesn't sign yet."""
         await passage.changing(f"{kind} authority", _reason(body), detail={"step": "prepare"})
         await context.lifecycle.prepare(kind)
-        return await _all(context, kind)
+        return await _shown(context, kind)
 
     @routes.post("/activate")
     async def activate(kind: Kind, passage: Passing, body: Named | None = None) -> Authorities:
@@ -44,21 +52,21 @@ def router(context: RestContext) -> APIRouter:
             raise FailedPrecondition(f"{kind} authority: none is prepared", hint="prepare one first")
         await passage.changing(f"{kind} authority {authority_id}", _reason(body), detail={"step": "activate"})
         await context.lifecycle.activate(kind, authority_id)
-        return await _all(context, kind)
+        return await _shown(context, kind)
 
     @routes.post("/taint")
     async def taint(kind: Kind, body: Named, passage: Passing) -> Authorities:
         """Marks an old authority: agents replace what it signed."""
         await passage.changing(f"{kind} authority {_given(body)}", body.reason, detail={"step": "taint"})
         await context.lifecycle.taint(kind, _given(body))
-        return await _all(context, kind)
+        return await _shown(context, kind)
 
     @routes.post("/revoke")
     async def revoke(kind: Kind, body: Named, passage: Passing) -> Authorities:
         """Takes a tainted authority out of the bundle."""
         await passage.changing(f"{kind} authority {_given(body)}", body.reason, detail={"step": "revoke"})
         await context.lifecycle.revoke(kind, _given(body))
-        return await _all(context, kind)
+        return await _shown(context, kind)
 
     return routes
 
@@ -73,12 +81,17 @@ def _given(body: Named) -> str:
     return body.authority_id
 
 
-async def _all(context: RestContext, kind: Kind) -> Authorities:
+async def _shown(
+    context: RestContext, kind: Kind, limit: int = LIMIT, cursor: str | None = None
+) -> Authorities:
     _, state = await context.authorities.load()
+    slots = state.slots(kind)
+    where, following = page_behind([slot.authority_id for slot in slots], cursor, limit)
     return {
         "kind": str(kind),
         "bundle_sequence": state.bundle_sequence,
-        "authorities": [await _one(context, slot) for slot in state.slots(kind)],
+        "authorities": [await _one(context, slot) for slot in slots[where]],
+        "next_cursor": following,
     }
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from fastapi import Request, Response
@@ -91,6 +92,15 @@ def read_place(cursor: str | None) -> str:
 def write_place(name: str) -> str:
     """The cursor of the page that begins behind `name`."""
     return base64.urlsafe_b64encode(name.encode()).decode("ascii")
+
+
+def page_behind(names: Sequence[str], cursor: str | None, limit: int) -> tuple[slice, str | None]:
+    """Where in `names`, which keep their order, the page is that begins behind the cursor's name, and the
+    cursor of the next. A list whose name has gone meanwhile begins anew. Raises InvalidInput."""
+    behind = read_place(cursor)
+    begin = names.index(behind) + 1 if behind in names else 0
+    end = begin + limit
+    return slice(begin, end), write_place(names[end - 1]) if end < len(names) else None
 
 
 def tags_of(header: str) -> set[str]:

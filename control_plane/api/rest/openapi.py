@@ -4,14 +4,17 @@ Errors are problems (RFC 9457) and listed by status; how callers are authenticat
 change takes, and the ID of each request are added here, so that no route has to say it.
 """
 
+import asyncio
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from control_plane.api.rest.conditions import MAX_PLACE_CHARACTERS
+from control_plane.api.rest.conditions import MAX_PLACE_CHARACTERS, tags_of
 from control_plane.api.rest.gate import BREAK_GLASS, HEADERS, REQUEST_ID, is_change
 from control_plane.api.rest.problems import MEDIA_TYPE
 
@@ -22,6 +25,7 @@ NOTHING_NEW: Final[dict[int | str, dict[str, Any]]] = {
     304: {"description": "It is as `If-None-Match` has it."}
 }
 
+PATH: Final = "/v1/openapi.json"
 _DESCRIPTION: Final = """
 The management API of Gatehouse: over TLS for bearers of OIDC tokens and holders of X.509-SVIDs of the trust
 domain, and over a unix socket for the users of the server's machine. Who may do what follows from roles;
@@ -81,14 +85,29 @@ _WITH_STATE: Final = ("/v1/policy/versions/{number}/", "/v1/policy/rollback")
 
 
 def install(app: FastAPI) -> None:
-    """Has `app` give this document; it is made when it is first asked for, with the routes of that moment."""
+    """Has `app` give this document at `PATH`; it is made when it is first asked for, with the routes of that
+    moment, and in a thread, for it takes its time."""
 
     def made() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app)
         return app.openapi_schema
 
+    written: list[tuple[bytes, str]] = []
+
+    def write() -> tuple[bytes, str]:
+        content = json.dumps(made()).encode()
+        written.append((content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'))
+        return written[0]
+
+    async def show(request: Request) -> Response:
+        content, tag = written[0] if written else await asyncio.to_thread(write)
+        if tag in tags_of(request.headers.get("if-none-match", "")):
+            return Response(status_code=304, headers={"etag": tag})
+        return Response(content, headers={"etag": tag}, media_type="application/json")
+
     app.openapi = made  # type: ignore[method-assign]
+    app.add_route(PATH, show)
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:

@@ -4,17 +4,18 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from control_plane.api.rest import answers
+from control_plane.api.rest.census import Counting
 from control_plane.api.rest.conditions import (
     TooLarge,
     check_match,
     is_known,
+    page_behind,
     read_cursor,
-    read_place,
     write_cursor,
-    write_place,
 )
 from control_plane.api.rest.context import RestContext
 from control_plane.api.rest.gate import Passing
@@ -22,9 +23,9 @@ from control_plane.api.rest.openapi import NOTHING_NEW, Cursor, json_body
 from control_plane.api.rest.policy_views import (
     shown_assignment,
     shown_in_force,
-    shown_life,
     shown_version,
     tag_of,
+    written_life,
 )
 from control_plane.core.errors import PermissionDenied, ResourceExhausted
 from control_plane.rollout.push_body import DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS
@@ -72,13 +73,14 @@ class Rollback(Because):
 
 def router(context: RestContext) -> APIRouter:
     """The routes."""
-    rollouts, store = context.rollouts, context.rollout_store
+    rollouts, store, replica = context.rollouts, context.rollout_store, context.server.replica
+    counting = Counting(lambda: replica.index.agents, context.server.clock.unix)
     routes = APIRouter(prefix="/v1/policy", tags=["policy"], route_class=context.route_class)
 
-    async def answer(request: Request, response: Response, number: int) -> answers.VersionWithSteps:
+    async def answer(number: int, status: int = 200, **headers: str) -> Response:
         version, life = await store.version(number)
-        response.headers["etag"] = tag_of(life)
-        return {**shown_version(version, life), "steps": shown_life(life)}
+        content = await written_life(version, life)
+        return Response(content, status, {"etag": tag_of(life), **headers}, "application/json")
 
     async def unchanged(request: Request, number: int) -> SignedVersion:
         """The version, if it is as the caller saw it."""
@@ -86,8 +88,13 @@ def router(context: RestContext) -> APIRouter:
         check_match(request, tag_of(life))
         return version
 
-    @routes.post("/versions", status_code=201, openapi_extra={"requestBody": json_body(Push)})
-    async def push(request: Request, response: Response, passage: Passing) -> answers.VersionWithSteps:
+    @routes.post(
+        "/versions",
+        status_code=201,
+        response_model=answers.VersionWithSteps,
+        openapi_extra={"requestBody": json_body(Push)},
+    )
+    async def push(request: Request, passage: Passing) -> Response:
         """Stores a version, compiles and proves it. A version that isn't proved can't be approved."""
         try:
             body = await read_body(await request.body())
@@ -98,30 +105,26 @@ def router(context: RestContext) -> APIRouter:
         version, _ = await rollouts.push(body.source, author=passage.subject.id, reason=body.reason)
         number = version.version.number
         await rollouts.settled(number, body.wait_seconds)
-        response.headers["location"] = f"/v1/policy/versions/{number}"
-        return await answer(request, response, number)
+        return await answer(number, 201, location=f"/v1/policy/versions/{number}")
 
-    @routes.get("/versions")
-    async def versions(
-        limit: Annotated[int, Query(ge=1, le=1000)] = 50, cursor: Cursor = None
-    ) -> answers.VersionPage:
+    @routes.get("/versions", response_model=answers.VersionPage)
+    async def versions(limit: Annotated[int, Query(ge=1, le=1000)] = 50, cursor: Cursor = None) -> Response:
         """The newest first, without their steps."""
         found = await store.versions(read_cursor(cursor), limit)
         last = found[-1][0].version.number if len(found) == limit else None
-        return {
+        page: answers.VersionPage = {
             "versions": [shown_version(version, life) for version, life in found],
             "next_cursor": write_cursor(last),
         }
+        return JSONResponse(page)
 
     @routes.get("/versions/{number}", response_model=answers.VersionWithSteps, responses=NOTHING_NEW)
-    async def version(
-        number: Number, request: Request, response: Response
-    ) -> answers.VersionWithSteps | Response:
+    async def version(number: Number, request: Request, response: Response) -> Response:
         """One version with every step of its life."""
-        found, life = await store.version(number)
+        _, life = await store.version(number)
         if is_known(request, response, tag_of(life)):
             return Response(status_code=304, headers={"etag": tag_of(life)})
-        return {**shown_version(found, life), "steps": shown_life(life)}
+        return await answer(number)
 
     @routes.get("/versions/{number}/files")
     async def files(number: Number) -> answers.Files:
@@ -129,20 +132,16 @@ def router(context: RestContext) -> APIRouter:
         source = await store.source(number)
         return {"files": dict(source.files), "inventory": source.inventory}
 
-    @routes.post("/versions/{number}/plan")
-    async def plan(
-        number: Number, request: Request, response: Response, passage: Passing
-    ) -> answers.VersionWithSteps:
+    @routes.post("/versions/{number}/plan", response_model=answers.VersionWithSteps)
+    async def plan(number: Number, request: Request, passage: Passing) -> Response:
         """Who would gain and who would lose access, against what is in force now."""
         known = await unchanged(request, number)
         await passage.changing(f"policy version {number}", passage.reason or known.version.reason)
         await rollouts.plan(number, by=passage.subject.id)
-        return await answer(request, response, number)
+        return await answer(number)
 
-    @routes.post("/versions/{number}/approve")
-    async def approve(
-        number: Number, body: Because, request: Request, response: Response, passage: Passing
-    ) -> answers.VersionWithSteps:
+    @routes.post("/versions/{number}/approve", response_model=answers.VersionWithSteps)
+    async def approve(number: Number, body: Because, request: Request, passage: Passing) -> Response:
         """Agrees to the latest plan. Never the author."""
         version = await unchanged(request, number)
         passage.enter(author=version.version.author)
@@ -150,23 +149,19 @@ def router(context: RestContext) -> APIRouter:
         await rollouts.approve(
             number, by=passage.subject.id, reason=body.reason, break_glass=passage.break_glass
         )
-        return await answer(request, response, number)
+        return await answer(number)
 
-    @routes.post("/versions/{number}/reject")
-    async def reject(
-        number: Number, body: Because, request: Request, response: Response, passage: Passing
-    ) -> answers.VersionWithSteps:
+    @routes.post("/versions/{number}/reject", response_model=answers.VersionWithSteps)
+    async def reject(number: Number, body: Because, request: Request, passage: Passing) -> Response:
         """Ends a version that isn't in force."""
         version = await unchanged(request, number)
         passage.enter(author=version.version.author)
         await passage.changing(f"policy version {number}", body.reason)
         await rollouts.close(number, by=passage.subject.id, reason=body.reason, how="rejected")
-        return await answer(request, response, number)
+        return await answer(number)
 
-    @routes.post("/versions/{number}/withdraw")
-    async def withdraw(
-        number: Number, body: Because, request: Request, response: Response, passage: Passing
-    ) -> answers.VersionWithSteps:
+    @routes.post("/versions/{number}/withdraw", response_model=answers.VersionWithSteps)
+    async def withdraw(number: Number, body: Because, request: Request, passage: Passing) -> Response:
         """Takes one's own version back."""
         version = await unchanged(request, number)
         passage.enter()
@@ -177,36 +172,31 @@ def router(context: RestContext) -> APIRouter:
             )
         await passage.changing(f"policy version {number}", body.reason)
         await rollouts.close(number, by=passage.subject.id, reason=body.reason, how="withdrawn")
-        return await answer(request, response, number)
+        return await answer(number)
 
-    @routes.post("/versions/{number}/apply")
-    async def apply(
-        number: Number, body: Apply, request: Request, response: Response, passage: Passing
-    ) -> answers.VersionWithSteps:
+    @routes.post("/versions/{number}/apply", response_model=answers.VersionWithSteps)
+    async def apply(number: Number, body: Apply, request: Request, passage: Passing) -> Response:
         """Brings an approved version into force, for all agents or for a share; agents have it at once."""
         await unchanged(request, number)
         await passage.changing(f"policy version {number}", body.reason, detail={"percent": body.percent})
         await rollouts.apply(number, percent=body.percent, by=passage.subject.id, reason=body.reason)
-        return await answer(request, response, number)
+        return await answer(number)
 
-    @routes.post("/rollback")
-    async def rollback(
-        body: Rollback, request: Request, response: Response, passage: Passing
-    ) -> answers.VersionWithSteps:
+    @routes.post("/rollback", response_model=answers.VersionWithSteps)
+    async def rollback(body: Rollback, request: Request, passage: Passing) -> Response:
         """Brings back a version that was in force before, for all agents, without asking anybody again."""
         check_match(request, f'"{(await store.in_force()).sequence}"')
         resource = "the running canary" if body.to is None else f"policy version {body.to}"
         await passage.changing(resource, body.reason)
         life = await rollouts.rollback(body.to, by=passage.subject.id, reason=body.reason)
-        return await answer(request, response, life.number)
+        return await answer(life.number)
 
     @routes.get("/status", response_model=answers.InForce, responses=NOTHING_NEW)
     async def status(request: Request, response: Response) -> answers.InForce | Response:
         """What is in force, and for how many of the agents."""
         now = await store.in_force()
-        index, unix = context.server.replica.index, context.server.clock.unix()
-        agents = [agent_id for agent_id, record in index.agents.items() if record.is_live(unix)]
-        shown = shown_in_force(now, agents, index.quarantine, context.canary_watch.verdict)
+        census, verdict = await counting.of(now), context.canary_watch.verdict
+        shown = shown_in_force(now, census, replica.index.quarantine, verdict)
         if is_known(request, response, f'"{now.sequence}"') and shown["denials"] is None:
             return Response(status_code=304, headers={"etag": f'"{now.sequence}"'})
         return shown
@@ -228,13 +218,11 @@ def router(context: RestContext) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 1000, cursor: Cursor = None
     ) -> answers.PolicyKeyPage:
         """The keys that sign policies, the newest last."""
-        known, behind = await store.keys(), read_place(cursor)
-        begin = next((place for place, one in enumerate(known, 1) if one.key_id == behind), 0)
-        found = known[begin : begin + limit]
-        more = begin + limit < len(known)
+        known = await store.keys()
+        where, following = page_behind([one.key_id for one in known], cursor, limit)
         return {
-            "keys": [{"key_id": one.key_id, "created_at": one.created_at} for one in found],
-            "next_cursor": write_place(found[-1].key_id) if more else None,
+            "keys": [{"key_id": one.key_id, "created_at": one.created_at} for one in known[where]],
+            "next_cursor": following,
         }
 
     @routes.post("/keys", status_code=201)

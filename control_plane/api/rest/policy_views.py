@@ -1,14 +1,14 @@
 """How versions, lives and assignments look in answers: plain JSON, times in Unix seconds as `…_at`."""
 
-import dataclasses
-from collections.abc import Sequence
+import asyncio
+import json
 
 from control_plane.api.rest import answers
-from control_plane.core.spiffe_id import SpiffeId
+from control_plane.api.rest.census import Census
 from control_plane.identity.quarantine import Quarantine
 from control_plane.rollout.assignment import Assignment, InForce
 from control_plane.rollout.denials import DenialVerdict
-from control_plane.rollout.steps import Life, Planned
+from control_plane.rollout.steps import Life, Planned, Step, fields_of
 from control_plane.rollout.version import SignedVersion
 
 
@@ -31,16 +31,21 @@ def shown_version(signed: SignedVersion, life: Life) -> answers.Version:
     }
 
 
-def shown_life(life: Life) -> list[answers.Step]:
-    """Every step with its time as `at`; a plan with its digest."""
-    return [
-        {
-            "step": step.kind,
-            **dataclasses.asdict(step),
-            **({"digest": step.digest} if isinstance(step, Planned) else {}),
-        }
-        for step in life.steps
-    ]
+async def written_life(signed: SignedVersion, life: Life) -> bytes:
+    """A version with every step, as the JSON of an answer. A plan may be large: others have their turn
+    between one and the next."""
+    steps = []
+    for step in life.steps:
+        steps.append(json.dumps(_shown_step(step)))
+        if isinstance(step, Planned):
+            await asyncio.sleep(0)
+    return f'{json.dumps(shown_version(signed, life))[:-1]}, "steps": [{", ".join(steps)}]}}'.encode()
+
+
+def _shown_step(step: Step) -> answers.Step:
+    """A step with its time as `at`; a plan with its digest."""
+    digest = {"digest": step.digest} if isinstance(step, Planned) else {}
+    return {"step": step.kind, **fields_of(step), **digest}
 
 
 def shown_assignment(assignment: Assignment) -> answers.Assignment:
@@ -71,22 +76,21 @@ def shown_verdict(verdict: DenialVerdict) -> answers.Denials:
 
 
 def shown_in_force(
-    now: InForce, agents: Sequence[SpiffeId], quarantine: Quarantine, verdict: DenialVerdict | None = None
+    now: InForce, census: Census, quarantine: Quarantine, verdict: DenialVerdict | None = None
 ) -> answers.InForce:
-    """What is in force; `agents` counts those that each assignment is meant for, `verdict` is about the
-    canary."""
-    chosen = [now.of_agent(agent) for agent in agents]
+    """What is in force, and for how many agents; `verdict` is about the canary."""
 
     def shown(assignment: Assignment | None) -> answers.AssignmentInForce | None:
         if assignment is None:
             return None
-        return {**shown_assignment(assignment), "agents": sum(one is assignment for one in chosen)}
+        agents = census.canary if assignment is now.canary else census.agents - census.canary
+        return {**shown_assignment(assignment), "agents": agents}
 
     return {
         "sequence": now.sequence,
         "in_force": shown(now.full),
         "canary": shown(now.canary),
         "denials": shown_verdict(verdict) if verdict is not None and now.canary is not None else None,
-        "agents": len(agents),
+        "agents": census.agents,
         "quarantined": len(quarantine.members),
     }

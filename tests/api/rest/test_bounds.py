@@ -17,6 +17,8 @@ from control_plane.rollout.push_body import parse_push, read_push, write_push
 from control_plane.rollout.push_reader import SMALL_BYTES, read_body
 
 INVENTORY = "mesh: {trust_domain: example.org}\n"
+WHOLE = {"/v1/policy/versions/{number}", "/v1/policy/versions/{number}/files"}
+"""One thing each, as whole as it was pushed."""
 RATES = """
 [api]
 subject_requests_per_second = 0.2
@@ -102,29 +104,33 @@ def test_every_change_leaves_who_why_and_which_request_in_the_ledger(rest: Any) 
     rest(scenario)
 
 
+def keys_of(page: Any, key: str) -> list[str]:
+    """The names of a page's rows; OPA's keys are an object that has them as its own."""
+    return list(page) if isinstance(page, dict) else [one[key] for one in page]
+
+
 def test_lists_come_in_pages(rest: Any) -> None:
     async def scenario(api: Any) -> None:
         for number in range(5):
-            body = {
-                "spiffe_id": f"spiffe://example.org/ns/é{number}"
-                if False
-                else f"spiffe://example.org/n{number}",
-                "reason": "r",
-            }
+            body = {"spiffe_id": f"spiffe://example.org/n{number}", "reason": "r"}
             assert (await api.call("POST", "/v1/quarantine", body)).status == 200
             await api.call("POST", "/v1/policy/keys", {"reason": "r"})
+            for step in ("prepare", "activate"):
+                assert (await api.call("POST", f"/v1/authority/jwt/{step}", {"reason": "r"})).status == 200
         for path, name, key in (
+            ("/v1/authority/jwt", "authorities", "authority_id"),
             ("/v1/quarantine", "quarantined", "spiffe_id"),
             ("/v1/policy/keys", "keys", "key_id"),
+            ("/v1/opa/keys", "keys", ""),
             ("/v1/ledger", "records", "id"),
         ):
-            whole = [one[key] for one in (await api.call("GET", f"{path}?limit=50")).body[name]]
+            whole = keys_of((await api.call("GET", f"{path}?limit=50")).body[name], key)
             found: list[str] = []
             cursor = ""
             for _ in range(60):
                 page = (await api.call("GET", f"{path}?limit=2&cursor={cursor}")).body
                 assert len(page[name]) <= 2
-                found += [one[key] for one in page[name]]
+                found += keys_of(page[name], key)
                 cursor = page["next_cursor"]
                 if cursor is None:
                     break
@@ -132,6 +138,31 @@ def test_lists_come_in_pages(rest: Any) -> None:
             for bad in ("x", "%C3%A9", "W1swLEluZmluaXR5XV0=", "W1tb" * 700, "W1swLDFlNDAwXV0=", "__8="):
                 reply = await api.call("GET", f"{path}?cursor={bad}")
                 assert reply.status in (200, 400), (path, bad, reply)
+
+    rest(scenario)
+
+
+def test_every_list_has_pages(rest: Any) -> None:
+    """Whatever answers with a list of what there is takes a limit and a cursor, and says where to go on."""
+
+    async def scenario(api: Any) -> None:
+        document = (await api.call("GET", "/v1/openapi.json")).body
+        schemas = document["components"]["schemas"]
+        found = set()
+        for path, methods in document["paths"].items():
+            content = methods.get("get", {}).get("responses", {}).get("200", {}).get("content", {})
+            name = content.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
+            rows = [
+                field
+                for field, about in schemas.get(name, {}).get("properties", {}).items()
+                if about.get("type") == "array" or "additionalProperties" in about
+            ]
+            if rows and path not in WHOLE:
+                taken = {one["name"] for one in methods["get"]["parameters"]}
+                assert {"limit", "cursor"} <= taken, path
+                assert "next_cursor" in schemas[name]["required"], path
+                found.add(path)
+        assert len(found) >= 7, found
 
     rest(scenario)
 
