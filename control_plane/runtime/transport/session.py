@@ -203,13 +203,12 @@ class Session(AbstractHandler):
         if observe is None:
             return await self._outcome(stream, headers, reply)
         loop = asyncio.get_running_loop()
-        begun, status = loop.time(), _CANCELLED
+        begun, status, path = loop.time(), _CANCELLED, dict(headers).get(":path", "")
         try:
             trailers = await self._outcome(stream, headers, reply)
             status = dict(trailers)["grpc-status"]
             return trailers
         finally:
-            path = dict(headers).get(":path", "")
             observe(path if path in self._dispatch.methods else "", status, loop.time() - begun)
 
     async def _outcome(self, stream: LeanStream, headers: Headers, reply: StreamReply) -> Headers:
@@ -217,6 +216,7 @@ class Session(AbstractHandler):
         try:
             call, method = self._open(headers)
             path = call.method
+            headers.clear()  # the call has what matters, and may last for hours
             reply.opened(call)
             with tracing.Span(path, call.first(tracing.HEADER), tracing.Kind.SERVER):
                 if call.deadline is None:
