@@ -169,7 +169,7 @@ def test_a_server_goes_on_without_its_vault_and_comes_back(
 def test_a_role_that_changes_under_us_and_a_crash_without_vault(
     running: ModuleType, monkeypatch: pytest.MonkeyPatch, vault: Away
 ) -> None:
-    point(monkeypatch, vault)
+    point(monkeypatch, vault, VAULT_TRANSIT_MOUNT=vault.api.mount("transit"))
     with running.short_folder() as folder:
         server = running.GatehouseServer(folder, extra=["--issuers", "1"])
         with running.stopping(server):
@@ -191,3 +191,11 @@ def test_a_role_that_changes_under_us_and_a_crash_without_vault(
             server.kill()
             server.run()
             assert mint(server, "killed")["mark"] == "standby", "it starts without Vault"
+            missing = cli(server, "authority", "status")["vault"]["policy_keys_missing"]
+            assert "Vault is sealed" in missing, "and says that the keys of policies are there"
+            vault.unseal()
+            running.until(
+                lambda: not cli(server, "authority", "status")["vault"]["policy_keys_missing"],
+                "the keys of policies to be found",
+                log=server.log,
+            )

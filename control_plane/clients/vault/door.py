@@ -56,6 +56,7 @@ class VaultDoor:
         self._random = random
         self._timeout_seconds = timeout_seconds
         self._breaker = Breaker()
+        self._last: Unavailable | None = None
         self._places = asyncio.Semaphore(max_requests)
         # One thread more than places: health is asked also when all of them are taken.
         self._pool = ThreadPoolExecutor(max_requests + 1, thread_name_prefix="vault")
@@ -89,7 +90,7 @@ class VaultDoor:
             try:
                 answer = self._once(method, path, body, what, anonymous, deadline)
             except Unavailable as error:
-                last = error
+                last = self._last = error
                 self._breaker.failure(self._clock.monotonic(), decisive=isinstance(error, Sealed))
                 if not self._may_repeat(error, repeatable, deadline):
                     raise
@@ -210,8 +211,11 @@ class VaultDoor:
         return True
 
     def _held_back(self, what: str, wait: float) -> Unavailable:
+        last = self._last
         return Unavailable(
-            f"{what}: Vault didn't answer the calls before; it is asked again in {wait:.1f} s",
+            f"{what}: Vault is asked again in {wait:.1f} s; the last failure was: "
+            + (last.message if last is not None else "no answer"),
+            hint=last.hint if last is not None else "",
             retry_after_seconds=wait,
         )
 
