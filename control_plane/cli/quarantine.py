@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from control_plane.cli import printing
-from control_plane.cli.caller import BreakGlassFlag, ReasonFlag, TokenFileFlag, caller_headers
+from control_plane.cli.asking import Asking
+from control_plane.cli.caller import BreakGlassFlag, ReasonFlag, TokenFileFlag
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
-from control_plane.cli.remote import fail, rest
+from control_plane.cli.remote import fail
 from control_plane.core.errors import InvalidInput, NotFound
 
 
@@ -50,7 +50,7 @@ def add(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Stops issue and renewal for an identity and has it denied as caller and as callee everywhere."""
-    call = _Call(token_file, data_dir, output, break_glass=break_glass)
+    server = Asking(token_file, data_dir, output, break_glass=break_glass)
     if "://" not in who:
         fail(
             InvalidInput(
@@ -59,7 +59,7 @@ def add(
             ),
             output,
         )
-    answer = call.post("/v1/quarantine", {"spiffe_id": who, "reason": reason})
+    answer = server.post("/v1/quarantine", {"spiffe_id": who, "reason": reason})
 
     def human() -> None:
         told = "is cut off" if answer["changed"] else "was cut off already"
@@ -93,10 +93,10 @@ def authority(
     stays replaced. An agent that was away in that half minute, or has none with --at-once, and attested by a
     join token, needs a new token.
     """
-    call = _Call(token_file, data_dir, output, break_glass=break_glass)
-    kind = call.kind_of(authority_id)
+    server = Asking(token_file, data_dir, output, break_glass=break_glass)
+    kind = _kind_of(server, authority_id)
     body = {"authority_id": authority_id, "reason": reason, "force": force, "at_once": at_once}
-    answer = call.post(f"/v1/authority/{kind}/quarantine", body)
+    answer = server.post(f"/v1/authority/{kind}/quarantine", body)
 
     def human() -> None:
         told = "is cut off" if answer["changed"] else "was cut off already"
@@ -120,12 +120,12 @@ def release(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Lets an identity back in, or an authority count again."""
-    call = _Call(token_file, data_dir, output, break_glass=break_glass)
+    server = Asking(token_file, data_dir, output, break_glass=break_glass)
     if "://" in who:
-        answer = call.post("/v1/quarantine/release", {"spiffe_id": who, "reason": reason})
+        answer = server.post("/v1/quarantine/release", {"spiffe_id": who, "reason": reason})
     else:
         body = {"authority_id": who, "reason": reason}
-        answer = call.post(f"/v1/authority/{call.kind_of(who)}/release", body)
+        answer = server.post(f"/v1/authority/{_kind_of(server, who)}/release", body)
 
     def human() -> None:
         told = "is let in again" if answer["changed"] else "wasn't cut off"
@@ -141,9 +141,9 @@ def list_members(
     token_file: TokenFileFlag = None, data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN
 ) -> None:
     """Lists who is cut off, with why, since when and by whom."""
-    call = _Call(token_file, data_dir, output)
-    authorities = [one for one in call.authorities() if one["quarantine"]]
-    answer = {**call.get("/v1/quarantine"), "authorities": authorities}
+    server = Asking(token_file, data_dir, output)
+    authorities = [one for one in _authorities(server) if one["quarantine"]]
+    answer = {**server.whole("/v1/quarantine", "quarantined"), "authorities": authorities}
 
     def human() -> None:
         rows = [
@@ -162,43 +162,24 @@ def _authority_row(one: dict[str, Any]) -> tuple[str, str, str, str]:
     return name, printing.moment(cut["quarantined_at"]), cut["by"], cut["reason"]
 
 
-class _Call:
-    """Requests of one command."""
+def _authorities(server: Asking) -> list[dict[str, Any]]:
+    """All authorities, each with its kind."""
+    return [
+        {"kind": kind, **one}
+        for kind in KINDS
+        for one in server.whole(f"/v1/authority/{kind}", "authorities")["authorities"]
+    ]
 
-    def __init__(
-        self, token_file: Path | None, data_dir: Path | None, output: Output, *, break_glass: bool = False
-    ) -> None:
-        self._headers = caller_headers(token_file, output, break_glass=break_glass)
-        self._data_dir = data_dir
-        self._output = output
 
-    def get(self, path: str) -> Any:
-        """What is there."""
-        return rest("GET", path, data_dir=self._data_dir, output=self._output, headers=self._headers)
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        """One change."""
-        return rest(
-            "POST", path, data_dir=self._data_dir, output=self._output, body=body, headers=self._headers
+def _kind_of(server: Asking, authority_id: str) -> str:
+    """Of which kind an authority is; ends the command if there is none."""
+    found = [one["kind"] for one in _authorities(server) if one["authority_id"] == authority_id]
+    if not found:
+        fail(
+            NotFound(
+                f"authority {authority_id!a}: there is none of this ID",
+                hint="gatehouse authority x509 show and gatehouse authority jwt show list them",
+            ),
+            server.output,
         )
-
-    def authorities(self) -> list[dict[str, Any]]:
-        """All authorities, each with its kind."""
-        return [
-            {"kind": kind, **one}
-            for kind in KINDS
-            for one in self.get(f"/v1/authority/{kind}")["authorities"]
-        ]
-
-    def kind_of(self, authority_id: str) -> str:
-        """Of which kind an authority is; ends the command if there is none."""
-        found = [one["kind"] for one in self.authorities() if one["authority_id"] == authority_id]
-        if not found:
-            fail(
-                NotFound(
-                    f"authority {authority_id!a}: there is none of this ID",
-                    hint="gatehouse authority x509 show and gatehouse authority jwt show list them",
-                ),
-                self._output,
-            )
-        return str(found[0])
+    return str(found[0])

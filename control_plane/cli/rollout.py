@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from control_plane.cli import printing
-from control_plane.cli.caller import BreakGlassFlag, ReasonFlag, TokenFileFlag, caller_headers
+from control_plane.cli.asking import Asking
+from control_plane.cli.caller import BreakGlassFlag, ReasonFlag, TokenFileFlag
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag
 from control_plane.cli.policy_files import FolderArgument, read_project, read_text
-from control_plane.cli.remote import Exit, reported, rest
+from control_plane.cli.remote import Exit, reported
 from control_plane.cli.rollout_printing import (
     print_history,
     print_plan,
@@ -50,7 +51,7 @@ def push(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Sends a policy to the server, which checks, compiles and proves it and keeps it as a new version."""
-    server = _Server(token_file, data_dir, output)
+    server = _Policies(token_file, data_dir, output)
     with reported(output):
         files = read_project(folder)
         known = inventory or next(
@@ -63,7 +64,7 @@ def push(
         "reason": reason or f"pushed from {folder}",
         "wait_seconds": 300,
     }
-    answer = server.call("POST", "versions", body, timeout_seconds=PUSH_SECONDS)
+    answer = server.post("/v1/policy/versions", body, timeout_seconds=PUSH_SECONDS)
     printing.emit(output, answer, lambda: print_version(answer))
     if answer["state"] == "refused":
         raise typer.Exit(1)
@@ -77,9 +78,9 @@ def plan(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Tells who would gain and who would lose access, against what is in force now."""
-    server = _Server(token_file, data_dir, output)
+    server = _Policies(token_file, data_dir, output)
     number = server.meant(version, ("proved", "planned", "approved"), "plan", "push one first")
-    answer = server.call("POST", f"versions/{number}/plan", {}, timeout_seconds=PLAN_SECONDS)
+    answer = server.post(f"/v1/policy/versions/{number}/plan", {}, timeout_seconds=PLAN_SECONDS)
     printing.emit(output, answer, lambda: print_plan(answer, every=every))
 
 
@@ -92,9 +93,9 @@ def approve(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Agrees to the latest plan of a version. Nobody approves what they wrote."""
-    server = _Server(token_file, data_dir, output, break_glass=break_glass)
+    server = _Policies(token_file, data_dir, output, break_glass=break_glass)
     number = server.meant(version, ("planned",), "approve", "plan one first: gatehouse policy plan")
-    answer = server.call("POST", f"versions/{number}/approve", {"reason": reason})
+    answer = server.post(f"/v1/policy/versions/{number}/approve", {"reason": reason})
     printing.emit(output, answer, lambda: print_version(answer))
 
 
@@ -106,9 +107,8 @@ def _close(how: str, about: str) -> Callable[..., None]:
         data_dir: DataDirFlag = None,
         output: OutputFlag = Output.HUMAN,
     ) -> None:
-        answer = _Server(token_file, data_dir, output).call(
-            "POST", f"versions/{version}/{how}", {"reason": reason}
-        )
+        server = _Policies(token_file, data_dir, output)
+        answer = server.post(f"/v1/policy/versions/{version}/{how}", {"reason": reason})
         printing.emit(output, answer, lambda: print_version(answer))
 
     close.__doc__ = about
@@ -127,9 +127,9 @@ def apply(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Brings an approved version into force, or lets its canary grow. Agents have it within a second."""
-    server = _Server(token_file, data_dir, output, break_glass=break_glass)
+    server = _Policies(token_file, data_dir, output, break_glass=break_glass)
     number = version or server.canary() or server.meant(None, ("approved",), "apply", "have one approved")
-    answer = server.call("POST", f"versions/{number}/apply", {"reason": reason, "percent": percent})
+    answer = server.post(f"/v1/policy/versions/{number}/apply", {"reason": reason, "percent": percent})
     printing.emit(output, answer, lambda: print_version(answer))
 
 
@@ -142,15 +142,16 @@ def status(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Shows what is in force, the canary, and what waits for whom."""
-    server = _Server(token_file, data_dir, output)
+    server = _Policies(token_file, data_dir, output)
     _show_status(server, output)
     if not watch:
         return
     from control_plane.cli.watching import follow, print_event  # few commands need HTTP that goes on
 
-    headers = caller_headers(token_file, output)
     with contextlib.suppress(KeyboardInterrupt):
-        for seen in follow(("policy", "quarantine"), data_dir=data_dir, output=output, headers=headers):
+        for seen in follow(
+            ("policy", "quarantine"), data_dir=data_dir, output=output, headers=server.headers
+        ):
             print_event(seen, output)
             if seen.kind in ("policy.in-force", "missed"):
                 try:
@@ -160,8 +161,8 @@ def status(
                         raise  # else it has just gone away again, and is waited for
 
 
-def _show_status(server: _Server, output: Output) -> None:
-    answer = server.call("GET", "status")
+def _show_status(server: _Policies, output: Output) -> None:
+    answer = server.get("/v1/policy/status")
     waiting = [one for one in server.versions(20) if one["state"] in ("proved", "planned", "approved")]
     printing.emit(output, {**answer, "waiting": waiting}, lambda: print_status(answer, waiting))
 
@@ -176,12 +177,12 @@ def history(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Shows what was ever in force, when, why and by whom; or all that became of one version."""
-    server = _Server(token_file, data_dir, output)
+    server = _Policies(token_file, data_dir, output)
     if version is not None:
-        answer = server.call("GET", f"versions/{version}")
+        answer = server.get(f"/v1/policy/versions/{version}")
         printing.emit(output, answer, lambda: print_version(answer))
         return
-    assignments = server.call("GET", "assignments", query={"limit": limit})["assignments"]
+    assignments = server.get("/v1/policy/assignments", limit=limit)["assignments"]
     versions = server.versions(limit)
     answer = {"versions": versions, "assignments": assignments}
     printing.emit(output, answer, lambda: print_history(versions, assignments))
@@ -199,9 +200,9 @@ def rollback(
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Brings back a version that was in force before, for all agents, at once."""
-    server = _Server(token_file, data_dir, output, break_glass=break_glass)
+    server = _Policies(token_file, data_dir, output, break_glass=break_glass)
     body = {"reason": reason, **({} if to is None else {"to": to})}
-    answer = server.call("POST", "rollback", body)
+    answer = server.post("/v1/policy/rollback", body)
     printing.emit(output, answer, lambda: print_version(answer))
 
 
@@ -213,39 +214,12 @@ def add_rollout(app: typer.Typer) -> None:
     app.command("withdraw")(_close("withdraw", "Takes your own version back."))
 
 
-class _Server:
-    """The policy routes of the running server, for one command."""
-
-    def __init__(
-        self, token_file: Path | None, data_dir: Path | None, output: Output, *, break_glass: bool = False
-    ) -> None:
-        self._headers = caller_headers(token_file, output, break_glass=break_glass)
-        self._data_dir = data_dir
-        self._output = output
-
-    def call(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None = None,
-        *,
-        query: dict[str, Any] | None = None,
-        timeout_seconds: float = 30.0,
-    ) -> Any:
-        return rest(
-            method,
-            f"/v1/policy/{path}",
-            data_dir=self._data_dir,
-            output=self._output,
-            query=query,
-            body=body,
-            headers=self._headers,
-            timeout_seconds=timeout_seconds,
-        )
+class _Policies(Asking):
+    """The policies of the running server, for one command."""
 
     def versions(self, limit: int) -> list[dict[str, Any]]:
         """The newest versions."""
-        found: list[dict[str, Any]] = self.call("GET", "versions", query={"limit": limit})["versions"]
+        found: list[dict[str, Any]] = self.get("/v1/policy/versions", limit=limit)["versions"]
         return found
 
     def meant(self, given: int | None, states: tuple[str, ...], what: str, hint: str) -> int:
@@ -253,24 +227,23 @@ class _Server:
         if given is not None:
             return given
         newest = next((one["version"] for one in self.versions(20) if one["state"] in states), None)
-        with reported(self._output):
+        with reported(self.output):
             if newest is None:
                 raise NotFound(f"policy {what}: no version waits for it", hint=hint)
         return int(newest)
 
     def canary(self) -> int | None:
         """The version of the running canary."""
-        canary = self.call("GET", "status")["canary"]
+        canary = self.get("/v1/policy/status")["canary"]
         return None if canary is None else int(canary["version"])
 
     def last_inventory(self) -> str:
         """The inventory of the newest version."""
         newest = self.versions(1)
-        with reported(self._output):
+        with reported(self.output):
             if not newest:
                 raise NotFound(
                     "policy push: there is no inventory",
                     hint="name it with --inventory, or put inventory.yaml into the folder",
                 )
-        files = self.call("GET", f"versions/{newest[0]['version']}/files")
-        return str(files["inventory"])
+        return str(self.get(f"/v1/policy/versions/{newest[0]['version']}/files")["inventory"])
