@@ -68,6 +68,10 @@ _UNTIL_IT_IS_BACK: Final[Json] = {
 }
 
 
+# Without a range, Envoy takes callers from private networks and the loopback interface for parts of itself.
+_NOBODY: Final[Json] = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+
+
 @dataclass(frozen=True, slots=True)
 class Extras:
     """What other parts add to listeners: access logs, by kind of listener."""
@@ -136,7 +140,7 @@ def _inbound_http(inbound: Inbound, extras: Extras) -> Json:
         "http_filters": http_chain(),
         "use_remote_address": True,
         # Whoever calls is outside, from wherever: no caller steers us by headers of Envoy's own.
-        "internal_address_config": {"unix_sockets": False},
+        "internal_address_config": {"unix_sockets": False, "cidr_ranges": [_NOBODY]},
         "forward_client_cert_details": "SANITIZE_SET",
         "set_current_client_cert_details": {"uri": True},
         "normalize_path": True,

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import h2.config
 import h2.connection
 import h2.errors
 import h2.events
 import h2.settings
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from h2.exceptions import ProtocolError
+
+from agent.cli_client import split
+from control_plane.proto import workloadapi_pb2 as pb
 
 SECONDS = 20.0
 Fields = Sequence[tuple[str, str]]
@@ -104,3 +111,25 @@ class Http2Caller:
                     case h2.events.ConnectionTerminated():
                         self.close()
                         return Answer(0)
+
+
+async def svid_of(run: Any, spiffe_id: str, folder: Path) -> Callable[[], ssl.SSLContext]:
+    """An identity of this process, from its agent, for TLS clients that look at nobody else's."""
+    async with run.x509() as call:
+        message: pb.X509SVIDResponse = await asyncio.wait_for(call.receive(), 20)
+    svid = next(one for one in message.svids if one.spiffe_id == spiffe_id)
+    path = folder / "own.pem"
+    key = serialization.load_der_private_key(svid.x509_svid_key, password=None)
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    chain = (x509.load_der_x509_certificate(one) for one in split(svid.x509_svid))
+    pem = serialization.Encoding.PEM
+    path.write_bytes(key.private_bytes(pem, form, plain) + b"".join(one.public_bytes(pem) for one in chain))
+
+    def context() -> ssl.SSLContext:
+        found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # An SVID has no host name, and what Envoy makes of requests is what is asked here, not who it is.
+        found.check_hostname, found.verify_mode = False, ssl.CERT_NONE
+        found.load_cert_chain(path)
+        return found
+
+    return context

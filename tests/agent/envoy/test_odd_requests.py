@@ -7,20 +7,15 @@ sent by a client that checks nothing (`http2_caller`).
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from http2_caller import Answer, Http2Caller
+from http2_caller import Answer, Http2Caller, svid_of
 
 from agent.enforcement.ports import Ruling, WorkloadPolicy
 from agent.envoy.names import ALLOW, HTTP_RBAC
 from control_plane.core.spiffe_id import SpiffeId
-from control_plane.proto import workloadapi_pb2 as pb
 
 WEB, PAY = "spiffe://agents.test/web", "spiffe://agents.test/pay"
 CUT_OFF_SECONDS = 4.0
@@ -98,30 +93,6 @@ def only_ok() -> WorkloadPolicy:
     return WorkloadPolicy("n/w", SpiffeId.parse(PAY), ({"name": ALLOW, "typed_config": config},), ())
 
 
-async def svid_of(it: Any, folder: Path) -> Callable[[], ssl.SSLContext]:
-    """This process's own identity, for a TLS client."""
-    async with it.run.x509() as call:
-        message: pb.X509SVIDResponse = await asyncio.wait_for(call.receive(), 20)
-    svid = next(one for one in message.svids if one.spiffe_id == WEB)
-    path = folder / "web.pem"
-    key = serialization.load_der_private_key(svid.x509_svid_key, password=None)
-    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    from agent.cli_client import split
-
-    chain = (x509.load_der_x509_certificate(one) for one in split(svid.x509_svid))
-    pem = serialization.Encoding.PEM
-    path.write_bytes(key.private_bytes(pem, form, plain) + b"".join(one.public_bytes(pem) for one in chain))
-
-    def context() -> ssl.SSLContext:
-        found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # An SVID has no host name, and what Envoy makes of requests is what is asked here, not who it is.
-        found.check_hostname, found.verify_mode = False, ssl.CERT_NONE
-        found.load_cert_chain(path)
-        return found
-
-    return context
-
-
 @pytest.mark.parametrize("judged", [False, True], ids=["by Envoy", "by the agent"])
 def test_pseudo_headers_and_odd_fields(
     lab: Any, entry: Any, run_async: Any, enforcing: Any, short_dir: Path, judged: bool
@@ -139,7 +110,7 @@ def test_pseudo_headers_and_odd_fields(
             it.enforcement.put(
                 enforcing(WorkloadPolicy("n/w", policy.spiffe_id, policy.http_filters, (), {}, judged))
             )
-            contexts = await svid_of(it, short_dir)
+            contexts = await svid_of(it.run, WEB, short_dir)
             caller = Http2Caller(port, contexts())
             async with asyncio.timeout(20):
                 while (await caller.ask(START)).status != 200:  # noqa: ASYNC110 - no event tells it
@@ -194,5 +165,35 @@ def test_a_websocket_is_a_request_that_runs(
             async with asyncio.timeout(CUT_OFF_SECONDS):
                 assert await reader.read() == b""
             writer.close()
+
+    run_async(work())
+
+
+def test_no_caller_steers_us_by_headers_of_envoys_own(
+    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any, short_dir: Path
+) -> None:
+    """A caller on the loopback interface or in a private network, as most are, is no part of us."""
+    steering = {
+        "x-envoy-upstream-rq-timeout-ms": "100",
+        "x-envoy-upstream-rq-per-try-timeout-ms": "50",
+        "x-envoy-retry-on": "5xx",
+        "x-envoy-max-retries": "9",
+        "x-envoy-internal": "true",
+        "x-envoy-original-path": "/admin",
+        "x-envoy-decorator-operation": "another",
+    }
+
+    async def work() -> None:
+        async with lab(entry("e1", "/web"), entry("e2", "/pay")) as it:
+            _, port, _ = await it.service(PAY)
+            it.enforcement.put(enforcing(admitting(PAY, WEB)))
+            caller = Http2Caller(port, (await svid_of(it.run, WEB, short_dir))())
+            async with asyncio.timeout(20):
+                while (await caller.ask(START)).status != 200:  # noqa: ASYNC110 - no event tells it
+                    await asyncio.sleep(0.05)
+            answer = await caller.ask([*START[:3], (":path", "/slow"), *steering.items()])
+            caller.close()
+            assert answer.status == 200, answer
+            assert not [name for name in steering if name in answer.body.decode()], answer.body
 
     run_async(work())
