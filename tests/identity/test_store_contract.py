@@ -314,6 +314,7 @@ def test_a_commit_is_announced(run: Run, make_entry: Callable[..., Entry]) -> No
         await store.create_entries([make_entry("/a")], now=1)
         async with asyncio.timeout(1):
             await told.wait()
+        assert told.is_set()
 
     run(scenario)
 

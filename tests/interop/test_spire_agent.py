@@ -105,6 +105,7 @@ def test_banned_agent_leaves(running: ModuleType, spire_agent: Any, server: Any)
     agent_id = server.cli("agent", "list")["agents"][0]["spiffe_id"]
     server.cli("agent", "ban", "--spiffe-id", agent_id)
     running.until(lambda: not spire_agent.is_alive, "the banned spire-agent to exit", log=spire_agent.log)
+    assert not spire_agent.is_alive
 
 
 def test_x509pop(running: ModuleType, peer: Callable[[str], Path], x509pop: Any) -> None:

@@ -200,6 +200,7 @@ def test_commits_of_others_are_noticed_whenever_they_come(path: Path) -> None:
                 other.commit()
                 async with asyncio.timeout(30):
                     await told.wait()
+                assert told.is_set(), "after a quiet time" if quiet else "right after another"
         finally:
             other.close()
             await store.close()

@@ -160,11 +160,12 @@ def test_a_changed_answer_never_becomes_an_svid(tmp_path: Path) -> None:
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("kind", REAL_KINDS)
 def test_a_real_vault_killed_frozen_restarted_and_without_our_token(
-    tmp_path: Path, peer: Callable[[str], Path]
+    kind: str, tmp_path: Path, peer: Callable[[str], Path]
 ) -> None:
     async def test(real: RealVault) -> None:
-        server = Server("vault", real.api)
+        server = Server(kind, real.api)
         token = real.api.make_token(real.api.policy('path "pki-*" { capabilities = ["read", "update"] }'))
         async with world(tmp_path, server, token=Secret(token)) as (made, _):
             assert (await good(made))[1] == ""
@@ -196,7 +197,7 @@ def test_a_real_vault_killed_frozen_restarted_and_without_our_token(
             assert made.authority.status.signer == "standby", "healthy, and yet not ours"
         server.close()
 
-    with RealVault(peer("vault"), dev=False) as real:
+    with RealVault(peer(kind), dev=False) as real:
         asyncio.run(test(real))
 
 
@@ -239,8 +240,8 @@ def test_a_vault_whose_storage_is_full_is_left_and_returned_to(
         asyncio.run(test(real))
 
 
-async def _rotation(made: Estate, server: Server, mount: str) -> None:
-    """Another root becomes the mount's default."""
+async def _rotation(made: Estate, server: Server, mount: str) -> tuple[str, str]:
+    """Another root becomes the mount's default; the authorities before and after."""
     lagging, (old, _) = made.bundle, await good(made)
     second = server.make_root(mount)
     server.api.write(f"{mount}/config/issuers", default=second)
@@ -254,10 +255,11 @@ async def _rotation(made: Estate, server: Server, mount: str) -> None:
     svid, mark = await good(made)
     assert (svid.authority_id, mark) == (prepared.authority_id, "")
     validate_x509(old.chain, made.bundle, made.clock.unix())
+    return old.authority_id, svid.authority_id
 
 
-async def _intermediate(made: Estate, server: Server, mount: str) -> None:
-    """An intermediate below the same root becomes the mount's default."""
+async def _intermediate(made: Estate, server: Server, mount: str) -> X509Svid:
+    """An intermediate below the same root becomes the mount's default; a leaf of its own."""
     issuer_id = server.api.read(f"{mount}/config/issuers")["default"]
     csr = server.api.write(f"{mount}/intermediate/generate/internal", common_name="Middle", key_type="ec")
     signed = server.api.write(
@@ -274,24 +276,32 @@ async def _intermediate(made: Estate, server: Server, mount: str) -> None:
     made.forget()
     await made.lifecycle.tick()
     svid, mark = await good(made)
-    assert mark == "" and len(svid.chain) == 2, "by the intermediate, which is served with the leaf"
+    assert mark == ""
     assert made.bundle.x509_authorities == before.x509_authorities
+    return svid
 
 
 def test_the_root_in_vault_is_replaced(tmp_path: Path) -> None:
-    on_fake(tmp_path, _rotation)
+    async def test(made: Estate, server: Server, mount: str) -> None:
+        before, after = await _rotation(made, server, mount)
+        assert [one.subject_key_id for one in made.bundle.x509_authorities] == [before, after]
+
+    on_fake(tmp_path, test)
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("kind", REAL_KINDS)
 def test_the_same_in_a_real_vault_and_then_an_intermediate(
-    tmp_path: Path, peer: Callable[[str], Path]
+    kind: str, tmp_path: Path, peer: Callable[[str], Path]
 ) -> None:
     async def test(real: RealVault) -> None:
-        server = Server("vault", real.api)
+        server = Server(kind, real.api)
         async with world(tmp_path, server) as (made, mount):
-            await _rotation(made, server, mount)
-            await _intermediate(made, server, mount)
+            before, after = await _rotation(made, server, mount)
+            assert before != after
+            svid = await _intermediate(made, server, mount)
+            assert len(svid.chain) == 2, "by the intermediate, which is served with the leaf"
         server.close()
 
-    with RealVault(peer("vault")) as real:
+    with RealVault(peer(kind)) as real:
         asyncio.run(test(real))

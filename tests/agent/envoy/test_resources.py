@@ -94,9 +94,9 @@ def test_golden(policy: WorkloadPolicy, name: str) -> None:
 
 
 def test_the_golden_bootstrap() -> None:
-    golden(
-        "bootstrap", bootstrap(SERVICE, Path("/run/agent.sock"), Address.parse("unix:/run/pay.admin.sock"))
-    )
+    found = bootstrap(SERVICE, Path("/run/agent.sock"), Address.parse("unix:/run/pay.admin.sock"))
+    assert found["admin"]["address"] == {"pipe": {"path": "/run/pay.admin.sock", "mode": 0o600}}
+    golden("bootstrap", found)
 
 
 def test_a_service_that_is_cut_off_reaches_nobody(policy: WorkloadPolicy) -> None:

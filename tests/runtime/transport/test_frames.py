@@ -99,7 +99,7 @@ def test_pings_of_a_client_that_is_being_served_are_tolerated() -> None:
     gate.feed(b"", 1.0)
     for _ in range(5_000):
         gate.sent += 1
-        gate.feed(frame(PING, b"bdp-ping"), 1.0)
+        assert gate.feed(frame(PING, b"bdp-ping"), 1.0) == frame(PING, b"bdp-ping")
 
 
 def test_continuation_flood_is_refused_within_one_block() -> None:

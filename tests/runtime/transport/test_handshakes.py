@@ -133,6 +133,7 @@ def test_a_stalled_handshake_ends_at_its_own_limit(run: Run, services: Any, auth
             visitor.socket.sendall(visitor.hello[: (1, None)[number % 2]])
         await connections(server, len(stalling))
         await connections(server, 0)
+        assert (await reached(port, tls)).id == "a"
         for visitor in stalling:
             visitor.socket.close()
         await server.close(0.1)
@@ -148,7 +149,7 @@ def test_whoever_hangs_up_before_a_byte_is_forgotten(run: Run, services: Any, au
         port = await server.listen_tcp("127.0.0.1", 0, authority.server_source())
         for _ in range(20):
             socket.create_connection(("127.0.0.1", port)).close()
-        await reached(port, authority.client(AGENT))
+        assert (await reached(port, authority.client(AGENT))).id == "a"
         await connections(server, 0)
         await server.close(0.1)
 
