@@ -25,7 +25,8 @@ from control_plane.authority.embedded import EmbeddedAuthority
 from control_plane.authority.keys import MemoryKeyManager
 from control_plane.authority.make import Maker
 from control_plane.authority.schedule import Lifetimes
-from control_plane.authority.state import AuthorityState, Kind, activate, prepare
+from control_plane.authority.state import AuthorityState, Kind
+from control_plane.authority.steps import activate, prepare
 from control_plane.core.csr import check_csr
 from control_plane.core.leaf_check import check_leaf
 from control_plane.core.lifetime import leaf_window

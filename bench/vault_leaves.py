@@ -33,7 +33,8 @@ from control_plane.authority.keys import MemoryKeyManager
 from control_plane.authority.make import Maker
 from control_plane.authority.ports import Authority
 from control_plane.authority.schedule import Lifetimes, Origin
-from control_plane.authority.state import AuthorityState, Kind, activate, prepare
+from control_plane.authority.state import AuthorityState, Kind
+from control_plane.authority.steps import activate, prepare
 from control_plane.authority.vault import Switch, VaultAuthority
 from control_plane.authority.vault_make import VaultMaker
 from control_plane.clients.vault.opening import open_pki, open_vault

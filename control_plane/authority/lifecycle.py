@@ -9,8 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from control_plane.authority import quarantine
-from control_plane.authority import state as steps
+from control_plane.authority import quarantine, steps
 from control_plane.authority.ports import Above, AuthorityStore, KeyManager, KeyPurpose, SlotMaker
 from control_plane.authority.schedule import (
     Activate,

@@ -14,7 +14,7 @@ withheld, and can't attest again by itself, needs a new join token.
 from dataclasses import replace
 from typing import Final
 
-from control_plane.authority import state as steps
+from control_plane.authority import steps
 from control_plane.authority.state import AuthorityState, CutOff, Kind, Slot, Status
 from control_plane.core.errors import FailedPrecondition
 

@@ -9,8 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from control_plane.authority import quarantine, state_json
-from control_plane.authority import state as steps
+from control_plane.authority import quarantine, state_json, steps
 from control_plane.authority.memory_store import MemoryAuthorityStore
 from control_plane.authority.schedule import (
     CA_BACKDATE_SECONDS,
