@@ -32,14 +32,14 @@ from control_plane.settings import load_settings
 TD: Final = TrustDomain("example.org")
 WEB: Final = SpiffeId.parse("spiffe://example.org/web")
 NOW: Final = 1_800_000_000
-_KEY: Final = ec.generate_private_key(ec.SECP256R1())
-_SPKI: Final = _KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+KEY: Final = ec.generate_private_key(ec.SECP256R1())
+SPKI: Final = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 _CA_NAME: Final = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
 
 
 def _builder(subject: x509.Name, uri: str, *, ca: bool) -> x509.CertificateBuilder:
     start = datetime.fromtimestamp(NOW, UTC) - timedelta(minutes=2)
-    builder = x509.CertificateBuilder(_CA_NAME, subject, _KEY.public_key(), 7)
+    builder = x509.CertificateBuilder(_CA_NAME, subject, KEY.public_key(), 7)
     builder = builder.not_valid_before(start).not_valid_after(start + timedelta(hours=1))
     usage = x509.KeyUsage(not ca, False, False, False, False, ca, ca, False, False)
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
@@ -63,8 +63,15 @@ def _signed(builder: x509.CertificateBuilder) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
-_BUNDLE: Final = Bundle(
-    TD, (X509Authority.parse(_signed(_authority())),), (JwtAuthority("one", _SPKI, NOW + 3600),), 1, 300
+def _trusted(builder: x509.CertificateBuilder) -> bytes:
+    """By the key that the certificates name."""
+    return builder.sign(KEY, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+AUTHORITY: Final = _trusted(_authority())
+LEAF: Final = _trusted(_leaf())
+BUNDLE: Final = Bundle(
+    TD, (X509Authority.parse(_signed(_authority())),), (JwtAuthority("one", SPKI, NOW + 3600),), 1, 300
 )
 
 
@@ -116,7 +123,7 @@ def fuzz_csr(data: bytes) -> bool:
 def fuzz_certificate(data: bytes) -> bool:
     """A chain of one, as a peer would present it: never valid, whatever it says. Accepted means read."""
     with contextlib.suppress(GatehouseError):
-        verify_x509([data], _BUNDLE, NOW)
+        verify_x509([data], BUNDLE, NOW)
         raise AssertionError("a chain was accepted that no authority signed")
     with contextlib.suppress(GatehouseError):
         X509Authority.parse(data)
@@ -130,7 +137,7 @@ def fuzz_jwt(data: bytes) -> bool:
     """Tokens: accepted only if it is the one that was signed."""
     text = data.decode("utf-8", "surrogateescape")
     with contextlib.suppress(GatehouseError):
-        assert parse_and_verify(text, "them", {TD: _BUNDLE}, NOW).spiffe_id == WEB
+        assert parse_and_verify(text, "them", {TD: BUNDLE}, NOW).spiffe_id == WEB
         return True
     return False
 
@@ -138,11 +145,11 @@ def fuzz_jwt(data: bytes) -> bool:
 def fuzz_jwt_claims(data: bytes) -> bool:
     """Header and claims, a line each, with a signature that holds: accepted for nobody but whom they name."""
     signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in data.split(b"\n", 1))
-    numbers = decode_dss_signature(_KEY.sign(signed, ec.ECDSA(hashes.SHA256())))
+    numbers = decode_dss_signature(KEY.sign(signed, ec.ECDSA(hashes.SHA256())))
     signature = b"".join(number.to_bytes(32, "big") for number in numbers)
     token = signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")
     with contextlib.suppress(GatehouseError):
-        claims = parse_and_verify(token.decode("ascii"), "them", {TD: _BUNDLE}, NOW)
+        claims = parse_and_verify(token.decode("ascii"), "them", {TD: BUNDLE}, NOW)
         assert str(claims.spiffe_id).encode() in data or b"\\" in data
         return True
     return False
@@ -193,7 +200,7 @@ def _requests() -> list[bytes]:
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(WEB)), x509.DNSName("w.test")])
     empty = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     named = empty.add_extension(names, critical=False)
-    keys = (_KEY, ec.generate_private_key(ec.SECP384R1()))
+    keys = (KEY, ec.generate_private_key(ec.SECP384R1()))
     return [
         one.sign(key, hashes.SHA256()).public_bytes(Encoding.DER) for one in (empty, named) for key in keys
     ]
@@ -202,7 +209,7 @@ def _requests() -> list[bytes]:
 def _tokens() -> list[bytes]:
     request = JwtRequest(WEB, ("them",), NOW, NOW + 300, "")
     token = encode_jwt(
-        request, "one", _KEY.public_key(), lambda data: _KEY.sign(data, ec.ECDSA(hashes.SHA256()))
+        request, "one", KEY.public_key(), lambda data: KEY.sign(data, ec.ECDSA(hashes.SHA256()))
     )
     return [token.token.encode()]
 
@@ -236,7 +243,7 @@ SEEDS: Final[dict[str, Callable[[], list[bytes]]]] = {
     "jwt": _tokens,
     "jwt_claims": _claims,
     "bundle": lambda: [
-        _BUNDLE.to_json().encode(),
+        BUNDLE.to_json().encode(),
         b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
     ],
     "journal": lambda: [_segment()],

@@ -22,6 +22,8 @@ from typing import Final, NoReturn
 
 from fuzz_mutations import mutations
 
+from control_plane.runtime.log import configure
+
 Target = Callable[[bytes], bool]
 """True if the input was accepted, so that it reached what lies behind the parser's refusals."""
 
@@ -110,6 +112,7 @@ def run(
         return _mutated(name, *load(name), goal, seconds, folder)
     with atheris.instrument_imports(include=["policies", "control_plane", "agent"]):
         target, seeds = load(name)
+    configure(level="error")
     counted = Counted(name, target, folder, Progress.read(folder, _code()), goal)
     left = goal - counted.progress.inputs
     if left <= 0:

@@ -30,6 +30,12 @@ MODULES: Final = {
         "settings",
     ),
     "fuzz_http2": ("http2",),
+    "fuzz_wire": (
+        "texts", "falco", "push", "entry", "bundle_message", "vault", "attestation", "authority_state",
+    ),
+    "fuzz_agent": (
+        "xds", "check_request", "description", "agent_cache", "policy_held", "signed_policy",
+    ),
     "fuzz_policies": (
         "rego", "rego_query", "inventory", "documents", "manifest", "conformance", "builtins_regex",
         "builtins_glob", "builtins_network", "builtins_semver", "builtins_time", "builtins_documents",

@@ -12,6 +12,10 @@ COUNTS = {
     "conformance": 200,
     "settings": 400,
     "journal": 800,
+    "xds": 400,
+    "description": 200,
+    "signed_policy": 400,
+    "attestation": 400,
 }  # the others are quick
 
 
