@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from hpack import Decoder, Encoder, HeaderTuple
+from hpack.table import HeaderTable
 
 _MAX_KEPT: Final = 8  # blocks a connection and direction; most connections see two methods
 _MAX_FIELDS: Final = 32
@@ -55,6 +56,19 @@ class RepeatedEncoder(Encoder):
         super().__init__()
         self.header_table.dynamic_entries = _Entries()  # type: ignore[assignment]
         self._kept: dict[tuple[Any, ...], bytes] | None = None
+
+    @property
+    def header_table_size(self) -> int:
+        """Bytes of the table that we keep, as RFC 7541, section 4.1 counts them."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, allowed: int) -> None:
+        # What a peer allows is no duty (section 4.2): with the 4 GiB that it may allow, each status message
+        # would stay, and be searched through for each header that follows.
+        self.header_table.maxsize = min(allowed, HeaderTable.DEFAULT_SIZE)
+        if self.header_table.resized:
+            self.table_size_changes.append(self.header_table.maxsize)
 
     def encode(self, headers: Any, huffman: bool = True) -> bytes:
         """See hpack."""

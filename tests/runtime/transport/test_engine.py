@@ -193,3 +193,24 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(40):
         decoder.decode(bytes((0x80 | 62 + number,)), raw=True)
     assert decoder._kept is not None and len(decoder._kept) <= 8
+
+
+def test_a_peer_cannot_have_a_large_table_kept_for_it() -> None:
+    """RFC 7541, section 4.2: what it allows is the most that we may use."""
+    side = Side(ours=True)
+    side.fed(PREFACE + frame(4, 0, 0, b"\0\x01\x80\0\0\0") + frame(1, 4, 1, BLOCK))
+    encoder, decoder = side.engine.encoder, Decoder(1 << 20)
+    for number in range(200):
+        message = [(b"grpc-message", b"%d" % number + b"x" * 500)]
+        assert decoder.decode(encoder.encode(message), raw=True) == message
+    assert sum(32 + len(name) + len(value) for name, value in encoder.header_table.dynamic_entries) <= 4096
+
+
+@given(st.lists(st.sampled_from([0, 100, 4096, 4097, 1 << 31]), min_size=1, max_size=6, unique=True))
+def test_a_table_follows_what_a_peer_allows_up_to_ours(sizes: list[int]) -> None:
+    encoder, decoder = RepeatedEncoder(), Decoder(1 << 20)
+    for number, size in enumerate(sizes):
+        encoder.header_table_size = size
+        message = [(b"k", b"%d" % number * 40), (b"l", b"same")]
+        assert decoder.decode(encoder.encode(message), raw=True) == message
+        assert encoder.header_table_size <= min(size, 4096)
