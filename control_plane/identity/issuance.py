@@ -15,9 +15,8 @@ database and needs no other process.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
@@ -29,7 +28,6 @@ from control_plane.authority.ports import Authority, Order, X509Signer
 from control_plane.core.csr import check_csr, proven_key
 from control_plane.core.errors import (
     Bug,
-    FailedPrecondition,
     GatehouseError,
     InvalidInput,
     PeerMisbehaved,
@@ -37,70 +35,32 @@ from control_plane.core.errors import (
     shown,
 )
 from control_plane.core.jwt_svid import JwtRequest
-from control_plane.core.lifetime import (
-    DEFAULT_JWT_TTL_SECONDS,
-    DEFAULT_LEAF_TTL_SECONDS,
-    leaf_window,
-)
-from control_plane.core.profile import SigningRequest
-from control_plane.core.spiffe_id import SpiffeId, TrustDomain, server_id
+from control_plane.core.spiffe_id import SpiffeId, server_id
 from control_plane.core.svid import JwtSvid, X509Svid
-from control_plane.core.tbs import new_serial
+from control_plane.identity.issue import IssuanceSettings, JwtIssue, Orders, X509Issue
+from control_plane.identity.issue_records import intent_of, jwt_record, record_of, withheld
 from control_plane.identity.journal import Journal
-from control_plane.identity.ledger import (
-    MAX_FIELD_BYTES,
-    JwtRecord,
-    Record,
-    X509Intent,
-    X509Record,
-    X509Withheld,
-)
+from control_plane.identity.ledger import Record
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.log import get_logger
+
+__all__ = ["IssuanceSettings", "Issuer", "JwtIssue", "X509Issue"]
 
 CHECKS_PER_TURN: Final = 10  # CSR checks of 80 µs each: about a millisecond of the event loop
 LOOKS_PER_TURN: Final = 60  # at finished leaves, of 15 µs each
 MAX_BATCH: Final = 1000
-MAX_REASON_CHARACTERS: Final = 1000
 
 _log = get_logger("issuance")
 
 
 @dataclass(frozen=True, slots=True)
-class IssuanceSettings:
-    """What this issuer gives out. TTLs in seconds; longer ones are refused, never cut silently."""
+class _Batch:
+    """What is asked for together: for each item its order, or why there is none; who signs, and when."""
 
-    trust_domain: TrustDomain
-    default_x509_ttl_seconds: int = DEFAULT_LEAF_TTL_SECONDS
-    max_x509_ttl_seconds: int = DEFAULT_LEAF_TTL_SECONDS
-    default_jwt_ttl_seconds: int = DEFAULT_JWT_TTL_SECONDS
-    max_jwt_ttl_seconds: int = 24 * 3600
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class X509Issue:
-    """One X.509-SVID to be issued. A TTL of 0 means the default; `requested_by` is None for local calls;
-    `common_name` see `SigningRequest`."""
-
-    spiffe_id: SpiffeId
-    csr: bytes = field(repr=False)
-    ttl_seconds: int = 0
-    dns_names: tuple[str, ...] = ()
-    entry_id: str = ""
-    requested_by: SpiffeId | None = None
-    common_name: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JwtIssue:
-    """One JWT-SVID to be issued. `include_jti` gives it a random ID."""
-
-    spiffe_id: SpiffeId
-    audience: tuple[str, ...]
-    ttl_seconds: int = 0
-    entry_id: str = ""
-    requested_by: SpiffeId | None = None
-    include_jti: bool = False
+    items: Sequence[X509Issue]
+    orders: Sequence[Order | GatehouseError]
+    signer: X509Signer
+    now: int
 
 
 class Issuer:
@@ -117,9 +77,9 @@ class Issuer:
     ) -> None:
         self._authority = authority
         self._journal = journal
-        self._settings = settings
+        self._own_id = server_id(settings.trust_domain)
+        self._orders = Orders(settings, random_bytes)
         self._clock = clock
-        self._random_bytes = random_bytes
 
     async def issue_x509(self, items: Sequence[X509Issue]) -> list[X509Svid | GatehouseError]:
         """Issues a batch: for each item, in order, the SVID or why there is none.
@@ -140,7 +100,7 @@ class Issuer:
             prepared += [
                 self._order_or_error(item, key, signer, now) for item, key in zip(turn, keys, strict=True)
             ]
-        return await self._issue(items, prepared, signer, now)
+        return await self._issue(_Batch(items, prepared, signer, now))
 
     async def mint_x509(
         self, csr: bytes, *, ttl_seconds: int = 0, requested_by: SpiffeId | None = None
@@ -191,7 +151,7 @@ class Issuer:
         outcomes: list[JwtRequest | GatehouseError] = []
         for item in items:
             try:
-                outcomes.append(self._token(item, now, signer.not_after))
+                outcomes.append(self._orders.token(item, now, signer.not_after))
             except GatehouseError as error:
                 outcomes.append(error)
         tokens = iter(await signer.sign([o for o in outcomes if isinstance(o, JwtRequest)]))
@@ -203,14 +163,16 @@ class Issuer:
                 continue
             token = next(tokens)
             results.append(token)
-            records.append(_jwt_record(item, outcome, token, signer.authority_id, now))
+            records.append(jwt_record(item, outcome, token, signer.authority_id, now))
         await self._journal.append(records)
         return results
 
     async def _issue_one(self, item: X509Issue, spki: bytes, signer: X509Signer | None = None) -> X509Svid:
         signer = signer or self._authority.active().x509
         now = self._clock.unix()
-        (outcome,) = await self._issue([item], [self._order(item, spki, signer, now)], signer, now)
+        (outcome,) = await self._issue(
+            _Batch([item], [self._orders.leaf(item, spki, signer, now)], signer, now)
+        )
         if isinstance(outcome, GatehouseError):
             raise outcome
         return outcome
@@ -221,74 +183,25 @@ class Issuer:
         if isinstance(key, GatehouseError):
             return key
         try:
-            return self._order(item, key, signer, now)
+            return self._orders.leaf(item, key, signer, now)
         except GatehouseError as error:
             return error
-
-    def _order(self, item: X509Issue, spki: bytes, signer: X509Signer, now: int) -> Order:
-        spiffe_id = item.spiffe_id
-        self._check_member(spiffe_id)
-        ttl = item.ttl_seconds or self._settings.default_x509_ttl_seconds
-        if ttl > self._settings.max_x509_ttl_seconds:
-            raise FailedPrecondition(
-                f"X.509-SVID {spiffe_id}: TTL of {ttl} s, at most {self._settings.max_x509_ttl_seconds} s "
-                "fit into the life of a CA",
-                hint="shorten the entry's TTL, or lengthen the life of the CAs",
-            )
-        serial, issuer = new_serial(self._random_bytes), signer.issuer
-        if signer.ends_with_issuer:
-            ttl = min(ttl, issuer.not_after - now)
-        window = leaf_window(
-            spiffe_id,
-            serial,
-            now,
-            ttl,
-            issuer_not_after=issuer.not_after,
-            issuer_not_before=issuer.not_before,
-            jitter=signer.not_after_jitter,
-        )
-        request = SigningRequest(spiffe_id, spki, serial, window, item.dns_names, item.common_name)
-        return signer.order(request, item.csr)
-
-    def _token(self, item: JwtIssue, now: int, not_after: int) -> JwtRequest:
-        self._check_member(item.spiffe_id)
-        ttl = item.ttl_seconds or self._settings.default_jwt_ttl_seconds
-        if not 0 < ttl <= self._settings.max_jwt_ttl_seconds or now + ttl > not_after:
-            raise FailedPrecondition(
-                f"JWT-SVID {item.spiffe_id}: TTL of {ttl} s, at most "
-                f"{min(self._settings.max_jwt_ttl_seconds, not_after - now)} s are possible",
-                hint="shorten the entry's JWT TTL",
-            )
-        token_id = self._random_bytes(16).hex() if item.include_jti else ""
-        return JwtRequest(item.spiffe_id, item.audience, now, now + ttl, token_id)
-
-    def _check_member(self, spiffe_id: SpiffeId) -> None:
-        if spiffe_id.trust_domain.name != self._settings.trust_domain.name:
-            raise InvalidInput(
-                f"SVID {spiffe_id}: isn't in the trust domain {self._settings.trust_domain} of this server"
-            )
 
     async def rehearse(self, signer: X509Signer) -> None:
         """Has one leaf for ourselves signed by `signer`, ledgered like any other, and thrown away with its
         key. Raises what an asker would get."""
         key = ec.generate_private_key(ec.SECP256R1())
         csr = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(key, hashes.SHA256())
-        item = X509Issue(spiffe_id=server_id(self._settings.trust_domain), csr=csr.public_bytes(Encoding.DER))
+        item = X509Issue(spiffe_id=self._own_id, csr=csr.public_bytes(Encoding.DER))
         now = self._clock.unix()
-        order = self._order(item, check_csr(item.csr).spki, signer, now)
-        (outcome,) = await self._sign([item], [order], signer, now)
+        order = self._orders.leaf(item, check_csr(item.csr).spki, signer, now)
+        (outcome,) = await self._sign(_Batch([item], [order], signer, now))
         if isinstance(outcome, GatehouseError):
             raise outcome
 
-    async def _issue(
-        self,
-        items: Sequence[X509Issue],
-        prepared: Sequence[Order | GatehouseError],
-        signer: X509Signer,
-        now: int,
-    ) -> list[X509Svid | GatehouseError]:
+    async def _issue(self, batch: _Batch) -> list[X509Svid | GatehouseError]:
         """Signs, and has what is left undone for want of the signer done by whoever has taken over."""
-        results = await self._sign(items, prepared, signer, now)
+        results = await self._sign(batch)
         undone = [number for number, result in enumerate(results) if isinstance(result, Unavailable)]
         if not undone:
             return results
@@ -296,32 +209,29 @@ class Issuer:
             successor = self._authority.active().x509
         except Unavailable:
             return results
-        if successor is signer:
+        if successor is batch.signer:
             return results
         orders: list[Order | GatehouseError] = []
         for number in undone:
-            before = prepared[number]
+            before = batch.orders[number]
             assert isinstance(before, Order)
-            orders.append(self._order_or_error(items[number], before.request.spki, successor, now))
-        again = await self._sign([items[number] for number in undone], orders, successor, now)
+            key = before.request.spki
+            orders.append(self._order_or_error(batch.items[number], key, successor, batch.now))
+        items = [batch.items[number] for number in undone]
+        again = await self._sign(_Batch(items, orders, successor, batch.now))
         for number, result in zip(undone, again, strict=True):
             results[number] = result
         return results
 
-    async def _sign(
-        self,
-        items: Sequence[X509Issue],
-        prepared: Sequence[Order | GatehouseError],
-        signer: X509Signer,
-        now: int,
-    ) -> list[X509Svid | GatehouseError]:
-        orders = [one for one in prepared if isinstance(one, Order)]
-        await self._journal.append([_intent(order, signer.authority_id, now) for order in orders])
+    async def _sign(self, batch: _Batch) -> list[X509Svid | GatehouseError]:
+        signer, now = batch.signer, batch.now
+        orders = [one for one in batch.orders if isinstance(one, Order)]
+        await self._journal.append([intent_of(order, signer.authority_id, now) for order in orders])
         # A crash here leaves intents: what is about to be signed is known, and nobody has it.
         signed = iter(await signer.sign(orders))
         results: list[X509Svid | GatehouseError] = []
         records: list[Record] = []
-        for count, (item, order) in enumerate(zip(items, prepared, strict=True), 1):
+        for count, (item, order) in enumerate(zip(batch.items, batch.orders, strict=True), 1):
             if isinstance(order, GatehouseError):
                 results.append(order)
                 continue
@@ -334,10 +244,10 @@ class Issuer:
             except (Bug, PeerMisbehaved) as error:
                 _log.error("certificate_withheld", spiffe_id=str(item.spiffe_id), error=str(error))
                 results.append(error)
-                records.append(_withheld(item, certificate, signer, error, now))
+                records.append(withheld(item, certificate, signer, error, now))
                 continue
             results.append(X509Svid.issued(request, (certificate, *signer.chain), signer.authority_id))
-            records.append(_record(item, request, certificate, signer, now))
+            records.append(record_of(item, request, certificate, signer, now))
             if count % LOOKS_PER_TURN == 0:
                 await asyncio.sleep(0)
         # A crash here leaves signed certificates in this process's memory, which are gone with it.
@@ -352,59 +262,6 @@ def _key_or_error(csr: bytes) -> bytes | GatehouseError:
         return error
 
 
-def _intent(order: Order, authority_id: str, now: int) -> X509Intent:
-    digest = hashlib.sha256(order.intent).digest()
-    return X509Intent(now, order.request.spiffe_id, order.request.serial, digest, authority_id)
-
-
-def _record(
-    item: X509Issue, request: SigningRequest, certificate: bytes, signer: X509Signer, now: int
-) -> X509Record:
-    return X509Record(
-        now,
-        request.spiffe_id,
-        request.serial,
-        request.window.not_after,
-        signer.authority_id,
-        item.entry_id,
-        str(item.requested_by or ""),
-        signer.mark,
-        certificate,
-    )
-
-
-def _withheld(
-    item: X509Issue, certificate: bytes, signer: X509Signer, error: GatehouseError, now: int
-) -> X509Withheld:
-    return X509Withheld(
-        at=now,
-        spiffe_id=item.spiffe_id,
-        authority_id=signer.authority_id,
-        entry_id=item.entry_id,
-        mark=signer.mark,
-        reason=error.message[:MAX_REASON_CHARACTERS],
-        digest=hashlib.sha256(certificate).digest(),
-        certificate=certificate[:MAX_FIELD_BYTES],
-    )
-
-
 def _check_batch(count: int) -> None:
     if count > MAX_BATCH:
         raise InvalidInput(f"batch of {shown(count)} SVIDs: {MAX_BATCH} allowed at once")
-
-
-def _jwt_record(
-    item: JwtIssue, request: JwtRequest, token: JwtSvid, authority_id: str, now: int
-) -> JwtRecord:
-    return JwtRecord(
-        at=now,
-        spiffe_id=item.spiffe_id,
-        audience=item.audience,
-        expires_at=request.expires_at,
-        authority_id=authority_id,
-        token_id=request.token_id,
-        entry_id=item.entry_id,
-        requested_by=str(item.requested_by or ""),
-        mark="",
-        digest=hashlib.sha256(token.token.encode("ascii")).digest(),
-    )
