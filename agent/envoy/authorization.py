@@ -108,10 +108,14 @@ def _document(attributes: Any) -> Mapping[str, object]:
 
 
 def claims_of(metadata: Any) -> Mapping[str, Any] | None:
-    """The claims of a token that Envoy has verified, from its metadata by filter; None without one."""
+    """The claims of a token that Envoy has verified, from its metadata by filter; None without one. Raises
+    InvalidInput for what isn't JSON: Envoy's numbers may be endless, or none."""
     if JWT_FILTER not in metadata or PAYLOAD not in metadata[JWT_FILTER].fields:
         return None
-    claims: object = json_format.MessageToDict(metadata[JWT_FILTER].fields[PAYLOAD])
+    try:
+        claims: object = json_format.MessageToDict(metadata[JWT_FILTER].fields[PAYLOAD])
+    except ValueError as error:
+        raise InvalidInput(f"reading the claims of a token: {error}") from error
     return claims if isinstance(claims, dict) else None
 
 

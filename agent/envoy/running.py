@@ -138,6 +138,10 @@ def _running(entry: Any) -> Running | None:
     except GatehouseError:
         return None
     port = common.downstream_local_address.socket_address.port_value
+    try:
+        claims = claims_of(common.metadata.filter_metadata)
+    except InvalidInput:
+        peer, claims = [], None  # nobody's request: what can't be read isn't left running for that
     return Running(
         destination,
         port,
@@ -150,6 +154,6 @@ def _running(entry: Any) -> Running | None:
             method=_METHODS.Name(entry.request.request_method),
             path=entry.request.path,
             host=entry.request.authority,
-            claims=claims_of(common.metadata.filter_metadata),
+            claims=claims,
         ),
     )

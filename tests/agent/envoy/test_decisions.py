@@ -6,18 +6,23 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import random
 from typing import Any
 
 import pytest
+from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2
 from envoy.service.auth.v3 import external_auth_pb2
-from google.protobuf import empty_pb2
+from google.protobuf import empty_pb2, struct_pb2
+from google.protobuf.message import DecodeError
 
 from agent.enforcement.ports import Ruling
 from agent.envoy import filters
+from agent.envoy.names import JWT_FILTER
 from agent.envoy.request_input import input_document
 from agent.envoy.running import _read
-from control_plane.core.errors import InvalidInput, PermissionDenied, Unavailable
+from control_plane.core.errors import Code, GatehouseError, InvalidInput, PermissionDenied, Unavailable
+from control_plane.core.spiffe_id import SpiffeId
 from control_plane.runtime.transport import Channel
 
 WEB, PAY = "spiffe://agents.test/web", "spiffe://agents.test/pay"
@@ -256,6 +261,80 @@ def test_only_the_workloads_own_envoy_may_ask(lab: Any, entry: Any, run_async: A
     run_async(work())
 
 
+def hostile() -> dict[str, bytes]:
+    """What no Envoy sends."""
+    good = external_auth_pb2.CheckRequest.FromString(check())
+
+    def claim(name: str, **value: Any) -> bytes:
+        found = external_auth_pb2.CheckRequest.FromString(check())
+        fields = found.attributes.metadata_context.filter_metadata[JWT_FILTER].fields["payload"]
+        fields.struct_value.fields[name].MergeFrom(struct_pb2.Value(**value))
+        return bytes(found.SerializeToString())
+
+    deep = struct_pb2.Value(string_value="x")
+    for _ in range(40):  # each level is two of messages, of which a hundred can be read
+        deep = struct_pb2.Value(list_value=struct_pb2.ListValue(values=[deep]))
+    large = external_auth_pb2.CheckRequest.FromString(check())
+    large.attributes.request.http.headers["x"] = "a" * (8 << 20)
+    noise = random.Random(1)
+    mutated = {}
+    for number in range(200):
+        content = bytearray(check(method="POST"))
+        for _ in range(noise.randrange(1, 6)):
+            content[noise.randrange(len(content))] = noise.randrange(256)
+        mutated[f"mutated {number}"] = bytes(content)
+    return {
+        "a claim that is no number": claim("n", number_value=float("nan")),
+        "an endless claim": claim("n", number_value=float("inf")),
+        "a claim without a kind": claim("n"),
+        "a claim of forty levels": claim("n", list_value=struct_pb2.ListValue(values=[deep])),
+        "8 MiB of headers": large.SerializeToString(),
+        "a name that is no text": good.SerializeToString().replace(b"GET", b"\xff\xfe\xfd"),
+        "an identity of a MiB": check("spiffe://agents.test/" + "a" * (1 << 20)),
+        "cut": check()[:-3],
+        **mutated,
+    }
+
+
+def test_hostile_questions_are_refused_or_judged_and_nothing_breaks(
+    lab: Any, entry: Any, run_async: Any, enforcing: Any
+) -> None:
+    """The answer is a decision on a document for this workload alone, or a refusal that blames who asks."""
+
+    def judge(destination: SpiffeId, document: Any) -> Ruling:
+        assert str(destination) == PAY
+        json.dumps(document, allow_nan=False)  # a document that policies can be asked about
+        return Ruling(False, "judged")
+
+    async def work() -> None:
+        async with lab(entry("e1", "/web"), entry("e2", "/pay")) as it:
+            it.enforcement.put(enforcing())
+            it.enforcement.judge = judge
+            answers = {}
+            async with Channel.unix(it.socket) as channel:
+                for what, payload in hostile().items():
+                    try:
+                        message = empty_pb2.Empty.FromString(payload)
+                    except DecodeError:
+                        continue
+                    try:
+                        answer = await channel.unary(
+                            CHECK, message, external_auth_pb2.CheckResponse, timeout=20
+                        )
+                        answers[what] = Code(answer.status.code)
+                    except GatehouseError as error:
+                        answers[what] = error.code
+                allowed = {
+                    Code.INVALID_ARGUMENT,
+                    Code.PERMISSION_DENIED,
+                    Code.RESOURCE_EXHAUSTED,
+                }
+                assert not {what: code for what, code in answers.items() if code not in allowed}
+                assert len(answers) > 100
+
+    run_async(work())
+
+
 def test_a_stranger_may_not_ask(lab: Any, entry: Any, run_async: Any, enforcing: Any) -> None:
     async def work() -> None:
         async with lab(entry("e1", "/web", "unix:uid:54321")) as it:
@@ -286,6 +365,21 @@ def test_reports_of_other_kinds_and_of_plain_connections_are_passed_over() -> No
     assert list(_read(message.SerializeToString())) == []
     with pytest.raises(InvalidInput):
         list(_read(b"\x12\x02\xff\xff"))
+
+
+def test_a_running_request_with_claims_that_are_no_json_is_nobodys() -> None:
+    message = als_pb2.StreamAccessLogsMessage()
+    for claim in (1.0, float("nan")):
+        common = message.http_logs.log_entry.add().common_properties
+        common.access_log_type = accesslog_pb2.AccessLogType.DownstreamPeriodic
+        tls = common.tls_properties
+        tls.local_certificate_properties.subject_alt_name.add(uri=PAY)
+        tls.peer_certificate_properties.subject_alt_name.add(uri=WEB)
+        fields = common.metadata.filter_metadata[JWT_FILTER].fields["payload"].struct_value.fields
+        fields["n"].number_value = claim
+    good, bad = _read(message.SerializeToString())
+    assert good.document["source"] == {"spiffe_id": WEB} and good.document["jwt"] == {"claims": {"n": 1.0}}
+    assert bad.document["source"] == {} and bad.document["connection"] == {"mtls": False}
 
 
 @pytest.mark.parametrize(
