@@ -133,7 +133,7 @@ def parse_workloads(text: bytes) -> WorkloadsContent:
         raise Corrupt(f"reading the workloads' cache: {_fault(error)}") from error
 
 
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, GatehouseError)
+_MALFORMED = (KeyError, TypeError, ValueError, OverflowError, AttributeError, GatehouseError)
 
 
 def _fault(error: Exception) -> str:
@@ -148,7 +148,7 @@ def _dump(data: dict[str, Any]) -> bytes:
 def _parse(text: bytes) -> dict[str, Any]:
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Corrupt("reading the cache: it isn't JSON") from error
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise Corrupt("reading the cache: it was written by a version that this one doesn't know")

@@ -4,6 +4,9 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
+
+from google.protobuf.message import DecodeError
 
 from control_plane.core.errors import Corrupt, GatehouseError
 from control_plane.core.spiffe_id import SpiffeId
@@ -84,8 +87,20 @@ class Held:
                     frozenset(SpiffeId.parse(one) for one in quarantine["spiffe_ids"]),
                 ),
             )
-        except (GatehouseError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except _MALFORMED as error:
             raise Corrupt(f"reading the stored policy: {type(error).__name__}: {error}") from error
+
+
+_MALFORMED: Final = (
+    GatehouseError,
+    ArithmeticError,
+    AttributeError,
+    DecodeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 def _text(content: bytes) -> str:

@@ -188,6 +188,9 @@ def _node(request: Any) -> NodeClaim | None:
     version = node.user_agent_build_version.version
     service: object = None
     if "gatehouse" in node.metadata.fields:
-        found: object = json_format.MessageToDict(node.metadata.fields["gatehouse"])
+        try:
+            found: object = json_format.MessageToDict(node.metadata.fields["gatehouse"])
+        except ValueError as error:  # numbers that JSON hasn't
+            raise InvalidInput(f"the node's metadata can't be read: {error}") from error
         service = found.get("service") if isinstance(found, dict) else None
     return NodeClaim(node.id, f"{version.major_number}.{version.minor_number}.{version.patch}", service)

@@ -137,12 +137,23 @@ def test_content_survives_a_round_trip(entry: Any, held: Any, bundle: Bundle) ->
 
 @given(
     st.binary(max_size=200)
-    | st.sampled_from([b"{}", b'{"version":1}', b'{"version":1,"trust_domain":1}', b"[]"])
+    | st.sampled_from([b"{}", b'{"version":1}', b'{"version":1,"trust_domain":1}', b"[]", b"[" * 100_000])
 )
 def test_other_content_is_corrupt(text: bytes) -> None:
     for parse in (parse_agent, parse_workloads):
         with pytest.raises(Corrupt):
             parse(text)
+
+
+def test_an_endless_number_is_corrupt() -> None:
+    workloads = dump_workloads(WorkloadsContent(TD, (), {}, (), 12)).replace(b":12", b":1e999")
+    with pytest.raises(Corrupt):
+        parse_workloads(workloads)
+    agent = dump_agent(AgentContent(TD, None, Bundle(TD, refresh_hint_seconds=300))).replace(
+        b":300", b":1e999"
+    )
+    with pytest.raises(Corrupt):
+        parse_agent(agent)
 
 
 @pytest.fixture

@@ -84,10 +84,13 @@ def attach(module: Module) -> tuple[Module, list[Diagnostic]]:
 
 
 def _blocks(comments: Iterable[Comment]) -> list[list[Comment]]:
+    """Only comments at the start of a line count, as OPA has it: others stand behind code, or inside."""
     blocks: list[list[Comment]] = []
     last_row = -1
     for comment in comments:
-        if comment.text.strip() == "METADATA":
+        if comment.span.column != 1:
+            last_row = -1
+        elif comment.text.strip() == "METADATA":
             blocks.append([comment])
             last_row = comment.span.row
         elif last_row > 0 and comment.span.row == last_row + 1:

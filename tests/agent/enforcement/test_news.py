@@ -45,6 +45,26 @@ def test_anything_else_is_corrupt(content: bytes) -> None:
         Held.parse(content)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"policy": "/w=="},
+        {"policy": "GgGg"},
+        {"quarantine": {"revision": float("inf"), "spiffe_ids": []}},
+    ],
+    ids=["a policy that is no message", "a policy with a text that is none", "an endless revision"],
+)
+def test_what_can_be_taken_apart_and_not_read_is_corrupt(change: dict[str, object]) -> None:
+    document = json.loads(Held().dump()) | change
+    with pytest.raises(Corrupt):
+        Held.parse(json.dumps(document).encode())
+
+
+def test_deep_nesting_is_corrupt() -> None:
+    with pytest.raises(Corrupt):
+        Held.parse(b"[" * 100_000)
+
+
 @given(st.sampled_from(["keys", "policy", "quarantine"]), JSON)
 def test_a_wrong_part_is_corrupt_or_means_the_same(part: str, value: object) -> None:
     document = json.loads(Held(quarantine=Quarantine(1, frozenset({WEB}))).dump())

@@ -177,3 +177,25 @@ def test_deep_terms_are_a_named_error(text: str) -> None:
         parse_module("package p\np := " + text)
     codes = {d.code for d in caught.value.diagnostics}
     assert codes <= {ErrorCode.LIMIT, ErrorCode.PARSE} and ErrorCode.LIMIT in codes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "package p # METADATA\n\n# title: a\nallow if input.x\n",
+        "package p # METADATA\n# title: a\nallow if input.x\n",
+        "package p\n\n  # METADATA\n\nallow if input.x\n",
+        "package p\n\n# METADATA\n# title: a\nallow if {\n\tinput.x # METADATA\n\tinput.y\n}\n",
+    ],
+)
+def test_annotations_begin_at_the_start_of_a_line(text: str) -> None:
+    """Measured on OPA 1.19: comments behind code or indented are nothing but comments."""
+    [rule] = parse_module(text).rules
+    assert len(rule.annotations) == text.count("\n# METADATA")
+
+
+def test_an_indented_comment_ends_a_block() -> None:
+    [rule] = parse_module("package p\n\n# METADATA\n# title: b\n  # authors: 1\nallow if input.x\n").rules
+    assert [one.title for one in rule.annotations] == ["b"]
+    with pytest.raises(Diagnostics):
+        parse_module("package p\n\n# METADATA\n  # title: a\nallow if input.x\n")
