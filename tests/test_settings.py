@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from control_plane.core.errors import InvalidInput
-from control_plane.settings import ServerSettings, load_settings, parse_bind
+from control_plane.runtime.addresses import parse_bind
+from control_plane.settings import ServerSettings, load_settings
 
 GOOD = {"data_dir": "d", "trust_domain": "example.org"}
 
