@@ -14,6 +14,9 @@ from control_plane.runtime.tls import TlsServerSource
 BACKLOG = 4096
 _ACCEPTS_AT_ONCE = 64
 _PAUSE_SECONDS = 0.2
+QUIET_SECONDS = 30  # of a TCP connection, until the kernel asks whether the peer is there
+PROBE_SECONDS = 10
+_PROBES = 3
 _LONGEST_PATH_BYTES = 107  # sun_path with its terminating zero is 108 (unix(7))
 
 
@@ -121,10 +124,11 @@ def bind_unix(path: Path, mode: int) -> socket.socket:
 
 
 def tune_tcp(connection: socket.socket) -> None:
-    """Lets the kernel find out that a peer is gone, within about a minute."""
+    """Lets the kernel find out that a peer is gone, within about a minute, whether we are silent or write."""
+    gone_after = QUIET_SECONDS + _PROBES * PROBE_SECONDS
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, QUIET_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, gone_after * 1000)
