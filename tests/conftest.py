@@ -6,8 +6,10 @@ absent the test is skipped with one line that says how to get it; with `GATEHOUS
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("brief", parent=settings.get_profile("default"), max_examples=500)
@@ -27,9 +30,31 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a third of the time a test waits for processes that it started."""
     return len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Keeps groups together: xdist 3.8 writes them where pytest 9.2 no longer reads them, so that each worker
+    would start the processes of a module for itself."""
+    return Together(config, log)
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type hints
+    """Tests of a file that names an `xdist_group` go to one worker; all others one by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid.partition("::")[0]) or nodeid
+
+
+@functools.cache
+def group_of(path: str) -> str:
+    """The group that a file of tests names, if any. Who deals out the tests knows nothing but their names."""
+    found = re.search(r'xdist_group\("([^"]+)"\)', (ROOT / path).read_text(encoding="utf-8"))
+    return found[1] if found else ""
 
 
 def _load(path: str) -> ModuleType:

@@ -26,7 +26,7 @@ from control_plane.proto.spire.api.types.spiffeid_pb2 import SPIFFEID
 from control_plane.runtime.clock import SystemClock
 from control_plane.runtime.transport import Channel
 
-pytestmark = [pytest.mark.peers]
+pytestmark = [pytest.mark.peers, pytest.mark.xdist_group("real-spire-server")]
 ENTRIES = 1203
 
 

@@ -42,7 +42,7 @@ KILLS = int(os.environ.get("GATEHOUSE_CHAOS_KILLS", "6"))
 SEED = int(os.environ.get("GATEHOUSE_CHAOS_SEED", str(random.SystemRandom().randrange(10**9))))
 ENTRY, SVID = "/spire.api.server.entry.v1.Entry/", "/spire.api.server.svid.v1.SVID/"
 
-pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.timeout(120 + 45 * KILLS)]
+pytestmark = pytest.mark.timeout(120 + 45 * KILLS)
 
 
 class Load:

@@ -33,7 +33,7 @@ from control_plane.runtime.output import Form
 from control_plane.runtime.tls import TlsClient
 from control_plane.runtime.transport import Channel
 
-pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("cut-off"), pytest.mark.timeout(240)]
 AGENT = "/spire.api.server.agent.v1.Agent/"
 GET_BUNDLE = "/spire.api.server.bundle.v1.Bundle/GetBundle"
 WATCH = "/gatehouse.node.v1.Node/Watch"

@@ -29,7 +29,7 @@ from agent.envoy import stopping
 from agent.envoy.address import Address
 from bench._shop import Shop, shop, until
 
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.xdist_group("enforcement"), pytest.mark.timeout(400)]
 
 
 class Traffic:

@@ -35,7 +35,7 @@ from control_plane.proto.spire.api.server.svid.v1 import svid_pb2
 from control_plane.runtime.tls import TlsClient
 from control_plane.runtime.transport import Channel
 
-pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 UID = f"unix:uid:{os.getuid()}"
 ENTRY, SVID = "/spire.api.server.entry.v1.Entry/", "/spire.api.server.svid.v1.SVID/"
 HEADER = (("workload.spiffe.io", "true"),)

@@ -13,7 +13,6 @@ MIB_EACH = 0.25  # of the server's memory, for a connection over TLS with an ope
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.xdist_group("chaos")
 def test_agents_that_reconnect_together_are_served_and_not_banned(short_dir: Path) -> None:
     with server_in(short_dir) as (data, pid):
         seen = storm(data, pid, AGENTS, crowds=1)

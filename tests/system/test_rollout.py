@@ -25,7 +25,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from bench._shop import FRONTEND, PAYMENTS, Shop, shop, until
 from control_plane.runtime.otlp_names import scopes
 
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.xdist_group("rollout"), pytest.mark.timeout(400)]
 GATEHOUSE = str(Path(sys.executable).parent / "gatehouse")
 
 

@@ -31,6 +31,7 @@ from control_plane.proto.spire.api.types.spiffeid_pb2 import SPIFFEID
 from control_plane.runtime.tls import TlsClient
 from control_plane.runtime.transport import Channel
 
+pytestmark = pytest.mark.xdist_group("server")
 TD = TrustDomain("example.org")
 ENTRY = "/spire.api.server.entry.v1.Entry/"
 
