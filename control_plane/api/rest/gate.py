@@ -107,6 +107,13 @@ HEADERS: Final = (
 )
 
 
+_ROLES: Final = "roles are granted by [roles] in the server's settings"
+_ANOTHER: Final = (
+    "have somebody else decide, with their --token-file or as another user; where nobody else can, root on "
+    "the server's machine may with --break-glass, which is recorded"
+)
+
+
 @dataclass(slots=True)
 class Passage:
     """One request on its way through the gate."""
@@ -129,7 +136,7 @@ class Passage:
             _log.warning("refused", action=self.rule.action, by=self.subject.id, request_id=self.request_id)
             raise PermissionDenied(
                 f"{self.rule.action}: " + ("; ".join(verdict.reasons) or f"{self.subject} may not"),
-                hint="roles are granted by [roles] in the server's settings",
+                hint=_ANOTHER if verdict.reasons and author == self.subject.id else _ROLES,
             )
         self._entered = True
 

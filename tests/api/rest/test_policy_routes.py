@@ -92,6 +92,7 @@ def test_two_roles_do_not_lift_the_four_eyes(rest: Any) -> None:
         assert (await step(api, 1, "plan", "both")).status == 200
         refused = await step(api, 1, "approve", "both")
         assert refused.status == 403 and "change of their own" in refused.body["detail"]
+        assert "have somebody else decide" in refused.body["hint"]
         assert refused.headers["content-type"] == "application/problem+json"
         assert (await step(api, 1, "withdraw", "ada")).status == 403, "somebody else's"
         assert (await step(api, 1, "withdraw", "both")).body["state"] == "closed"
