@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_vault import Api, Server, unique
+from real_vault import REAL_KINDS, Api, Server, unique
 from typer.testing import CliRunner, Result
 from vault_server import FakeVault
 
@@ -30,13 +30,13 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Gatehouse:
     return run
 
 
-@pytest.fixture(params=["fake", pytest.param("vault", marks=pytest.mark.peers)])
+@pytest.fixture(params=["fake", *(pytest.param(kind, marks=pytest.mark.peers) for kind in REAL_KINDS)])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     if request.param == "fake":
         with FakeVault() as fake:
             yield Server("fake", Api(fake.url), fake)
     else:
-        yield Server("vault", request.getfixturevalue("real_vault")("vault").api)
+        yield Server(request.param, request.getfixturevalue("real_vault")(request.param).api)
 
 
 @pytest.fixture
@@ -113,10 +113,15 @@ def test_settings_without_a_vault_are_told(command: Gatehouse, tmp_path: Path) -
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("kind", REAL_KINDS)
 def test_each_command_that_is_told_does_what_it_says(
-    command: Gatehouse, real_vault: Callable[[str], object], peer: Callable[[str], Path], tmp_path: Path
+    kind: str,
+    command: Gatehouse,
+    real_vault: Callable[[str], object],
+    peer: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
-    api = real_vault("vault").api  # type: ignore[attr-defined]
+    api = real_vault(kind).api  # type: ignore[attr-defined]
     file, mount = tmp_path / "server.toml", unique("pki")
     file.write_text(
         f'data_dir = "{tmp_path}"\ntrust_domain = "td.example"\n'
@@ -132,7 +137,7 @@ def test_each_command_that_is_told_does_what_it_says(
     }
 
     def shell(line: str) -> None:
-        binary = peer("vault")
+        binary = peer(kind)  # either program takes the other's commands
         line = line.replace("vault ", f"{binary} ", 1) if line.startswith("vault ") else line
         subprocess.run(line, shell=True, check=True, env=environment, capture_output=True, timeout=60)
 

@@ -66,6 +66,7 @@ class State:
     initialised: bool = True
     health_status: int = 0  # of a standby: 429, 472, 473
     unseal_key: str = "unseal"
+    namespaces: set[str] = field(default_factory=set)
     mounts: dict[str, Any] = field(default_factory=dict)
     auth: dict[str, AuthMount] = field(default_factory=dict)
     policies: dict[str, str] = field(default_factory=dict)
@@ -186,8 +187,19 @@ class FakeVault:
         self, method: str, path: str, body: dict[str, Any], request: BaseHTTPRequestHandler
     ) -> dict[str, Any]:
         state = self.state
+        namespace = request.headers.get("X-Vault-Namespace", "").strip("/")
         if path == "sys/health":
+            if namespace:
+                raise Refused(404, "unsupported path")  # it is the server's
             return self._health()
+        if namespace and namespace not in state.namespaces:
+            raise Refused(403, "permission denied")
+        if path.startswith("sys/namespaces/"):
+            state.namespaces.add(path.removeprefix("sys/namespaces/"))
+            return {"data": {"path": path}}
+        # One tree is enough: what counts is that each path names its namespace, in itself or in the header.
+        first, _, rest = path.partition("/")
+        path = rest if first in state.namespaces else path
         if path == "sys/unseal":
             state.sealed = state.sealed and body.get("key") != state.unseal_key
             return {"sealed": state.sealed}

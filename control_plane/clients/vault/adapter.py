@@ -35,6 +35,9 @@ MAX_HEAD_BYTES: Final = 64 << 10
 PIECE_BYTES: Final = 64 << 10
 CONNECT_SECONDS: Final = 2.0
 
+_OF_THE_SERVER: Final = frozenset({"sys/health"})
+"""Paths that are in no namespace: asked for there, they aren't found."""
+
 
 class HvacExchange:
     """Exchanges with one server over at most `connections` kept connections; safe for several threads.
@@ -76,7 +79,7 @@ class HvacExchange:
             response = self._adapter().request(
                 method,
                 f"/v1/{path}",
-                headers=_headers(token),
+                headers=_headers(token, "" if path in _OF_THE_SERVER else self._namespace),
                 raise_exception=False,
                 json=None if body is None else dict(body),
                 timeout=(min(CONNECT_SECONDS, left), left),
@@ -111,7 +114,6 @@ class HvacExchange:
         return RawAdapter(
             base_uri=base,
             session=_Connections(pool, base),
-            namespace=self._namespace or None,
             allow_redirects=False,
             ignore_exceptions=True,
             strict_http=True,
@@ -209,10 +211,12 @@ class _Connections:
         self._pool.close()
 
 
-def _headers(token: Secret[str] | None) -> dict[str, str]:
+def _headers(token: Secret[str] | None, namespace: str) -> dict[str, str]:
     headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", "User-Agent": "gatehouse"}
     if token is not None:
         headers["X-Vault-Token"] = token.reveal()
+    if namespace:
+        headers["X-Vault-Namespace"] = namespace
     return headers
 
 

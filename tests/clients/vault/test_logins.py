@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
+import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc import jwt
 from joserfc.jwk import ECKey
-from real_vault import REAL_KINDS, Api, RealVault, Server
+from real_vault import NOT_IN_VAULT, REAL_KINDS, Api, RealVault, Server
 from tls_authority import CertificateAuthority as Authority
 from vault_server import FakeVault, tls_context
 
@@ -248,20 +252,65 @@ async def test_a_jwt_from_a_file(server: Server, tmp_path: Path) -> None:
             await own_policies(door)
 
 
-async def test_a_service_account_of_kubernetes(fake: Server, tmp_path: Path) -> None:
-    # Vault's small build has no Kubernetes login, and a real one asks a cluster.
+class TokenReviews(BaseHTTPRequestHandler):
+    """What a login by service account asks of a cluster: whose is this token?"""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        claims = json.loads(base64.urlsafe_b64decode(asked["spec"]["token"].split(".")[1] + "=="))
+        account = claims["kubernetes.io"]["serviceaccount"]
+        name = f"system:serviceaccount:gatehouse:{account['name']}"
+        user = {"username": name, "uid": account["uid"], "groups": ["system:serviceaccounts"]}
+        status = {"authenticated": True, "user": user, "audiences": asked["spec"].get("audiences", [])}
+        content = json.dumps(asked | {"status": status}).encode()
+        self.send_response(201)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """The address of an API server that reviews tokens."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), TokenReviews) as reviewing:
+        serving = threading.Thread(target=reviewing.serve_forever, daemon=True)
+        serving.start()
+        yield f"http://127.0.0.1:{reviewing.server_port}"
+        reviewing.shutdown()
+        serving.join()
+
+
+@pytest.mark.parametrize("server", NOT_IN_VAULT, indirect=True)
+async def test_a_service_account_of_kubernetes(server: Server, cluster: str, tmp_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    mount, policy = fake.api.login("kubernetes"), fake.api.policy(READ_MOUNTS)
-    fake.api.write(f"auth/{mount}/config", pem_keys=[pem_of(key)])
+    mount, policy = server.api.login("kubernetes"), server.api.policy(READ_MOUNTS)
+    server.api.write(
+        f"auth/{mount}/config",
+        pem_keys=[pem_of(key)],
+        kubernetes_host=cluster,
+        kubernetes_ca_cert=Authority.make(tmp_path, "cluster").pem,
+        disable_local_ca_jwt=True,
+    )
     names = {"bound_service_account_names": ["gatehouse"], "bound_service_account_namespaces": ["gatehouse"]}
-    fake.api.write(f"auth/{mount}/role/gatehouse", token_policies=[policy], **names)
+    server.api.write(f"auth/{mount}/role/gatehouse", token_policies=[policy], **names)
     file = tmp_path / "token"
     settings = {"login": LoginMethod.KUBERNETES, "login_mount": mount, "login_role": "gatehouse"}
-    file.write_text(token_for(key, **{"kubernetes.io": {"serviceaccount": {"name": "gatehouse"}}}).reveal())
-    assert policy in await own_policies(fake.door(**settings, jwt_file=str(file)))
-    file.write_text(token_for(key, **{"kubernetes.io": {"serviceaccount": {"name": "other"}}}).reveal())
+
+    def shown(name: str) -> None:
+        account = {"namespace": "gatehouse", "serviceaccount": {"name": name, "uid": f"uid-of-{name}"}}
+        subject = f"system:serviceaccount:gatehouse:{name}"
+        file.write_text(token_for(key, sub=subject, **{"kubernetes.io": account}).reveal())
+
+    shown("gatehouse")
+    door = server.door(**settings, jwt_file=str(file))
+    assert policy in await own_policies(door)
+    shown("other")  # projected tokens are replaced in place, and read for each login
     with pytest.raises(PermissionDenied, match="service account name not authorized"):
-        await own_policies(fake.door(**settings, jwt_file=str(file)))
+        await own_policies(server.door(**settings, jwt_file=str(file)))
 
 
 @dataclass

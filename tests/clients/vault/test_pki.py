@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
 import pytest
-from real_vault import Server, csr
+from real_vault import NOT_IN_VAULT, Server, csr, unique
 
+from control_plane.authority.keys import MemoryKeyManager
+from control_plane.authority.ports import KeyPurpose
 from control_plane.authority.vault_ports import LeafOrder, VaultHealth
 from control_plane.clients.vault.roles import role_fields
+from control_plane.core.ca_csr import build_ca_csr
 from control_plane.core.certificate import read_certificate
 from control_plane.core.errors import (
     FailedPrecondition,
@@ -106,8 +110,10 @@ async def test_an_intermediate_is_bound_and_backdated(server: Server, named: boo
     mount = server.make_pki()
     pki = server.pki(pki_mount=mount)
     issuer = await pki.issuer()
+    signer = MemoryKeyManager(os.urandom).create(KeyPurpose.X509)
     chain = await pki.sign_intermediate(
-        csr("spiffe://td.example"),
+        # OpenBao takes the constraint from here, Vault from a parameter.
+        build_ca_csr(DOMAIN, "Gatehouse standby", signer.public_key, signer.sign, constrain_uris=True),
         common_name="Gatehouse standby",
         ttl_seconds=4 * DAY,
         uri_host="td.example",
@@ -158,6 +164,22 @@ async def test_the_chain_of_a_cross_signed_mount_leads_to_a_root(server: Server)
 
 async def test_health_is_told_without_a_token(server: Server) -> None:
     assert await server.pki(token=Secret("wrong")).health() is VaultHealth.ACTIVE
+
+
+@pytest.mark.parametrize("server", NOT_IN_VAULT, indirect=True)
+async def test_a_mount_in_a_namespace_is_used_and_health_is_the_servers(server: Server) -> None:
+    name = unique("team")
+    server.api.write(f"sys/namespaces/{name}")
+    inside = Server(server.kind, server.api.inside(name), server.fake)
+    mount = inside.make_pki()
+    with_role(inside, mount)
+    pki = server.pki(pki_mount=mount, namespace=name)
+    issuer = await pki.issuer()
+    (leaf, *_) = await pki.sign_leaf(order())
+    assert read_certificate(leaf).issuer == read_certificate(issuer.certificate).subject
+    assert await pki.health() is VaultHealth.ACTIVE
+    with pytest.raises((PermissionDenied, FailedPrecondition)):
+        await server.pki(pki_mount=mount, namespace=unique("other")).sign_leaf(order())
 
 
 @pytest.mark.parametrize("name", ["a.example,b.example", "a@example", "*.example,x", "a b", "x\n"])
