@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import pytest
 from h2.config import H2Configuration
@@ -12,7 +13,9 @@ from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.runtime.transport.connection import LeanConnection
 from control_plane.runtime.transport.engine import Engine, new_engine
+from control_plane.runtime.transport.frames import FrameGate
 from control_plane.runtime.transport.limits import Limits
 from control_plane.runtime.transport.repeated_headers import RepeatedDecoder, RepeatedEncoder
 
@@ -133,6 +136,47 @@ def test_headers_larger_than_a_frame_go_out_in_several() -> None:
     plain.engine.send_data(1, b"data")
     plain.engine.send_headers(1, [("grpc-status", "0")], end_stream=True)
     assert ours.engine.data_to_send() == plain.engine.data_to_send()
+
+
+class Recorder:
+    """A transport that keeps what is written to it, write by write."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(("size", "writes"), [(1_000, 1), (60_000, 1), (150_000, 3)])
+def test_a_reply_of_several_frames_goes_out_in_few_writes(size: int, writes: int) -> None:
+    engine, transport = new_engine(LIMITS, client=False), Recorder()
+    engine.data_to_send()
+    wide = (200_000).to_bytes(4, "big")
+    window = frame(4, 0, 0, b"\0\x04" + wide) + frame(8, 0, 0, wide)  # frames stay at 16 KiB
+    engine.receive_data(PREFACE + window + frame(1, 5, 1, BLOCK))
+    engine.data_to_send()
+    connection = LeanConnection(engine, cast(asyncio.Transport, transport), LIMITS, FrameGate(LIMITS.frames))
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    stream = connection.create_stream(stream_id=1)
+    sending = stream.send([(":status", "200")], data, [("grpc-status", "0")], timeout=1)
+    with pytest.raises(StopIteration):
+        sending.send(None)  # it has nothing to wait for
+    assert len(transport.written) == writes
+    frames, out = [], b"".join(transport.written)
+    while out:
+        length = int.from_bytes(out[:3], "big")
+        frames.append((out[3], out[4], out[9 : 9 + length]))
+        out = out[9 + length :]
+    assert b"".join(body for kind, _, body in frames if kind == 0) == data
+    assert [kind for kind, _, _ in frames if kind] == [1, 1] and frames[-1][1] & 1
+    assert max(len(body) for _, _, body in frames) <= 16_384
 
 
 def test_a_stream_that_is_gone_takes_no_reply() -> None:
