@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from vault_pki import FakePki
 
 from control_plane.authority.embedded import EmbeddedAuthority
 from control_plane.authority.keys import MemoryKeyManager
@@ -27,16 +29,18 @@ from control_plane.authority.vault_ports import VaultPki
 from control_plane.core.bundle import Bundle
 from control_plane.core.lifetime import standby_ttl_seconds
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
-from control_plane.core.svid import X509Svid
+from control_plane.core.svid import X509Svid, validate_x509
 from control_plane.identity.issuance import IssuanceSettings, Issuer, X509Issue
 from control_plane.identity.journal import Journal
 from control_plane.identity.journal_reader import read_journals
 from control_plane.identity.ledger import Record
-from control_plane.runtime.clock import Clock
+from control_plane.runtime.clock import Clock, FakeClock
 
 DOMAIN = TrustDomain("example.org")
 ID = SpiffeId.parse("spiffe://example.org/ns/shop/sa/cart")
 DAY = 86400
+HOUR = 3600
+OTHERS = tuple(SpiffeId.of(DOMAIN, "ns", "shop", "sa", f"service-{number}") for number in range(40))
 
 
 def new_csr(key: Any = None, *, uris: tuple[str, ...] = ()) -> bytes:
@@ -150,3 +154,30 @@ async def estate(directory: Path, clock: Clock, pki: VaultPki, **options: Any) -
         yield made
     finally:
         await journal.close()
+
+
+def run(
+    directory: Path,
+    test: Callable[[Estate, FakePki], Awaitable[None]],
+    setup: Callable[[FakePki], None] | None = None,
+    **options: Any,
+) -> None:
+    """Runs a test over a Vault of its own; `setup` has its word before anything is asked of it."""
+
+    async def main() -> None:
+        clock = FakeClock()
+        pki = FakePki(clock)
+        if setup is not None:
+            setup(pki)
+        async with estate(directory, clock, pki, **options) as made:
+            await test(made, pki)
+
+    asyncio.run(main())
+
+
+def verify(made: Estate, svid: X509Svid) -> None:
+    """The leaf verifies by the bundle, and says of itself what its chain says."""
+    verified = validate_x509(svid.chain, made.bundle, made.clock.unix())
+    assert (verified.spiffe_id, verified.serial) == (svid.spiffe_id, svid.serial)
+    assert (verified.not_before, verified.not_after) == (svid.not_before, svid.not_after)
+    assert svid.authority_id in {one.subject_key_id for one in made.bundle.x509_authorities}
