@@ -5,6 +5,7 @@ is proved here is proved about Rego; manifests admit no more than that. Each ans
 and the Rego lines that admit it.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -119,9 +120,12 @@ class _Admitted:
             strict=True, claim_shapes=claim_shapes(inventory), authenticated=True
         )
         self._meaning = QuestionMeaning(self._space, self._dimensions, inventory, workload)
-        asked = [one for one in (policy.authz, policy.segmentation) if one is not None]
+
+    @functools.cached_property
+    def _admitted(self) -> sp.Literal:
+        asked = [one for one in (self._policy.authz, self._policy.segmentation) if one is not None]
         admitted = self._space.all_of([self._meaning.of(one.formula) for one in asked])
-        self._admitted = admitted if asked else sp.FALSE
+        return admitted if asked else sp.FALSE
 
     def callers(self) -> Iterator[Access]:
         """Each caller of the inventory once, all others as one."""
@@ -144,8 +148,16 @@ class _Admitted:
         return self._access(self._space.all_of([self._admitted, one]))
 
     def by_violation(self, violation: Formula) -> Access | None:
-        """An admitted request that satisfies a condition."""
-        return self._access(self._space.all_of([self._admitted, self._meaning.of(violation)]))
+        """An admitted request that satisfies a condition.
+
+        Where authz admits none, segmentation isn't asked: what holds of callers there changes nothing.
+        """
+        space, broken, authz = self._space, self._meaning.of(violation), self._policy.authz
+        if authz is not None:
+            allowed = space.all_of([self._meaning.of(authz.formula), broken])
+            if space.difference(allowed, sp.FALSE) is None:
+                return None
+        return self._access(space.all_of([self._admitted, broken]))
 
     def _access(self, literal: sp.Literal) -> Access | None:
         witness = self._space.difference(literal, sp.FALSE)

@@ -7,6 +7,8 @@ is on the shelf: what isn't there, or not whole, is worked out.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -144,15 +146,24 @@ class _Run:
                 yield from signature.origins if signature is not None else ()
 
     def _breaches(self, key: str) -> Iterable[Breach]:
-        """The broken invariants of a workload."""
+        """The broken invariants of a workload; where authz alone breaks none, segmentation doesn't count."""
+        evaluation = self._found[key]
 
-        def found() -> Iterable[Breach]:
+        def found(*, segmented: bool) -> Iterable[Breach]:
             asked = self.evaluations.asked(self._inventory.by_key[key])
-            policies = PolicySet.of(self.version, asked.policy)
+            policy = asked.policy if segmented else dataclasses.replace(asked.policy, segmentation=None)
+            policies = PolicySet.of(self.version, policy)
             return broken_invariants(policies, self._inventory, {key: asked.violations})
 
-        signature = combined(self._found[key].parts)
-        return self._kept("breaches", key, signature, read_breach, breach_json, found)
+        def kept(signature: Signature, *, segmented: bool) -> Iterable[Breach]:
+            given = functools.partial(found, segmented=segmented)
+            return self._kept("breaches", key, signature, read_breach, breach_json, self._shows, given)
+
+        if evaluation.authz is not None:
+            alone = combined((evaluation.authz, None, evaluation.violations))
+            if not kept(alone, segmented=False):
+                return ()
+        return kept(combined(evaluation.parts), segmented=True)
 
     def _blocked(self) -> tuple[list[Blocked], bool]:
         return first_pairs(self._blocked_at(key) for key in self._found)
@@ -168,7 +179,7 @@ class _Run:
             return blocked_at(policy, self._inventory)
 
         signature = combined((evaluation.authz, evaluation.segmentation))
-        return self._kept("blocked", key, signature, read_blocked, blocked_json, found)
+        return self._kept("blocked", key, signature, read_blocked, blocked_json, lambda _: False, found)
 
     def _kept(
         self,
@@ -177,15 +188,28 @@ class _Run:
         signature: Signature,
         read: Callable[[object, str, Lines], _Said],
         write: Callable[[_Said, Lines], object],
+        holds: Callable[[_Said], bool],
         found: Callable[[], Iterable[_Said]],
     ) -> Iterable[_Said]:
-        """What there is to say about a workload, from the shelf or worked out from the inventory."""
-        lines, name = Lines(signature), digest(self.evaluations.inventory, key, signature.digest)
-        try:
-            return read_all(self.shelf.find(kind, name), lambda one: read(one, key, lines))
-        except InvalidInput:
-            pass  # nothing, or another shape
+        """What there is to say about a workload, from the shelf or worked out from the inventory.
+
+        It follows from what the question asks about callers where each thing said `holds` today; what never
+        does follows from the whole inventory.
+        """
+        lines, facts = Lines(signature), self.evaluations.facts
+        workload = repr(self._inventory.by_key[key])
+        narrow = digest(workload, facts.digest(signature.facts), signature.digest)
+        wide = digest(workload, facts.whole, signature.digest)
+        for name in (narrow, wide):
+            with contextlib.suppress(InvalidInput):  # nothing, or another shape
+                kept = read_all(self.shelf.find(kind, name), lambda one: read(one, key, lines))
+                if name == wide or all(map(holds, kept)):
+                    return kept
         said = tuple(found())
         with contextlib.suppress(UnknownLineError):  # then it is worked out again next time
+            name = narrow if all(map(holds, said)) else wide
             self.shelf.put(kind, name, [write(one, lines) for one in said])
         return said
+
+    def _shows(self, breach: Breach) -> bool:
+        return self.evaluations.facts.shows(breach.request)

@@ -19,6 +19,7 @@ from typing import Final
 from control_plane.core.errors import InvalidInput
 from policies.formula import Formula, Opaque, atoms_of
 from policies.inventory import Mode, Workload
+from policies.kept.facts import Facts
 from policies.kept.reads import Answers, read_text
 from policies.kept.rules import Places, RuleDigests
 from policies.kept.shelf import Shelf, digest
@@ -50,8 +51,7 @@ class Evaluations:
 
     questions: Questions
     shelf: Shelf
-    inventory: str = field(init=False)
-    """A digest of the whole inventory, which is a value whose parts print in full."""
+    facts: Facts = field(init=False)
     _signer: Signer = field(default_factory=Signer)
     _asked: dict[str, Asked] = field(default_factory=dict)
     _opaque: dict[Formula, bool] = field(default_factory=dict)
@@ -60,8 +60,8 @@ class Evaluations:
 
     def __post_init__(self) -> None:
         self._rules = RuleDigests(self.questions)
-        self.inventory = digest(repr(self.questions.inventory))
-        self._answers = Answers(self.questions.memory, self.inventory)
+        self.facts = Facts(self.questions.inventory)
+        self._answers = Answers(self.questions.memory, self.facts.whole)
 
     def asked(self, workload: Workload) -> Asked:
         """The questions themselves. Raises Diagnostics where a rule can't be compiled."""
@@ -109,7 +109,7 @@ class Evaluations:
             lines = None if one is None else places.written(one.origins)
             if one is not None and lines is None:
                 return None
-            parts.append(None if one is None else [one.digest, lines])
+            parts.append(None if one is None else [one.digest, lines, sorted(one.facts)])
         if None in reads:
             return None
         listed = sorted(one for one in reads if one is not None)
@@ -120,8 +120,8 @@ class Evaluations:
 
         def signature(document: object) -> Signature:
             match document:
-                case [str(found), lines]:
-                    return Signature(found, places.read(lines))
+                case [str(found), lines, list(facts)] if all(isinstance(one, str) for one in facts):
+                    return Signature(found, places.read(lines), frozenset(facts))
             raise InvalidInput("reading an evaluation: another shape")
 
         match row:

@@ -1,9 +1,11 @@
 """Objects and verdicts of each workload, emitted and proved only where an earlier run's don't hold.
 
-A proof follows from the question, the inventory, and the text of every object that it may look at
-(`pipeline.Nearby`). The name of the version stands in each text and counts for nothing: it is taken out
-before texts are compared or kept, and put in again. Only verdicts that accept are kept: what was refused is
-asked again. A text is taken from a row only where it has the digest that the proof was keyed by.
+A proof follows from the question, what that asks about callers (`facts`), and the text of every object that
+it may look at (`pipeline.Nearby`); NetworkPolicy, which is said and proved of pods, from the whole inventory.
+
+The name of the version stands in each text and counts for nothing: it is taken out before texts are compared
+or kept, and put in again. Only verdicts that accept are kept: what was refused is asked again. A text is
+taken from a row only where it has the digest that the proof was keyed by.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ class Proofs:
     _owners: dict[str, Rendering] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._basis = digest(self.target, repr(self.options), self.evaluations.inventory)
+        facts = self.evaluations.facts
+        wide = facts.whole if EMITTERS[self.target].segmentation else facts.constants
+        self._basis = digest(self.target, repr(self.options), wide)
 
     @property
     def _inventory(self) -> Inventory:
@@ -80,7 +84,9 @@ class Proofs:
     def rendering(self, workload: Workload, signature: Signature) -> Rendering:
         """What a workload's question becomes."""
         lines = Lines(signature)
-        key = digest(self._basis, workload.key, signature.digest)
+        selected = [one.key for one in self._inventory.selected_by(workload.namespace, workload.labels)]
+        asked = self.evaluations.facts.digest(signature.facts)
+        key = digest(self._basis, repr(workload), repr(selected), asked, signature.digest)
         rendering = None
         try:
             match self.shelf.find("objects", key):
@@ -127,20 +133,22 @@ class Proofs:
         workload, lines = rendering.workload, Lines(signature)
         around = near.around(workload)
         key = digest(rendering.key, *(part for one in around for part in (one.name, one.digest)))
-        try:
+        with contextlib.suppress(InvalidInput):  # nothing, or another shape
             kept = read_all(
                 self.shelf.find("verdicts", key), lambda one: read_verdict(one, workload.key, lines)
             )
-            if kept and all(one.accepted for one in kept):
+            if kept and all(one.accepted and self._shows(one) for one in kept):
                 return kept
-        except InvalidInput:
-            pass  # nothing, or another shape
         documents = [document for one in around for document in self._read(one)]
         found = prove(EMITTERS[self.target], self._question(workload), workload, self._inventory, documents)
         if found and all(one.accepted for one in found):
             with contextlib.suppress(UnknownLineError):  # then it is proved again next time
                 self.shelf.put("verdicts", key, [verdict_json(one, lines) for one in found])
         return found
+
+    def _shows(self, verdict: Verdict) -> bool:
+        """Whether the request of a verdict is what the inventory of today makes of it."""
+        return EMITTERS[self.target].segmentation or self.evaluations.facts.shows(verdict.witness)
 
     def texts(self, rendering: Rendering) -> Mapping[str, str]:
         """The files of one workload."""

@@ -12,22 +12,24 @@ from dataclasses import dataclass, field
 
 from policies.formula import Decision, Formula, Origin, Question
 from policies.formula.codec import formula_to_json
+from policies.kept.facts import facts_of
 from policies.kept.shelf import digest
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A question or a decision: a digest of its formulas, and its lines in order."""
+    """A question or a decision: a digest of its formulas, its lines in order, what it asks about callers."""
 
     digest: str
     origins: tuple[Origin, ...]
+    facts: frozenset[str]
 
 
 @dataclass(slots=True)
 class Signer:
     """Makes signatures; formulas that several questions share are written once."""
 
-    _digests: dict[Formula, str] = field(default_factory=dict)
+    _known: dict[Formula, tuple[str, frozenset[str]]] = field(default_factory=dict)
 
     def question(self, question: Question) -> Signature:
         """The signature of both its decisions."""
@@ -40,18 +42,21 @@ class Signer:
     def _of(self, decisions: tuple[Decision, ...]) -> Signature:
         found = tuple(sorted({one for decision in decisions for one in _origins(decision)}))
         place = {origin: index for index, origin in enumerate(found)}
-        parts = []
+        parts: list[str] = []
+        facts: set[str] = set()
         for decision in decisions:
             for rule in decision.disjuncts:
-                parts += [self._formula(rule.formula), repr([place[one] for one in rule.origins])]
+                written, asked = self._formula(rule.formula)
+                parts += [written, repr([place[one] for one in rule.origins])]
+                facts |= asked
             parts.append("")
-        return Signature(digest(*parts), found)
+        return Signature(digest(*parts), found, frozenset(facts))
 
-    def _formula(self, formula: Formula) -> str:
-        known = self._digests.get(formula)
+    def _formula(self, formula: Formula) -> tuple[str, frozenset[str]]:
+        known = self._known.get(formula)
         if known is None:
             text = json.dumps(formula_to_json(formula), sort_keys=True)
-            known = self._digests[formula] = digest(text)
+            known = self._known[formula] = digest(text), facts_of(formula)
         return known
 
 
@@ -68,4 +73,5 @@ def combined(signatures: Iterable[Signature | None]) -> Signature:
     parts = []
     for one in listed:
         parts += ["none", ""] if one is None else [one.digest, repr([place[each] for each in one.origins])]
-    return Signature(digest(*parts), found)
+    facts = frozenset().union(*(one.facts for one in listed if one is not None))
+    return Signature(digest(*parts), found, facts)

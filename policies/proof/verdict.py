@@ -228,7 +228,7 @@ def concrete(witness: sp.Witness, workload: Workload, inventory: Inventory) -> t
         values = {
             place: value for place, value in values.items() if not place.name.startswith(("request.", "jwt."))
         }
-    values |= _identity_facts(values.get(SOURCE_ID), inventory)
+    values |= caller_facts(values.get(SOURCE_ID), inventory)
     values |= {
         place: value for place, value in destination_facts(inventory, workload).items() if value is not None
     }
@@ -244,8 +244,8 @@ def _claim_value(value: object) -> Value:
     return value if isinstance(value, str | tuple) else str(value)
 
 
-def _identity_facts(identity: Value | None, inventory: Inventory) -> Mapping[Attribute, Value]:
-    """Trust domain, namespace, service account and labels of a caller."""
+def caller_facts(identity: Value | None, inventory: Inventory) -> Mapping[Attribute, Value]:
+    """Trust domain, namespace, service account and labels of a caller, as a witness shows them."""
     if not isinstance(identity, str):
         return {}
     facts: dict[Attribute, Value] = {TRUST_DOMAIN: identity.split("/")[2]}
@@ -268,4 +268,4 @@ def claim_shapes(inventory: Inventory) -> Mapping[tuple[str, ...], str]:
     }
 
 
-__all__ = ["Outcome", "Verdict", "claim_shapes", "concrete", "prove_workload"]
+__all__ = ["Outcome", "Verdict", "caller_facts", "claim_shapes", "concrete", "prove_workload"]

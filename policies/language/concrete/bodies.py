@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from policies.language.builtins.registry import BUILTINS
+from policies.language.concrete.builtin_calls import apply_builtin
 from policies.language.concrete.errors import ConflictError, RefusedError
 from policies.language.concrete.patterns import ROOTS, Match, SingleTest, Test, in_a_row, variables
 from policies.language.concrete.replacements import Change
-from policies.language.concrete.terms import Evaluate, Frame, Step, apply_builtin
+from policies.language.concrete.terms import Evaluate, Frame, Step
 from policies.language.concrete.unify import UnificationCompiler
 from policies.language.concrete.world import UNDEFINED, Result, World
 from policies.language.syntax import ast

@@ -9,19 +9,16 @@ the key that is asked for).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from policies.language.compiler.compiled import CompiledRule, RuleGroup, Shape
 from policies.language.concrete.bodies import BodyCompiler
 from policies.language.concrete.errors import ConflictError
-from policies.language.concrete.patterns import Match
+from policies.language.concrete.patterns import IteratedRules, Match
 from policies.language.concrete.terms import Evaluate, Frame, Step, item_of
 from policies.language.concrete.world import UNDEFINED, Path, Result, World
 from policies.language.syntax import ast
 from policies.language.values import Object, Set, Value
-
-if TYPE_CHECKING:
-    from policies.language.concrete.rules import Program
 
 Contribution = tuple[tuple[Value, ...], Value, bool]
 """Keys below a path, the value there, and whether it is (a part of) a set."""
@@ -48,7 +45,7 @@ def stored_at(document: Result, key: Value) -> Result:
 class Group:
     """The rules of one path, ready to run."""
 
-    def __init__(self, program: Program, group: RuleGroup) -> None:
+    def __init__(self, program: IteratedRules, group: RuleGroup) -> None:
         self.program = program
         self.path: Path = group.path
         self.span = group.rules[0].span if group.rules else group.default.span if group.default else None

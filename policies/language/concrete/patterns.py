@@ -7,9 +7,10 @@ reference with unbound operands to a consumer; a consumer, like a step, answers 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from policies.language.concrete.errors import RefusedError
-from policies.language.concrete.terms import Evaluate, Frame, Step, TermCompiler, item_of
+from policies.language.concrete.terms import Evaluate, Frame, Rules, Step, TermCompiler, item_of
 from policies.language.concrete.world import UNDEFINED
 from policies.language.syntax import ast
 from policies.language.values import Object, Value, members
@@ -91,8 +92,26 @@ def matchable(term: ast.Term, bound: frozenset[str]) -> bool:
     return False
 
 
+class IteratedRules(Rules, Protocol):
+    """What patterns ask of the rules besides."""
+
+    def data_iteration(
+        self,
+        compiler: PatternCompiler,
+        operands: tuple[ast.Term, ...],
+        bound: frozenset[str],
+        consume: Consume,
+    ) -> Step:
+        """Every value of a reference into `data` with unbound operands."""
+
+
 class PatternCompiler(TermCompiler):
     """Adds patterns and references that iterate."""
+
+    program: IteratedRules
+
+    def __init__(self, program: IteratedRules) -> None:
+        super().__init__(program)
 
     def pattern(self, term: ast.Term, bound: frozenset[str]) -> tuple[Match, frozenset[str]]:
         """The match of a value against a term, and the variables bound after it."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from policies.language.builtins.registry import BUILTINS
 from policies.language.compiler.compiled import CompiledModules, RuleGroup, RuleTree, Shape
+from policies.language.concrete.builtin_calls import apply_builtin
 from policies.language.concrete.errors import RefusedError
 from policies.language.concrete.groups import Contribution, Group, assembled, base_at, stored_at
 from policies.language.concrete.patterns import Consume, PatternCompiler, variables
@@ -22,7 +23,6 @@ from policies.language.concrete.terms import (
     Frame,
     Step,
     TermCompiler,
-    apply_builtin,
     item_of,
 )
 from policies.language.concrete.world import UNDEFINED, Mock, Path, Result, World

@@ -11,27 +11,17 @@ Not here: what iterates (`evaluate_bodies`) and what rules mean (`evaluate_rules
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from policies.language.builtins.errors import BuiltinError, HaltError
-from policies.language.builtins.registry import BUILTINS, Builtin
-from policies.language.concrete.errors import (
-    BuiltinFailedError,
-    ConflictError,
-    LimitExceededError,
-    RefusedError,
-)
-from policies.language.concrete.world import UNDEFINED, Mock, Result, World
+from policies.language.builtins.registry import BUILTINS
+from policies.language.concrete.builtin_calls import builtin_closure
+from policies.language.concrete.errors import ConflictError, LimitExceededError, RefusedError
+from policies.language.concrete.world import UNDEFINED, Evaluate, Frame, Mock, Path, Result, World
 from policies.language.numbers import NumberLimitExceededError, parse_number
 from policies.language.source import Span
 from policies.language.syntax import ast
 from policies.language.values import FALSE, TRUE, Object, Set, Value
 
-if TYPE_CHECKING:
-    from policies.language.concrete.rules import Program
-
-Frame = list[Any]
-Evaluate = Callable[[Frame], Result]
 Step = Callable[[Frame], bool]
 """Continues with the rest of a body; True asks to stop looking for more solutions."""
 
@@ -50,10 +40,40 @@ def item_of(value: Result, key: Value) -> Result:
     return UNDEFINED
 
 
+class Rules(Protocol):
+    """What terms ask of the rules around them. RefusedError for what isn't implemented."""
+
+    observed: bool
+    """Whether somebody is told which expressions held."""
+    functions: dict[str, Path]
+    """Functions of the policy by their written name."""
+    mockable: frozenset[str]
+    """Functions that some `with` replaces."""
+
+    def arity_of(self, call: ast.Call) -> int:
+        """How many arguments a call has without an output argument."""
+
+    def function_closure(self, name: str, call: ast.Call, arguments: list[Evaluate]) -> Evaluate:
+        """A call of a function of the policy."""
+
+    def mocked_call(
+        self, world: World, name: str, mock: Mock, operands: tuple[Any, ...], span: Span
+    ) -> Result:
+        """A call of a function that `with` replaced."""
+
+    def document_closure(self, path: Path) -> Evaluate:
+        """The whole document at a constant path of `data`."""
+
+    def data_reference(
+        self, compiler: TermCompiler, operands: tuple[ast.Term, ...], bound: frozenset[str]
+    ) -> Evaluate:
+        """A reference into `data` without unbound variables."""
+
+
 class TermCompiler:
     """Turns the terms of one rule (or query) into closures; subclassed with what bodies add."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Rules) -> None:
         self.program = program
         self.slots: dict[str, int] = {}
         self.size = 1
@@ -257,71 +277,4 @@ def _steps(head: Evaluate, keys: list[Evaluate]) -> Evaluate:
     return evaluate
 
 
-# --- built-in functions ----------------------------------------------------------------------------
-
-
-_DEEP = frozenset({"json.patch", "object.union", "object.union_n"})
-"""Built-ins whose results have new parts in which old ones are shared."""
-
-
-def apply_builtin(builtin: Builtin, world: World, operands: tuple[Any, ...], span: Span) -> Any:
-    """The result of a built-in (an iterable of results for a relation), or UNDEFINED where it fails."""
-    function = builtin.function
-    if function is None:
-        raise RefusedError(builtin.name, builtin.refusal, span)
-    try:
-        if not builtin.signature.variadic:
-            builtin.check_operands(operands)
-        result = function(world.run, *operands) if builtin.contextual else function(*operands)
-    except BuiltinError as error:
-        if builtin.tolerant:
-            return FALSE
-        if world.run.strict or isinstance(error, HaltError):
-            raise BuiltinFailedError(f"{builtin.name}: {error}", span, code=error.code) from error
-        return UNDEFINED
-    except RecursionError as error:
-        raise LimitExceededError("nesting", f"{builtin.name}: a value is nested too deeply", span) from error
-    kind = type(result)
-    limits = world.run.limits
-    if kind is str:
-        if len(result) > limits.text_characters:
-            raise LimitExceededError(
-                "text", f"{builtin.name} made a string of more than {limits.text_characters} characters", span
-            )
-    elif kind is tuple or kind is Set or kind is Object:
-        if len(result) > limits.elements:
-            raise LimitExceededError(
-                "elements",
-                f"{builtin.name} made a collection of more than {limits.elements} elements",
-                span,
-            )
-        return world.run.weighed(result, deep=builtin.name in _DEEP)
-    return result
-
-
-def builtin_closure(builtin: Builtin, arguments: list[Evaluate], span: Span) -> Evaluate:
-    """A call of a built-in that is no relation."""
-    if len(arguments) == 2:
-        first, second = arguments
-
-        def evaluate_two(frame: Frame) -> Result:
-            left = first(frame)
-            if left is UNDEFINED:
-                return UNDEFINED
-            right = second(frame)
-            if right is UNDEFINED:
-                return UNDEFINED
-            return apply_builtin(builtin, frame[0], (left, right), span)  # type: ignore[no-any-return]
-
-        return evaluate_two
-
-    def evaluate(frame: Frame) -> Result:
-        operands = tuple([argument(frame) for argument in arguments])
-        if UNDEFINED in operands:
-            return UNDEFINED
-        return apply_builtin(builtin, frame[0], operands, span)  # type: ignore[no-any-return]
-
-    return evaluate
-
-
-__all__ = ["Evaluate", "Frame", "Mock", "Step", "TermCompiler", "apply_builtin", "builtin_closure", "item_of"]
+__all__ = ["Evaluate", "Frame", "Mock", "Rules", "Step", "TermCompiler", "item_of"]

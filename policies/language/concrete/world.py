@@ -31,6 +31,11 @@ Result = Value | Undefined
 
 Path = tuple[str, ...]
 
+Frame = list[Any]
+"""The world at position 0, then the local variables of a rule."""
+Evaluate = Callable[[Frame], Result]
+"""A term, compiled: its value for the variables of a frame."""
+
 Made = TypeVar("Made", bound=tuple[Value, ...] | Object | Set)
 
 _LIGHT: Final = 100
