@@ -200,6 +200,9 @@ class RealVault:
         """Stops it from doing anything, without closing a connection."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # A thread that runs on another processor goes on for a moment, which is enough for an answer.
+        threads = Path(f"/proc/{self._process.pid}/task")
+        until(lambda: all(_is_stopped(each) for each in threads.iterdir()), "Vault to stand still")
 
     def resume(self) -> None:
         assert self._process is not None
@@ -250,6 +253,11 @@ class RealVault:
         except OSError:
             return False
         return True
+
+
+def _is_stopped(thread: Path) -> bool:
+    """By the state after the name, which ends at the last parenthesis (proc_pid_stat(5))."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @dataclass
