@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from agent.holdings import HeldSvid
 from agent.settings import AgentSettings, WrittenSettings
 from agent.wiring import Agent, build_agent, serve
-from control_plane.core.bundle import Bundle
+from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
 from control_plane.core.entry import Entry
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain, agent_id
@@ -30,7 +30,7 @@ from control_plane.proto import workloadapi_pb2 as pb
 from control_plane.runtime.clock import SystemClock
 from control_plane.runtime.transport import Channel
 
-TD = TrustDomain("agents.test")
+TD, OTHER = TrustDomain("agents.test"), TrustDomain("other.test")
 HEADER = (("workload.spiffe.io", "true"),)
 UID = f"unix:uid:{os.getuid()}"
 
@@ -223,6 +223,17 @@ def node_certificate(short_dir: Path, node_server: ModuleType) -> tuple[Path, Pa
         )
     )
     return certificate, key_file, node_server.X509Pop(der, key.public_key())
+
+
+@pytest.fixture
+def foreign(node_server: Any) -> tuple[Any, Bundle]:
+    """A foreign trust domain: its JWT key and its bundle."""
+    ca = node_server.Ca(OTHER, 1_700_000_000)
+    key = node_server.JwtKey()
+    bundle = Bundle(
+        OTHER, (X509Authority(ca.certificate),), (JwtAuthority(key.key_id, key.spki, 0),), sequence=7
+    )
+    return key, bundle
 
 
 @pytest.fixture(scope="session")
