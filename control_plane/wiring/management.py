@@ -5,6 +5,7 @@ Issuers serve without it. What it writes reaches them by the change log.
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -46,10 +47,14 @@ HOUSEKEEPING_SECONDS: Final = 10.0
 KEPT_CHANGES: Final = 100_000
 TOKEN_RETENTION_SECONDS: Final = 24 * 3600
 BATCH: Final = 1000
+SWITCH_SECONDS: Final = 0.001
+"""After which a thread that reads the ledger or the database lets the event loop go on; with Python's own
+five milliseconds answers would wait for several of those."""
 
 
 def run_management(settings: ServerSettings, started: Callable[[], None] | None = None) -> None:
     """Serves until a signal."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     loop.run(manage(settings, started=started))
 
 

@@ -38,6 +38,12 @@ class TooLarge(ResourceExhausted, OfHttp):
     http_status = 413
 
 
+class NotJson(InvalidInput, OfHttp):
+    """The body is of a kind that isn't taken."""
+
+    http_status = 415
+
+
 class TooSlow(DeadlineExceeded, OfHttp):
     """The request took too long to come in."""
 
@@ -57,7 +63,8 @@ def check_match(request: Request, tag: str) -> None:
 def is_known(request: Request, response: Response, tag: str) -> bool:
     """Names the state in the answer; True if the caller has it already (the answer is a bare 304 then)."""
     response.headers["etag"] = tag
-    return tag in tags_of(request.headers.get("if-none-match", ""))
+    known = request.headers.get("if-none-match", "")
+    return known.strip() == "*" or tag in tags_of(known)
 
 
 def read_cursor(cursor: str | None) -> int:

@@ -16,13 +16,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from control_plane.api.limits import Limiter
-from control_plane.api.rest.conditions import TooLarge, TooSlow
+from control_plane.api.rest.conditions import NotJson, TooLarge, TooSlow
 from control_plane.api.rest.evidence import TlsPeer
 from control_plane.api.rest.gate import REQUEST_ID, Gate, request_id_of
 from control_plane.api.rest.problems import problem_of
 from control_plane.api.rest.sending import HeldAnswers, NotTaken, Sending
 from control_plane.core.access import SubjectKind
-from control_plane.core.errors import GatehouseError, InvalidInput, Unavailable
+from control_plane.core.errors import GatehouseError, InvalidInput, Unavailable, shown
 from control_plane.rollout.version import MAX_CONTENT_BYTES
 from control_plane.runtime import tracing
 from control_plane.runtime.log import get_logger
@@ -100,6 +100,7 @@ class Front:
             try:
                 self._let_in(request)
                 async with self._read(request, receive) as body:
+                    _check_kind(request, body)
                     await self._app(scope, _replayed(body, receive), told)
             except GatehouseError as error:
                 await problem_of(request, error)(scope, receive, told)
@@ -162,6 +163,16 @@ class Front:
             yield body
         finally:
             self._held -= size
+
+
+def _check_kind(request: Request, body: bytes) -> None:
+    """Raises NotJson for a body that doesn't say that it is JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and kind != "application/json":
+        raise NotJson(
+            f"content-type: {shown(kind or 'none')}, expected application/json",
+            hint="with curl: --json instead of --data",
+        )
 
 
 def _too_large(limit: int) -> TooLarge:

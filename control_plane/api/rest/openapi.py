@@ -40,13 +40,14 @@ _WORDS: Final[Mapping[int, str]] = {
     409: "The present state doesn't allow it, or a request with the same key is being worked on.",
     412: "The resource isn't in the state that `If-Match` names.",
     413: "The body is too large.",
+    415: "The body isn't said to be JSON.",
     422: "The idempotency key was used for another request.",
     429: "Too many requests, or a bound was reached.",
     500: "Our own fault; the answer names where the log has the story.",
     503: "Something that is needed can't be reached, or too much is going on.",
     504: "Something took too long.",
 }
-_ALWAYS: Final = (400, 401, 403, 408, 413, 429, 500, 503, 504)
+_ALWAYS: Final = (400, 401, 403, 408, 413, 415, 429, 500, 503, 504)
 _PROBLEM: Final = {
     "type": "object",
     "description": "A problem (RFC 9457).",

@@ -4,7 +4,7 @@ story."""
 import math
 import secrets
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +13,14 @@ from starlette.exceptions import HTTPException
 
 from control_plane.api.rest.conditions import OfHttp
 from control_plane.api.rest.gate import methods_of
-from control_plane.core.errors import Code, GatehouseError, InternalError, ResourceExhausted, Unavailable
+from control_plane.core.errors import (
+    Code,
+    GatehouseError,
+    InternalError,
+    ResourceExhausted,
+    Unavailable,
+    shown,
+)
 from control_plane.runtime.log import get_logger
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -30,6 +37,7 @@ STATUS: Final[Mapping[Code, int]] = {
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }
+LISTED: Final = "/v1/openapi.json lists what there is"
 _log = get_logger("rest")
 
 
@@ -42,15 +50,17 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [
-            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()[:10]
-        ]
-        return problem(400, "invalid-input", "; ".join(faults))
+        return problem(400, "invalid-input", "; ".join(_fault(one) for one in error.errors()[:10]))
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:
-        headers = {"allow": ", ".join(methods_of(request.url.path))} if error.status_code == 405 else {}
-        return problem(error.status_code, "http", str(error.detail), headers=headers)
+        asked = f"{request.method} {shown(request.url.path)}"
+        if error.status_code == 404:
+            return problem(404, "not-found", f"{asked}: there is no such path", LISTED)
+        if error.status_code == 405:
+            allowed = ", ".join(methods_of(request.url.path))
+            return problem(405, "method-not-allowed", f"{asked}: takes {allowed}", LISTED, {"allow": allowed})
+        return problem(error.status_code, "http", f"{asked}: {error.detail}")
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -86,6 +96,13 @@ def problem_document(status: int, kind: str, detail: str, hint: str = "") -> dic
         "detail": detail,
     }
     return {**body, "hint": hint} if hint else body
+
+
+def _fault(one: Mapping[str, Any]) -> str:
+    """One fault that was found in a request, as pydantic tells it."""
+    if one["type"] == "json_invalid":
+        return f"body: isn't JSON ({one['ctx']['error']}, at character {one['loc'][-1]})"
+    return f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
 
 
 def _internal(request: Request, error: Exception) -> JSONResponse:

@@ -236,6 +236,31 @@ def test_the_largest_push_holds_nobody_up(rest: Any, shape: str) -> None:
     rest(scenario)
 
 
+def test_what_is_asked_wrongly_is_told_how_it_goes(rest: Any) -> None:
+    async def scenario(api: Any) -> None:
+        form = b"spiffe_id=spiffe://example.org/x&reason=r"
+        for kind in ("application/x-www-form-urlencoded", "text/plain", "application/jsonx", ""):
+            reply = await api.call("POST", "/v1/quarantine", form, content_type=kind)
+            assert (reply.status, reply.body["title"]) == (415, "not-json"), kind
+            assert "application/json" in reply.body["detail"]
+        told = {"content_type": "application/json; charset=utf-8"}
+        broken = await api.call("POST", "/v1/quarantine", b'{"reason"', **told)
+        assert broken.status == 400 and "isn't JSON" in broken.body["detail"]
+        body = json.dumps({"spiffe_id": "spiffe://example.org/x", "reason": "r"}).encode()
+        assert (await api.call("POST", "/v1/quarantine", body, **told)).status == 200
+        lost = await api.call("GET", "/v1/polcy")
+        assert (lost.status, lost.body["title"]) == (404, "not-found") and "/v1/polcy" in lost.body["detail"]
+        wrong = await api.call("DELETE", "/v1/quarantine")
+        assert (wrong.status, wrong.headers["allow"]) == (405, "GET, POST")
+        assert wrong.body["title"] == "method-not-allowed" and "GET, POST" in wrong.body["detail"]
+        assert (await api.call("GET", "/v1/policy/status", if_none_match="*")).status == 304
+        document = await api.call("GET", "/v1/openapi.json")
+        known = await api.call("GET", "/v1/openapi.json", if_none_match=document.headers["etag"])
+        assert known.status == 304
+
+    rest(scenario)
+
+
 def test_who_may_not_push_may_not_send_much(rest: Any) -> None:
     async def scenario(api: Any) -> None:
         body = json.dumps({"files": {}, "inventory": "x" * (1 << 20), "reason": "r"}).encode()
