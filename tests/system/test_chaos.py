@@ -2,7 +2,8 @@
 
 `GATEHOUSE_CHAOS_KILLS` says how often (a few by default, 40 in CI, 1,000 in `make soak`). Victims are the
 supervisor, the management process, issuers and the agent. Load runs all the time: entries are created and
-certificates taken, by an administrator and by a node; what was answered is remembered and looked for.
+deleted and certificates taken, by an administrator and by a node; what was answered is remembered and looked
+for. The estate stays small however long it goes on, so that the thousandth start costs what the first does.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from control_plane.core.bundle import Bundle
-from control_plane.core.errors import GatehouseError
+from control_plane.core.errors import Code, GatehouseError
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import TrustDomain, server_id
 from control_plane.identity.journal_reader import read_journals
@@ -40,6 +41,7 @@ from control_plane.runtime.transport import Channel
 
 KILLS = int(os.environ.get("GATEHOUSE_CHAOS_KILLS", "6"))
 SEED = int(os.environ.get("GATEHOUSE_CHAOS_SEED", str(random.SystemRandom().randrange(10**9))))
+ENTRIES_KEPT = 100
 ENTRY, SVID = "/spire.api.server.entry.v1.Entry/", "/spire.api.server.svid.v1.SVID/"
 
 pytestmark = pytest.mark.timeout(120 + 45 * KILLS)
@@ -54,7 +56,9 @@ class Load:
         self.bundle = Bundle.parse_pem(self.trust_domain, server.bundle_file().read_text())
         self.node_id = node_id
         self.token = token
-        self.entries: set[str] = set()
+        self.entries: dict[str, None] = {}  # acknowledged, oldest first
+        self.deleted: set[str] = set()  # acknowledged to be gone
+        self.created = 0
         self.serials: set[int] = set()
         self.errors: list[BaseException] = []
         self._stop = threading.Event()
@@ -90,24 +94,38 @@ class Load:
         """Entries one by one, each followed by a minted certificate."""
         async with Channel.unix(self.server.socket) as channel:
             while not self._stop.is_set():
-                number = len(self.entries)
                 entry = entries_pb2.Entry(
                     spiffe_id=self._id(f"/chaos/{os.urandom(6).hex()}"),
                     parent_id=self._id(self.node_id.removeprefix(f"spiffe://{self.trust_domain}")),
-                    selectors=[selector_pb2.Selector(type="unix", value=f"uid:{100_000 + number}")],
+                    selectors=[selector_pb2.Selector(type="unix", value=f"uid:{100_000 + self.created}")],
                 )
                 request = entry_pb2.BatchCreateEntryRequest(entries=[entry])
                 reply = await channel.unary(
                     ENTRY + "BatchCreateEntry", request, entry_pb2.BatchCreateEntryResponse, timeout=5
                 )
                 if reply.results[0].status.code == 0:
-                    self.entries.add(reply.results[0].entry.id)
+                    self.entries[reply.results[0].entry.id] = None
+                    self.created += 1
                 mint = svid_pb2.MintX509SVIDRequest(csr=_request(f"spiffe://{self.trust_domain}/minted")[1])
                 minted = await channel.unary(
                     SVID + "MintX509SVID", mint, svid_pb2.MintX509SVIDResponse, timeout=5
                 )
                 self._received(minted.svid.cert_chain)
+                if len(self.entries) > ENTRIES_KEPT:
+                    await self._delete(channel, next(iter(self.entries)))
                 await asyncio.sleep(0.01)
+
+    async def _delete(self, channel: Channel, entry_id: str) -> None:
+        """Deletes an entry, which must be there. Unless that is answered, nothing is known of it any more."""
+        del self.entries[entry_id]
+        request = entry_pb2.BatchDeleteEntryRequest(ids=[entry_id])
+        reply = await channel.unary(
+            ENTRY + "BatchDeleteEntry", request, entry_pb2.BatchDeleteEntryResponse, timeout=5
+        )
+        code = reply.results[0].status.code
+        assert code != Code.NOT_FOUND, f"an acknowledged entry was lost: {entry_id} (seed {SEED})"
+        if code == Code.OK:
+            self.deleted.add(entry_id)
 
     async def _node(self) -> None:
         """A node that attested once, and asks for certificates in batches."""
@@ -121,7 +139,7 @@ class Load:
                 entry_pb2.GetAuthorizedEntriesResponse,
                 timeout=5,
             )
-            wanted = list(authorised.entries)[:5]
+            wanted = list(authorised.entries)[-5:]
             while wanted and not self._stop.is_set():
                 params = [
                     svid_pb2.NewX509SVIDParams(
@@ -136,6 +154,8 @@ class Load:
                 )
                 for result in reply.results:
                     self._received(result.svid.cert_chain)
+                if not all(result.svid.cert_chain for result in reply.results):
+                    return  # some entries have been deleted: ask for those that there are
                 await asyncio.sleep(0.01)
 
     identity: TlsIdentity | None = None
@@ -210,14 +230,18 @@ def test_nothing_acknowledged_is_lost(running: ModuleType, place: Path) -> None:
                 _recovered(running, server, agent, load, f"kill {number + 1} ({victim}, seed {SEED})")
                 if number % 50 == 49:
                     print(
-                        f"{number + 1} kills, {len(load.entries)} entries, {len(load.serials)} certificates"
+                        f"{number + 1} kills, {load.created} entries, {len(load.deleted)} of them deleted, "
+                        f"{len(load.serials)} certificates"
                     )
         assert not load.errors
         _verify(server, load)
         server.stop()
         server.run()  # and once more in peace: what lies on the disk is what was promised
         _verify(server, load)
-        print(f"{len(load.entries)} entries and {len(load.serials)} certificates, all there")
+        print(
+            f"{len(load.entries)} entries and {len(load.serials)} certificates, all there; "
+            f"{len(load.deleted)} deleted entries, all gone"
+        )
 
 
 def _kill(dice: random.Random, server: Any, agent: Any) -> str:
@@ -241,19 +265,23 @@ def _recovered(running: ModuleType, server: Any, agent: Any, load: Load, what: s
         server.run()
     if not agent.is_alive:
         agent.run(f"127.0.0.1:{server.port}", server.trust_domain, server.bundle_file())
-    before = len(load.entries), len(load.serials)
+    before = load.created, len(load.serials)
 
     def progress() -> bool:
         assert not load.errors, load.errors
-        return len(load.entries) > before[0] and len(load.serials) > before[1] + 5
+        return load.created > before[0] and len(load.serials) > before[1] + 5
 
     running.until(progress, f"work to go on after {what}", seconds=90, log=server.log)
 
 
 def _verify(server: Any, load: Load) -> None:
-    """Every acknowledged entry is there; every certificate that was received is in the ledger."""
+    """Every acknowledged entry is there and every deleted one gone; every certificate that was received is in
+    the ledger."""
     present = {entry["id"] for entry in server.cli("entry", "show")["entries"]}
-    assert load.entries <= present, f"lost entries: {sorted(load.entries - present)[:5]} (seed {SEED})"
+    lost = load.entries.keys() - present
+    assert not lost, f"lost entries: {sorted(lost)[:5]} (seed {SEED})"
+    back = load.deleted & present
+    assert not back, f"deleted entries that came back: {sorted(back)[:5]} (seed {SEED})"
     ledgered = {
         each.record.serial
         for each in read_journals(server.data / "ledger", on_damage=lambda damage: None)
