@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -9,6 +10,9 @@ import jsonschema
 from jsonschema.validators import validator_for
 
 from control_plane.api.rest.gate import is_change
+
+WHOLE = {"/v1/policy/versions/{number}", "/v1/policy/versions/{number}/files"}
+"""One thing each, as whole as it was pushed."""
 
 
 def test_every_operation_says_all_that_it_answers(rest: Any) -> None:
@@ -60,5 +64,55 @@ def test_what_is_answered_is_what_is_said(rest: Any) -> None:
             schema = methods["get"]["responses"]["200"]["content"]["application/json"]["schema"]
             whole = {**schema, "components": document["components"]}
             jsonschema.validate(reply.body, whole, cls=jsonschema.Draft202012Validator)
+
+    rest(scenario)
+
+
+def test_every_list_has_pages(rest: Any) -> None:
+    """Whatever answers with a list of what there is takes a limit and a cursor, and says where to go on."""
+
+    async def scenario(api: Any) -> None:
+        document = (await api.call("GET", "/v1/openapi.json")).body
+        schemas = document["components"]["schemas"]
+        found = set()
+        for path, methods in document["paths"].items():
+            content = methods.get("get", {}).get("responses", {}).get("200", {}).get("content", {})
+            name = content.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
+            rows = [
+                field
+                for field, about in schemas.get(name, {}).get("properties", {}).items()
+                if about.get("type") == "array" or "additionalProperties" in about
+            ]
+            if rows and path not in WHOLE:
+                taken = {one["name"] for one in methods["get"]["parameters"]}
+                assert {"limit", "cursor"} <= taken, path
+                assert "next_cursor" in schemas[name]["required"], path
+                found.add(path)
+        assert len(found) >= 7, found
+
+    rest(scenario)
+
+
+def test_what_is_asked_wrongly_is_told_how_it_goes(rest: Any) -> None:
+    async def scenario(api: Any) -> None:
+        form = b"spiffe_id=spiffe://example.org/x&reason=r"
+        for kind in ("application/x-www-form-urlencoded", "text/plain", "application/jsonx", ""):
+            reply = await api.call("POST", "/v1/quarantine", form, content_type=kind)
+            assert (reply.status, reply.body["title"]) == (415, "not-json"), kind
+            assert "application/json" in reply.body["detail"]
+        told = {"content_type": "application/json; charset=utf-8"}
+        broken = await api.call("POST", "/v1/quarantine", b'{"reason"', **told)
+        assert broken.status == 400 and "isn't JSON" in broken.body["detail"]
+        body = json.dumps({"spiffe_id": "spiffe://example.org/x", "reason": "r"}).encode()
+        assert (await api.call("POST", "/v1/quarantine", body, **told)).status == 200
+        lost = await api.call("GET", "/v1/polcy")
+        assert (lost.status, lost.body["title"]) == (404, "not-found") and "/v1/polcy" in lost.body["detail"]
+        wrong = await api.call("DELETE", "/v1/quarantine")
+        assert (wrong.status, wrong.headers["allow"]) == (405, "GET, POST")
+        assert wrong.body["title"] == "method-not-allowed" and "GET, POST" in wrong.body["detail"]
+        assert (await api.call("GET", "/v1/policy/status", if_none_match="*")).status == 304
+        document = await api.call("GET", "/v1/openapi.json")
+        known = await api.call("GET", "/v1/openapi.json", if_none_match=document.headers["etag"])
+        assert known.status == 304
 
     rest(scenario)

@@ -98,8 +98,7 @@ def rest_of(connection: socket.socket) -> int:
     return size
 
 
-@pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("drips", [False, True])
+@pytest.mark.parametrize(("tls", "drips"), [(False, True), (True, False)])
 def test_who_does_not_take_its_answer_is_cut(
     rest: Any, monkeypatch: pytest.MonkeyPatch, tls: bool, drips: bool
 ) -> None:
