@@ -54,6 +54,7 @@ def main() -> int:
     if unknown := sorted(set(chosen) - set(names())):
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(names())}")
     _inherit_orphans()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     begun, broken = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
         collected = Path(folder) / "results.jsonl"
@@ -75,9 +76,12 @@ def _run(name: str, collected: Path) -> list[str]:
     started = time.monotonic()
     environment = {**os.environ, COLLECTED: str(collected)}
     command = [sys.executable, "-m", f"bench.{name}"]
-    status = subprocess.run(command, cwd=FOLDER.parent, env=environment, check=False).returncode
+    try:
+        status = subprocess.run(command, cwd=FOLDER.parent, env=environment, check=False).returncode
+    finally:  # also when we are told to end
+        left = _left_behind()
     troubles = [] if status == 0 else [f"{name}: failed, it ended with {status}"]
-    troubles += [f"{name}: left behind {each}" for each in _left_behind()]
+    troubles += [f"{name}: left behind {each}" for each in left]
     print(f"   ({time.monotonic() - started:.0f} s)", flush=True)
     return troubles
 

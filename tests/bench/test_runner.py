@@ -61,6 +61,7 @@ def test_only_missed_limits_and_failures_are_failures(
 
     monkeypatch.setattr(runner, "_run", run)
     monkeypatch.setattr(runner, "_inherit_orphans", lambda: None)
+    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
     monkeypatch.setattr(sys, "argv", ["bench", "issue_x509"])
     assert runner.main() == expected
     assert told.verdict in capsys.readouterr().out
