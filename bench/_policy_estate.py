@@ -101,6 +101,16 @@ to(namespace, service) if {
 """
 
 
+def one_more(services: int) -> str:
+    """The inventory file with another workload, in a namespace that no rule names.
+
+    (One in the namespace that every DENY names is a change for all of them.)
+    """
+    document = json.loads(inventory(services + 2))
+    del document["workloads"][services]
+    return json.dumps(document, indent=2)
+
+
 def inventory(services: int) -> str:
     """The inventory file."""
     ports = [{"port": 80, "target_port": 8080, "protocol": "http"}, {"port": 9000, "protocol": "tcp"}]
