@@ -93,6 +93,7 @@ def test_what_was_given_is_in_the_ledger(running: ModuleType, server: Any, agent
     assert given is not None
     listed = server.cli("ledger", "list", "--spiffe-id", given["spiffe_id"])["records"]
     record = next(each for each in listed if given["serial"] in json.dumps(each))
+    assert record["issuer"].startswith("serialNumber="), "names, not object identifiers"
     assert server.cli("ledger", "show", record["id"])["spiffe_id"] == given["spiffe_id"]
 
 
