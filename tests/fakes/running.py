@@ -122,6 +122,16 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
+def held_up_seconds(pid: int) -> float:
+    """How long a process, all its threads together, was ready to run and others ran (proc(5), schedstat): to
+    be taken from what is measured on a machine that has much else to do. 0 where the kernel doesn't say."""
+    total = 0
+    for schedule in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):
+            total += int(schedule.read_text().split()[1])
+    return total / 1e9
+
+
 class Process:
     """A program that runs until it is stopped."""
 

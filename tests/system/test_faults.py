@@ -20,16 +20,19 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from google.protobuf import empty_pb2
 from small_disk import fill
 
 from bench._members import Keys, Member, enrol
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import GatehouseError, PermissionDenied
-from control_plane.core.spiffe_id import TrustDomain, server_id
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain, server_id
 from control_plane.core.svid import X509Svid
 from control_plane.identity.journal_reader import read_journals
 from control_plane.identity.ledger import X509Record
+from control_plane.proto import convert
 from control_plane.proto import workloadapi_pb2 as workload
+from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.server.svid.v1 import svid_pb2
 from control_plane.runtime.tls import TlsClient
@@ -37,9 +40,10 @@ from control_plane.runtime.transport import Channel
 
 pytestmark = pytest.mark.timeout(240)
 UID = f"unix:uid:{os.getuid()}"
+BAN = "/spire.api.server.agent.v1.Agent/BanAgent"
 ENTRY, SVID = "/spire.api.server.entry.v1.Entry/", "/spire.api.server.svid.v1.SVID/"
 HEADER = (("workload.spiffe.io", "true"),)
-SOON_SECONDS = 5.0  # "about a second" on a machine that has much else to do
+SOON_SECONDS = 1.0  # without the time for which the machine had other things to do
 SILENT = 1000
 
 
@@ -256,15 +260,21 @@ def test_silence_keeps_nobody_from_being_served_and_a_ban_reaches_the_workloads(
             joined = [each["spiffe_id"] for each in server.cli("agent", "list")["agents"]]
             joined.remove(str(who.id))
 
+            ban = agent_pb2.BanAgentRequest(id=convert.spiffe_id_to_message(SpiffeId.parse(joined[0])))
+
+            def held_up() -> float:
+                pids = [os.getpid(), *server.family(), *agent.family()]
+                return float(sum(running.held_up_seconds(pid) for pid in pids))
+
             async def banned() -> float:
-                async with workload_stream(agent) as (call, _):
-                    await asyncio.to_thread(server.cli, "agent", "ban", "--spiffe-id", joined[0])
-                    began = time.monotonic()
+                async with workload_stream(agent) as (call, _), Channel.unix(server.socket) as admin:
+                    began = time.monotonic() - held_up()
+                    await admin.unary(BAN, ban, empty_pb2.Empty)
                     with pytest.raises(PermissionDenied):
                         async with asyncio.timeout(30):
                             while await call.receive() is not None:
                                 pass
-                    return time.monotonic() - began
+                    return time.monotonic() - held_up() - began
 
             assert run(banned()) < SOON_SECONDS
 
