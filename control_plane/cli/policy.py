@@ -51,6 +51,10 @@ def policy() -> None:
     gc.set_threshold(1_000_000, 20, 50)
 
 
+_INVENTORY_SCHEMA = "inventory.schema.json"
+_CAPABILITIES = "capabilities.json"
+
+
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="A new folder.")], output: OutputFlag = Output.HUMAN
@@ -176,6 +180,36 @@ def fmt(
     printing.emit(output, {"changed": changed}, human)
     if fail and changed:
         raise typer.Exit(1)
+
+
+@app.command()
+def schema(
+    folder: Annotated[Path, typer.Argument(help="Where to put the files; ours there are replaced.")],
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Writes schemas and capabilities, by which editors and `opa check` know our fields and built-ins."""
+    import json
+    from importlib.resources import files
+
+    from policies.language.builtins.registry import BUILTINS
+    from policies.language.schema import INPUT_SCHEMA_FILE, input_schema
+    from policies.language.schema.capabilities import capabilities
+
+    made = {
+        INPUT_SCHEMA_FILE: json.dumps(input_schema(), indent=2) + "\n",
+        _INVENTORY_SCHEMA: (files("policies") / _INVENTORY_SCHEMA).read_text(encoding="utf-8"),
+        _CAPABILITIES: json.dumps(capabilities(BUILTINS), indent=2) + "\n",
+    }
+    with reported(output):
+        written = write_files(folder, made)
+
+    def human() -> None:
+        for path in written:
+            printing.line(path)
+        given = f"--schema {folder / INPUT_SCHEMA_FILE} --capabilities {folder / _CAPABILITIES}"
+        printing.note(f"next: opa check --strict {given} POLICY")
+
+    printing.emit(output, {"written": written}, human)
 
 
 @app.command(name="eval")

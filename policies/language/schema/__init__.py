@@ -42,7 +42,7 @@ _PRIMITIVES: Final[dict[str, Type]] = {
 
 
 def input_schema() -> dict[str, Any]:
-    """Our input schema as JSON, as `gatehouse policy schema` prints it."""
+    """Our input schema as JSON, as `gatehouse policy schema` writes it."""
     text = (files(__name__) / INPUT_SCHEMA_FILE).read_text(encoding="utf-8")
     document: dict[str, Any] = json.loads(text)
     return document
