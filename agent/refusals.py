@@ -21,9 +21,8 @@ from control_plane.runtime.log import get_logger
 LOG_SECONDS: Final = 60.0
 MAX_LOGGED: Final = 1024
 RETRY_SECONDS: Final = 2
-PATIENCE_SECONDS: Final = (
-    5.0  # for the server's first word, which comes within milliseconds of the connection
-)
+PATIENCE_SECONDS: Final = 5.0
+"""For the server's first word, which comes within milliseconds of the connection."""
 
 _log = get_logger(__name__)
 
