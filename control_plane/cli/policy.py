@@ -18,6 +18,7 @@ from control_plane.cli.policy_envoy import import_envoy
 from control_plane.cli.policy_explain import explain
 from control_plane.cli.policy_files import (
     FolderArgument,
+    read_inventory,
     read_project,
     read_text,
     shipped,
@@ -28,7 +29,7 @@ from control_plane.cli.policy_manifests import compile_policy, render
 from control_plane.cli.policy_meaning import callers_of, diff, reachable_from
 from control_plane.cli.remote import reported
 from control_plane.cli.rollout import add_rollout
-from control_plane.core.errors import AlreadyExists, InvalidInput, NotFound
+from control_plane.core.errors import AlreadyExists, InvalidInput, NotFound, ResourceExhausted, shown
 from control_plane.runtime.output import escaped
 
 app = group("Rego policies: check, test, compile, prove, render.")
@@ -227,7 +228,12 @@ def evaluate(
     """Evaluates a query for one input, as the agent would."""
     from policies.language.builtins.registry import BUILTINS
     from policies.language.compiler.compile import compile_query
-    from policies.language.concrete.evaluate import UNDEFINED, Evaluator
+    from policies.language.concrete.evaluate import (
+        UNDEFINED,
+        EvaluationError,
+        Evaluator,
+        LimitExceededError,
+    )
     from policies.language.serial import json_text, parse_json
     from policies.language.syntax.ast import Call, Ref, Var
     from policies.language.syntax.parser import parse_query
@@ -245,7 +251,12 @@ def evaluate(
                 f"value = {query}"
             )  # one term: its value is what is asked for, even where false
         asked = compile_query(body, compiled, BUILTINS)
-        found = Evaluator(compiled).query(asked, input_document=given, data=from_python(data))
+        try:
+            found = Evaluator(compiled).query(asked, input_document=given, data=from_python(data))
+        except LimitExceededError as error:
+            raise ResourceExhausted(f"evaluating {shown(query)}: {error}") from error
+        except EvaluationError as error:
+            raise InvalidInput(f"evaluating {shown(query)}: {error}") from error
         results = from_python([dict(bindings) for bindings in found])
 
     # Written by our own serialiser: Rego's numbers are exact, and Python's json would round them.
@@ -300,10 +311,9 @@ def escaped_lines(text: str) -> str:
 
 
 def _inventory_data(path: Path) -> dict[str, object]:
-    from policies.inventory_file import parse_inventory
     from policies.questions import inventory_document
 
-    return inventory_document(parse_inventory(read_text(path)))
+    return inventory_document(read_inventory(path))
 
 
 def _binds(node: Any) -> bool:

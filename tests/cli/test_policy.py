@@ -120,6 +120,23 @@ def test_eval_refuses_an_input_that_is_no_json(project: Path, tmp_path: Path) ->
     assert "input.json" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("numbers.range(1, 1000000000000)", "more than 1000000 numbers"),
+        ("a := numbers.range(1, 10000); b := [a | some _ in a]", "shared ones counted each time"),
+        ('x := {"a": y | some y in [1, 2]}', "object keys must be unique"),
+    ],
+)
+def test_eval_tells_why_it_ended_without_an_answer(tmp_path: Path, query: str, told: str) -> None:
+    (tmp_path / "empty.rego").write_text("package empty\n")
+    result = run("eval", tmp_path, "-q", query)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), "an error of ours, not a crash"
+    assert told in result.stderr
+    assert "evaluating" in result.stderr
+
+
 def test_compile_proves_the_starter_policy_exact(project: Path) -> None:
     told = answer("compile", project, "--inventory", INVENTORY)
     assert told["exact"] is True
