@@ -124,7 +124,6 @@ def test_eval_refuses_an_input_that_is_no_json(project: Path, tmp_path: Path) ->
     ("query", "told"),
     [
         ("numbers.range(1, 1000000000000)", "more than 1000000 numbers"),
-        ("a := [x | some x in numbers.range(1, 3000)]; b := [a | some _ in a]", "counted each time"),
         ('x := {"a": y | some y in [1, 2]}', "object keys must be unique"),
     ],
 )
