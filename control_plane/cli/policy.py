@@ -18,6 +18,7 @@ from control_plane.cli.policy_envoy import import_envoy
 from control_plane.cli.policy_explain import explain
 from control_plane.cli.policy_files import (
     FolderArgument,
+    read_inventory,
     read_project,
     read_text,
     shipped,
@@ -310,10 +311,9 @@ def escaped_lines(text: str) -> str:
 
 
 def _inventory_data(path: Path) -> dict[str, object]:
-    from policies.inventory_file import parse_inventory
     from policies.questions import inventory_document
 
-    return inventory_document(parse_inventory(read_text(path)))
+    return inventory_document(read_inventory(path))
 
 
 def _binds(node: Any) -> bool:

@@ -10,7 +10,7 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag
-from control_plane.cli.policy_files import FolderArgument, read_project, read_text
+from control_plane.cli.policy_files import FolderArgument, read_inventory, read_project, read_text
 from control_plane.cli.policy_trace import print_explanation
 from control_plane.cli.remote import reported
 from control_plane.core.errors import InvalidInput, ResourceExhausted
@@ -49,7 +49,6 @@ def explain(
     from policies.explain import explain as explained
     from policies.explain import explanation_document
     from policies.explain.question import Described
-    from policies.inventory_file import parse_inventory
     from policies.language.serial import json_text
     from policies.language.values import from_python
     from policies.project import Project
@@ -58,7 +57,7 @@ def explain(
     described = Described(source, destination, port, method, path, host, _headers(header or []), source_ip)
     with reported(output):
         project = Project.of(read_project(folder))
-        known = parse_inventory(read_text(inventory)) if inventory is not None else None
+        known = read_inventory(inventory) if inventory is not None else None
         if input_file and described != Described():
             raise InvalidInput(
                 "explaining a request: --input came with other flags", hint="say it in one way"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from control_plane.core.errors import FailedPrecondition, InvalidInput, NotFound, ResourceExhausted
 from control_plane.runtime.packaged import shipped
 from policies.files import DATA_FILES, is_test
+
+if TYPE_CHECKING:
+    from policies.inventory import Inventory
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder with Rego and data, or one file.")]
 InventoryFlag = Annotated[Path, typer.Option("--inventory", help="What exists: workloads, services, labels.")]
@@ -28,8 +31,8 @@ MAX_BYTES: Final = 64 << 20
 LIBRARY: Final = "lib"
 
 __all__ = [
-    "CacheFlag", "FolderArgument", "InventoryFlag", "NoCacheFlag", "read_project", "read_text", "shipped",
-    "write_files", "writing",
+    "CacheFlag", "FolderArgument", "InventoryFlag", "NoCacheFlag", "read_inventory", "read_project",
+    "read_text", "shipped", "write_files", "writing",
 ]  # fmt: skip
 
 
@@ -71,6 +74,17 @@ def read_text(path: Path) -> str:
         raise InvalidInput(f"reading {path}: byte {error.start} isn't UTF-8 text") from error
     except OSError as error:
         raise NotFound(f"reading {path}: {error.strerror}") from error
+
+
+def read_inventory(path: Path) -> Inventory:
+    """An inventory's file. Raises InvalidInput and ResourceExhausted with the file's name."""
+    from policies.inventory_file import parse_inventory
+
+    try:
+        return parse_inventory(read_text(path))
+    except (InvalidInput, ResourceExhausted) as error:
+        hint = error.hint or "`gatehouse policy schema DIR` writes the JSON Schema of this file"
+        raise type(error)(f"{path}: {error.message}", hint=hint) from error
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:

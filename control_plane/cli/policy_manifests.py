@@ -16,6 +16,7 @@ from control_plane.cli.policy_files import (
     FolderArgument,
     InventoryFlag,
     NoCacheFlag,
+    read_inventory,
     read_project,
     read_text,
     write_files,
@@ -88,12 +89,11 @@ def _compiled(
     no_cache: bool,
 ) -> Iterator[Any]:
     """The compilation; what it left to be worked out later is kept at the end as well."""
-    from policies.inventory_file import parse_inventory
     from policies.project import Project
     from policies.targets.emission import Options
 
     project = Project.of(read_project(folder))
-    known = parse_inventory(read_text(inventory))
+    known = read_inventory(inventory)
     options = Options(exact_only=exact_only, custom_provider=custom_provider)
     if no_cache:
         from policies.compilation import compile_project

@@ -16,8 +16,8 @@ from control_plane.cli.policy_files import (
     FolderArgument,
     InventoryFlag,
     NoCacheFlag,
+    read_inventory,
     read_project,
-    read_text,
 )
 from control_plane.cli.remote import reported
 
@@ -43,13 +43,12 @@ def diff(
     """Tells who gains and who loses access, each with one request that shows it and the Rego lines."""
     from policies.diff import Direction
     from policies.diff import markdown as as_table
-    from policies.inventory_file import parse_inventory
     from policies.kept.compilation import compare_kept
     from policies.project import Project
 
     with reported(output), _shelf(cache, no_cache) as shelf:
         versions = [Project.of(read_project(folder)) for folder in (old, new)]
-        changes = compare_kept(versions[0], versions[1], parse_inventory(read_text(inventory)), shelf)
+        changes = compare_kept(versions[0], versions[1], read_inventory(inventory), shelf)
     answer = [
         {
             "direction": str(one.direction), "workload": one.workload, "question": one.question,
@@ -124,11 +123,10 @@ def _shelf(cache: Path | None, no_cache: bool) -> AbstractContextManager[Any]:
 def _questions(folder: Path, inventory: Path, only: str | None = None) -> tuple[Any, Any]:
     """The inventory, and the policy as questions about its workloads, or about one of them."""
     from policies.formula import PolicySet
-    from policies.inventory_file import parse_inventory
     from policies.project import Project
     from policies.questions import Questions
 
-    known = parse_inventory(read_text(inventory))
+    known = read_inventory(inventory)
     project = Project.of(read_project(folder))
     questions = Questions.of(project.checked().compiled, known, project.data)
     if only is None:

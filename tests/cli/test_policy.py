@@ -150,6 +150,26 @@ def test_exact_only_refuses_what_a_target_cannot_say(project: Path) -> None:
     assert "authz/authz.rego" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("workloads: [{a: ", "flow node"),
+        ("workloads: 3\nmesh: {}\n", "mesh.trust_domain"),
+        ("mesh: {trust_domain: shop.test}\nworkload: []\n", "workload"),
+    ],
+)
+def test_a_bad_inventory_is_named_with_what_is_wrong_in_it(
+    project: Path, tmp_path: Path, text: str, told: str
+) -> None:
+    bad = tmp_path / "bad-inventory.yaml"
+    bad.write_text(text)
+    for command in (("compile", project), ("callers-of", "payments", project)):
+        result = run(*command, "--inventory", bad)
+        assert result.exit_code == 1
+        assert "bad-inventory.yaml" in result.stderr
+        assert told in result.stderr
+
+
 def test_an_unknown_target_lists_the_known_ones(project: Path) -> None:
     result = run("compile", project, "--inventory", INVENTORY, "--target", "istio")
     assert result.exit_code == 1
