@@ -87,6 +87,9 @@ def run_cases(lines: Iterable[str], clock: Clock = lambda: 0.0) -> Report:
             raise ValueError(f"line {number} is not JSON: {error}") from error
         if not isinstance(case, Object) or not isinstance(case.get("query"), str):
             raise ValueError(f"line {number} is not a conformance case: an object with a query was expected")
+        for member in ("modules", "want_result"):
+            if not isinstance(case.get(member, ()), tuple):
+                raise ValueError(f"line {number} is not a conformance case: {member} is no list")
         started = clock()
         outcome = run_case(case)
         outcomes.append(

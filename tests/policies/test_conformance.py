@@ -85,3 +85,9 @@ def test_outcomes_are_told_apart() -> None:
 def test_a_line_that_is_no_case_is_an_error(line: str) -> None:
     with pytest.raises(ValueError, match="line 1 is not a conformance case"):
         run_cases([line])
+
+
+@pytest.mark.parametrize("member", ["modules", "want_result"])
+def test_a_case_whose_lists_are_none_is_no_case(member: str) -> None:
+    with pytest.raises(ValueError, match=f"line 2 is not a conformance case: {member} is no list"):
+        run_cases(["", json.dumps({"query": "true", member: "text"})])
