@@ -57,7 +57,7 @@ soak: setup-dev  ## the long runs: 1,000 kills, hours of churn
 drill-vault: setup-dev  ## a week without Vault for two days of it, and an outage without end, in simulated time: minutes
 	$(PYTEST) tests/system/test_vault_drill.py -q -s -m soak
 
-fuzz: setup-dev  ## generated input, 10^6 for each parser: an hour or two of both cores, goes on where it was stopped (FUZZ=brief: minutes)
+fuzz: setup-dev  ## generated input, 10^6 for each parser: hours (2 to 3 h of CPU time), goes on where it was stopped (FUZZ=brief: minutes)
 	HYPOTHESIS_PROFILE=$(FUZZ) $(PYTEST) -n $(JOBS) --maxprocesses 8 --timeout 3600 -m "hypothesis and not soak and not peers"
 	$(VENV)/python tests/fuzz/targets.py $(if $(filter brief,$(FUZZ)),--seconds 5,--folder .fuzz --runs 1000000 --seconds 36000)
 
