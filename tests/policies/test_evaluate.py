@@ -339,6 +339,11 @@ def test_values_that_share_their_parts_are_bounded(step: str, first: str) -> Non
     assert limited(chained(step, first), Limits()) == "weight"
 
 
+def test_elements_that_are_scalars_count_wherever_they_are_shared() -> None:
+    for made in ("numbers.range(1, 3000)", "[x | some x in numbers.range(1, 3000)]"):
+        assert limited(f"a := {made}\nb := [a | some _ in a]\np := json.marshal(b)", Limits()) == "weight"
+
+
 @pytest.mark.parametrize(
     ("step", "first", "reason"),
     [

@@ -39,6 +39,7 @@ Evaluate = Callable[[Frame], Result]
 Made = TypeVar("Made", bound=tuple[Value, ...] | Object | Set)
 
 _LIGHT: Final = 100
+_SMALL: Final = 16
 _CONTAINERS: Final = frozenset({tuple, Object, Set})
 
 
@@ -86,10 +87,10 @@ class Run:
     def weighed(self, made: Made, *, deep: bool = False) -> Made:
         """`made`, a new array, object or set; LimitExceededError when its weight is beyond the limit.
 
-        `deep`: its parts may be new as well. Other parts that are not known come from a document or have been
-        weighed before, and count as one.
+        `deep`: its parts may be new as well. Other parts that are not known come from a document, or are made
+        and small, and count as one.
         """
-        total = 1
+        total = 1 + len(made) if len(made) > _SMALL else 1
         for part in made.values() if isinstance(made, Object) else made:
             if type(part) in _CONTAINERS:
                 known = self._weights.get(id(part))

@@ -158,30 +158,23 @@ class TermParser(BracketParser):
         return term
 
     def parse_negative(self, start: int) -> Term:
-        """Minus signs before an operand; a number keeps its sign."""
-        signs = 0
-        while self.kinds[self.index] == "-":
-            self.index += 1
-            signs += 1
-        if self.kinds[self.index] == NUMBER:
+        """A minus sign: part of a number, or before what a name stands for; before nothing else."""
+        self.index += 1
+        kind = self.kinds[self.index]
+        if kind == NUMBER:
             number = self.index
             self.index += 1
-            signs -= 1
-            term: Term = ast.Number("-" + self.values[number], self.span_from(self.starts[number - 1]))
-            self.literal(term)
-        else:
-            term = self.parse_operand()
-        height = self.height
-        for _ in range(signs):
-            self.grow(height, start)
-            height = self.height
-            term = ast.Call(
-                operator_reference("minus", self.span_from(start)),
-                (ast.Number("0", self.span_from(start)), term),
-                self.span_from(start),
-                Notation.UNARY,
-            )
-        return term
+            return self.literal(ast.Number("-" + self.values[number], self.span_from(start)))
+        if kind != NAME and not (kind in KEYWORDS and self.is_keyword_name(self.index)):
+            return self.unexpected("a number or a name behind the minus sign")
+        term = self.parse_operand()
+        self.grow(self.height, start)
+        return ast.Call(
+            operator_reference("minus", self.span_from(start)),
+            (ast.Number("0", self.span_from(start)), term),
+            self.span_from(start),
+            Notation.UNARY,
+        )
 
     # --- references and calls
 

@@ -29,7 +29,8 @@ def statement(text: str) -> ast.ExprNode:
         ("3 -1", call("minus", Number("3"), Number("1"))),
         ("-1", Number("-1")),
         ("-x", call("minus", Number("0"), Var("x"))),
-        ("--1", call("minus", Number("0"), Number("-1"))),
+        ("2 --1", call("minus", Number("2"), Number("-1"))),
+        ("-f(1)", call("minus", Number("0"), call("f", Number("1")))),
         ("x in xs", call("internal.member_2", Var("x"), Var("xs"))),
         ("k, v in xs", call("internal.member_3", Var("k"), Var("v"), Var("xs"))),
         ("x == y in xs", call("internal.member_2", call("equal", Var("x"), Var("y")), Var("xs"))),
@@ -117,6 +118,13 @@ def test_keywords_that_opa_has_as_an_experiment_are_refused_by_name(word: str) -
     assert (first.code, first.span.text) == (ErrorCode.UNSUPPORTED, f"future.keywords.{word}")
 
 
+@pytest.mark.parametrize("text", ["--1", "-(1)", "-[1]", '-"x"', "-true", "- - x", "-" * 1000 + "x"])
+def test_a_minus_sign_stands_before_numbers_and_names_alone(text: str) -> None:
+    with pytest.raises(Diagnostics) as caught:
+        parse_module(f"package p\na := {text}")
+    assert "a number or a name" in caught.value.diagnostics[0].expected
+
+
 def test_else_chain() -> None:
     [rule] = parse_module("package p\np := 1 if a\nelse := 2 if b\nelse := 3").rules
     assert rule.otherwise and rule.otherwise.otherwise and rule.otherwise.otherwise.otherwise is None
@@ -164,7 +172,6 @@ def test_a_deep_caller_gets_a_named_error_too() -> None:
     "text",
     [
         "[" * 1000,
-        "-" * 1000 + "x",
         "+".join("x" * 1000),
         "(" * 70 + "x" + "+x)" * 70,
         "x" + "[y" * 1000,
