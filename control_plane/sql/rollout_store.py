@@ -4,8 +4,10 @@ What people and pipelines look at again and again is remembered until the next c
 size; nobody but the management process writes it.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection
 
 from control_plane.rollout.assignment import Assignment, InForce, SignedBundle
 from control_plane.rollout.bundle import PolicyKey
@@ -16,6 +18,8 @@ from control_plane.rollout.version import PolicySource, SignedVersion
 from control_plane.sql import policy_queries, report_queries
 from control_plane.sql.remembered import RememberedReads
 from control_plane.sql.thread import SqlThread
+
+Row = TypeVar("Row")
 
 MAX_REMEMBERED: Final = 100
 """Rows of a page. A larger one is asked for to be read through, not to be looked at again."""
@@ -42,17 +46,7 @@ class SqlRolloutStore:
         )
 
     async def versions(self, before: int, limit: int) -> list[tuple[SignedVersion, Life]]:
-        doing = "reading policy versions"
-        if limit > MAX_REMEMBERED:
-            return await self._thread.read(
-                doing, lambda connection: policy_queries.versions(connection, before, limit)
-            )
-        page = await self._remembered.read(
-            ("versions", before, limit),
-            doing,
-            lambda connection: tuple(policy_queries.versions(connection, before, limit)),
-        )
-        return list(page)
+        return await self._page("reading policy versions", policy_queries.versions, before, limit)
 
     async def source(self, number: int) -> PolicySource:
         return await self._thread.read(
@@ -74,17 +68,7 @@ class SqlRolloutStore:
         )
 
     async def assignments(self, before: int, limit: int) -> list[Assignment]:
-        doing = "reading assignments"
-        if limit > MAX_REMEMBERED:
-            return await self._thread.read(
-                doing, lambda connection: policy_queries.assignments(connection, before, limit)
-            )
-        page = await self._remembered.read(
-            ("assignments", before, limit),
-            doing,
-            lambda connection: tuple(policy_queries.assignments(connection, before, limit)),
-        )
-        return list(page)
+        return await self._page("reading assignments", policy_queries.assignments, before, limit)
 
     async def add_key(self, key: PolicyKey) -> None:
         await self._thread.write(
@@ -117,3 +101,13 @@ class SqlRolloutStore:
         return await self._thread.read(
             "reading reports of agents", lambda connection: report_queries.reports(connection, canary)
         )
+
+    async def _page(
+        self, doing: str, query: Callable[[Connection, int, int], list[Row]], before: int, limit: int
+    ) -> list[Row]:
+        if limit > MAX_REMEMBERED:
+            return await self._thread.read(doing, lambda connection: query(connection, before, limit))
+        page = await self._remembered.read(
+            (query, before, limit), doing, lambda connection: tuple(query(connection, before, limit))
+        )
+        return list(page)
