@@ -186,7 +186,7 @@ def explain(
     output: OutputFlag = Form.HUMAN,
     timeout: TimeoutFlag = 15.0,
 ) -> None:
-    """Why does a process get its identities, or none?"""
+    """Why does a process get its identities, or none? Ends with 3 when it gets none."""
     if (pid is None) == (not selector):
         raise typer.BadParameter("give either --pid or --selector")
     with Errors(output):

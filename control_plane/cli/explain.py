@@ -12,7 +12,7 @@ import typer
 
 from control_plane.cli import printing, wire
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, command
-from control_plane.cli.remote import rest
+from control_plane.cli.remote import Exit, rest
 
 app = command()
 
@@ -29,12 +29,14 @@ def explain(
     data_dir: DataDirFlag = None,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
-    """Which identity would these selectors get, and why not another?"""
+    """Which identity would these selectors get, and why not another? Ends with 3 when none matches."""
     wire.selectors(selector)
     body: dict[str, Any] = {"selectors": selector}
     body |= {name: value for name, value in (("agent_id", agent_id), ("parent_id", parent_id)) if value}
     answer = rest("POST", "/v1/explain", data_dir=data_dir, output=output, body=body)
     printing.emit(output, answer, lambda: _print(answer))
+    if not answer.get("matches"):
+        raise typer.Exit(Exit.NOT_FOUND)
 
 
 def _print(answer: dict[str, Any]) -> None:

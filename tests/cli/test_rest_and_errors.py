@@ -57,9 +57,17 @@ def test_explain_tells_the_missing_selector(gatehouse: Gatehouse, registry: Any)
     near = {"entry_id": "e", "spiffe_id": "spiffe://cli.test/web", "missing": ["unix:gid:5"]}
     registry.rest[("POST", "/v1/explain")] = (200, json.dumps({"matches": [], "near": [near]}).encode())
     told = gatehouse("explain", "--selector", "unix:uid:1")
+    assert told.exit_code == 3, "nothing found, as `gatehouse-agent explain` says it"
     assert "no entry matches" in told.stdout
     assert "misses unix:gid:5" in told.stdout
     assert registry.asked[-1][2] == {"selectors": ["unix:uid:1"]}
+
+
+def test_explain_ends_with_0_when_an_entry_matches(gatehouse: Gatehouse, registry: Any) -> None:
+    match = {"entry_id": "e", "spiffe_id": "spiffe://cli.test/web"}
+    registry.rest[("POST", "/v1/explain")] = (200, json.dumps({"matches": [match], "near": []}).encode())
+    told = gatehouse("explain", "--selector", "unix:uid:1")
+    assert told.exit_code == 0 and "spiffe://cli.test/web" in told.stdout
 
 
 def test_problem_is_passed_on_in_the_servers_words(gatehouse: Gatehouse, registry: Any) -> None:
