@@ -22,7 +22,7 @@ from agent.cli_shared import (
     group,
     workload_socket,
 )
-from control_plane.runtime.output import Form
+from control_plane.runtime.output import Form, given_as_text
 
 app = group("The node agent of Gatehouse: identities for the processes of this machine.")
 api = group("Ask the Workload API, as a workload would.")
@@ -246,4 +246,5 @@ def healthcheck(
 
 def main() -> None:
     """The entry point of the script `gatehouse-agent`."""
-    app(prog_name="gatehouse-agent")
+    with given_as_text("gatehouse-agent"):
+        app(prog_name="gatehouse-agent")

@@ -15,6 +15,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from control_plane.runtime.output import given_as_text
+
 GROUPS: dict[str, tuple[str, str]] = {
     "server": ("control_plane.cli.server", "Run the server."),
     "token": ("control_plane.cli.token", "Join tokens, with which an agent attests once."),
@@ -78,6 +80,12 @@ def gatehouse() -> None:
 
 def main() -> None:
     """Runs the command line; the entry point of the script `gatehouse`."""
+    with given_as_text("gatehouse"):
+        _run()
+
+
+def _run() -> None:
+    """One command, in a trace where traces are collected."""
     name = "gatehouse" if sys.argv[0].endswith("gatehouse") else None
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         app(prog_name=name)

@@ -8,12 +8,13 @@ import enum
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from contextlib import contextmanager
+from itertools import pairwise, zip_longest
 from typing import Any, TextIO
 from unicodedata import combining, east_asian_width
 
 _CONTROL = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)]}
-
+_SURROGATES = frozenset(map(chr, range(0xDC80, 0xDD00)))
 
 PIPED_WIDTH = 10_000
 """Columns when nobody looks: what is piped on is never folded."""
@@ -136,3 +137,28 @@ def escaped(text: str) -> str:
 
 def _title(name: str) -> str:
     return name.replace("_", " ")
+
+
+@contextmanager
+def given_as_text(program: str) -> Iterator[None]:
+    """Around a whole command: bytes that are no UTF-8, in an argument or in what it reads, end it with 2.
+
+    Python carries such bytes as lone surrogates (PEP 383), which no message and no URL can hold; paths can,
+    and so they are not refused before. What was given is not shown: it may be a token.
+    """
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        if not _SURROGATES & set(error.object[error.start : error.end]):
+            raise
+        sys.stderr.write(f"{program}: {_not_text(sys.argv)} holds bytes that are not UTF-8: give text\n")
+        raise SystemExit(2) from None
+
+
+def _not_text(arguments: Sequence[str]) -> str:
+    """The first argument that isn't UTF-8, by its flag or number; else it was the standard input."""
+    for number, (before, word) in enumerate(pairwise(arguments), 1):
+        if _SURROGATES & set(word):
+            flag = word.partition("=")[0] if word.startswith("-") else before
+            return flag if flag.startswith("-") and flag.isascii() else f"argument {number}"
+    return "standard input"

@@ -51,6 +51,8 @@ def test_what_a_workload_sees(agent_in: Any, entry: Any, run_async: Any, short_d
                 "api", "validate", "jwt", *data, "--audience", "a", "--svid", "x.y.z"
             )
             assert code == 1 and out == "" and "ValidateJWTSVID" in err
+            code, out, err = await command("api", "fetch", "jwt", *data, "--audience", "b\udcff")
+            assert (code, out) == (2, "") and err.startswith("gatehouse-agent: --audience holds bytes")
             code, out, _ = await command("api", "fetch", "bundles", *data, "--output", "json")
             assert code == 0 and set(json.loads(out)["x509"]) == {f"spiffe://{TD}"}
             endpoint = {"SPIFFE_ENDPOINT_SOCKET": f"unix://{run.settings.socket_path}"}

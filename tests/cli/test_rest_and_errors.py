@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from control_plane.cli.options import data_dir_of
-from control_plane.cli.root import GROUPS, app
+from control_plane.cli.root import GROUPS, app, main
 
 Gatehouse = Callable[..., Result]
 
@@ -68,6 +68,27 @@ def test_explain_ends_with_0_when_an_entry_matches(gatehouse: Gatehouse, registr
     registry.rest[("POST", "/v1/explain")] = (200, json.dumps({"matches": [match], "near": []}).encode())
     told = gatehouse("explain", "--selector", "unix:uid:1")
     assert told.exit_code == 0 and "spiffe://cli.test/web" in told.stdout
+
+
+def test_bytes_that_are_no_text_are_refused_by_flag_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    identities = ("--spiffe-id", "spiffe://cli.test/a", "--parent-id", "spiffe://cli.test/n")
+    for given, said in (
+        (("entry", "create", *identities, "--selector", "unix:uid:1", "--hint", "s3\udcff"), "--hint"),
+        (("entry", "create", *identities, "--selector", "unix:uid:1", "--hint=s3\udcff"), "--hint"),
+        (
+            ("svid", "mint", "jwt", "--spiffe-id", "spiffe://cli.test/a", "--audience", "s3\udcff"),
+            "--audience",
+        ),
+        (("ledger", "show", "s3\udcff"), "argument 3"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["gatehouse", *given])
+        monkeypatch.setenv("GATEHOUSE_DATA_DIR", str(tmp_path))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert capsys.readouterr().err == f"gatehouse: {said} holds bytes that are not UTF-8: give text\n"
 
 
 def test_problem_is_passed_on_in_the_servers_words(gatehouse: Gatehouse, registry: Any) -> None:
