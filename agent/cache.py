@@ -15,6 +15,7 @@ Blocking: callers use a worker thread for `save`.
 """
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,11 @@ class CacheFile:
     def load(self) -> bytes | None:
         """The content, or None if there is no file. Raises Corrupt if it can't be read or isn't ours."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # Not blocking: the start would wait at a pipe for somebody who writes.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise Corrupt(f"reading the cache {self.path}: not a regular file")
             with os.fdopen(descriptor, "rb") as file:
                 sealed = file.read(MAX_CACHE_BYTES + 1)
         except FileNotFoundError:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import secrets
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,24 @@ def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition):
         CacheFile(tmp_path / "agent.cache", KEY).save(b"secret")
     assert (tmp_path / "elsewhere").read_bytes() == b""
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_at_once(tmp_path: Path) -> None:
+    cache = CacheFile(tmp_path / "agent.cache", KEY)
+    os.mkfifo(cache.path)
+    told: list[str] = []
+
+    def load() -> None:
+        try:
+            cache.load()
+        except Corrupt as error:
+            told.append(error.message)
+
+    reader = threading.Thread(target=load, daemon=True)
+    reader.start()
+    reader.join(20)
+    assert not reader.is_alive(), "the start of the agent would wait for ever"
+    assert told == [f"reading the cache {cache.path}: not a regular file"]
 
 
 def test_setting_aside_keeps_the_file(tmp_path: Path) -> None:
