@@ -221,6 +221,8 @@ def reported(output: Output) -> Iterator[None]:
         yield
     except GatehouseError as error:
         fail(error, output)
+    except BrokenPipeError:
+        raise  # who read our output is gone, as after `| head`: the program ends without a word
     except (ConnectionError, FileNotFoundError, PermissionError) as error:
         fail(Unavailable(str(error), hint=_START_HINT), output)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from control_plane.cli.options import data_dir_of
+from control_plane.cli.options import Output, data_dir_of
+from control_plane.cli.remote import reported
 from control_plane.cli.root import GROUPS, app, main
 
 Gatehouse = Callable[..., Result]
@@ -89,6 +91,11 @@ def test_bytes_that_are_no_text_are_refused_by_flag_in_one_line(
             main()
         assert ended.value.code == 2
         assert capsys.readouterr().err == f"gatehouse: {said} holds bytes that are not UTF-8: give text\n"
+
+
+def test_a_reader_that_is_gone_is_no_server_that_is_away() -> None:
+    with pytest.raises(BrokenPipeError), reported(Output.HUMAN):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")  # as printing for `| head` does
 
 
 def test_problem_is_passed_on_in_the_servers_words(gatehouse: Gatehouse, registry: Any) -> None:
