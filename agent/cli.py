@@ -94,13 +94,18 @@ def run(
 @check.command("config")
 def check_config(
     file: Annotated[Path, typer.Argument(help="Settings of the agent, in TOML.")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="As `run` will be given it.", show_default="as there")
+    ] = None,
+    trust_domain: Annotated[str | None, typer.Option(help="As `run` will be given it.")] = None,
     output: OutputFlag = Form.HUMAN,
 ) -> None:
     """Check settings of the agent: every problem is told, and nothing is started."""
     with Errors(output):
         from agent import cli_check
 
-        cli_check.check_config(file, output)
+        flags = {"data_dir": None if data_dir is None else str(data_dir), "trust_domain": trust_domain}
+        cli_check.check_config(file, flags, output)
 
 
 @fetch.command("x509")

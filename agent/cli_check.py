@@ -4,6 +4,7 @@ Settings alone: files that they name are looked at by the agent's start, on the 
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.settings import AgentSettings, WrittenSettings, default_data_dir
@@ -11,9 +12,10 @@ from control_plane.runtime import settings
 from control_plane.runtime.output import Form, Output
 
 
-def check_config(file: Path, form: Form) -> None:
-    """Prints what an agent would run with. Raises InvalidInput that names every problem."""
-    written = settings.load(WrittenSettings, file=file)
+def check_config(file: Path, flags: Mapping[str, str | None], form: Form) -> None:
+    """Prints what an agent would run with, started with these flags. Raises InvalidInput that names every
+    problem."""
+    written = settings.load(WrittenSettings, file=file, flags=flags)
     parsed = AgentSettings.parse(written, default_data_dir(os.environ))
     output = Output(form)
     output.record(

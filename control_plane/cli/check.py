@@ -10,7 +10,7 @@ import typer
 from control_plane.cli import printing, vault
 from control_plane.cli.options import Output, OutputFlag, group
 from control_plane.cli.remote import reported
-from control_plane.settings import load_settings
+from control_plane.cli.server import settings_of
 
 app = group("Check files, and what they name, before they are used.")
 app.command("vault")(vault.inspect)
@@ -19,11 +19,22 @@ app.command("vault")(vault.inspect)
 @app.command()
 def config(
     file: Annotated[Path, typer.Argument(help="Settings of the server, in TOML.")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="As `server run` will be given it.", show_default="as there"),
+    ] = None,
+    trust_domain: Annotated[
+        str | None, typer.Option("--trust-domain", help="As `server run` will be given it.")
+    ] = None,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Checks settings of the server: every problem is told, and nothing is started."""
+    flags: dict[str, object] = {
+        "data_dir": None if data_dir is None else str(data_dir),
+        "trust_domain": trust_domain,
+    }
     with reported(output):
-        settings = load_settings(file=file, environment={}, flags={})
+        settings = settings_of(file, flags, environment={})
     written = settings.written
     answer = {
         "file": str(file),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -60,12 +61,14 @@ def run(
         run_server(settings)
 
 
-def settings_of(config: Path | None, flags: dict[str, object]) -> ServerSettings:
+def settings_of(
+    config: Path | None, flags: dict[str, object], environment: Mapping[str, str] = os.environ
+) -> ServerSettings:
     """Settings from file, environment and flags; the data folder has a default. Raises `InvalidInput`."""
     try:
-        return load_settings(file=config, environment=os.environ, flags=flags)
+        return load_settings(file=config, environment=environment, flags=flags)
     except InvalidInput as error:
         if "data_dir is missing" not in error.message:
             raise
     with_default = flags | {"data_dir": str(data_dir_of(None))}
-    return load_settings(file=config, environment=os.environ, flags=with_default)
+    return load_settings(file=config, environment=environment, flags=with_default)

@@ -137,6 +137,11 @@ def test_settings_are_checked_before_a_start(run_async: Any, short_dir: Path) ->
         said = json.loads(err)["message"]
         assert code == 1 and not out
         assert "did you mean trust_domain" in said and "svid_cache_size" in said
+        file.write_text('server = "central:8081"\n')
+        given = ("--trust-domain", "a.test", "--data-dir", "/e")
+        code, out, err = await command("check", "config", str(file), *given, "--output", "json")
+        assert code == 0, err
+        assert (json.loads(out)["trust_domain"], json.loads(out)["data_dir"]) == ("a.test", "/e")
 
     run_async(work())
 

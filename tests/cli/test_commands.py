@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
+from control_plane.cli.root import app
 from control_plane.proto.grpc.health.v1 import health_pb2
 from control_plane.proto.spire.api.types import agent_pb2, spiffeid_pb2
 
@@ -257,3 +258,18 @@ def test_healthcheck_says_it_in_its_exit_code(gatehouse: Gatehouse, registry: An
     unwell = gatehouse("healthcheck", "--output", "json")
     assert unwell.exit_code == 1
     assert json.loads(unwell.stdout) == {"status": "not serving"}
+
+
+def test_settings_are_checked_with_the_flags_of_a_start(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('[roles]\ngrants = ["spiffe://cli.test/watch viewer"]\n')
+
+    def check(*flags: str) -> Result:
+        return CliRunner().invoke(app, ["check", "config", str(file), *flags, "--output", "json"])
+
+    refused = check()
+    assert refused.exit_code == 1 and "give --trust-domain" in refused.output
+    good = check("--trust-domain", "cli.test", "--data-dir", str(tmp_path / "d"))
+    assert good.exit_code == 0 and json.loads(good.output)["data_dir"] == str(tmp_path / "d")
+    default = check("--trust-domain", "cli.test")
+    assert default.exit_code == 0 and Path(json.loads(default.output)["data_dir"]).is_absolute()
