@@ -75,6 +75,14 @@ def test_check_points_at_the_misspelt_field_and_names_the_right_one(project: Pat
     assert "did you mean path?" in result.stdout
 
 
+def test_check_warns_of_the_author_s_lines_and_not_of_the_library_s(tmp_path: Path) -> None:
+    policy = tmp_path / "one.rego"
+    policy.write_text("package gatehouse.authz\n\nallow if count == 1\n\ncount := 1\n")
+    result = run("check", policy)
+    assert "rule count hides the built-in" in result.stdout
+    assert "gatehouse/lib" not in result.stdout, "who didn't write the library can't mend it"
+
+
 def test_check_tells_every_file_s_errors_at_once(project: Path) -> None:
     (project / "a.rego").write_text("package a\np if {")
     (project / "b.rego").write_text("package b\nq := ")
