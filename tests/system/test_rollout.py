@@ -187,8 +187,10 @@ def test_a_callers_trace_goes_through_the_shop_to_the_agents_judgement(
 @contextmanager
 def watching(running: Shop, folder: Path) -> Iterator[Callable[[str], None]]:
     """`policy status --watch` in a terminal of its own until Ctrl-C; gives what waits for its next word."""
-    seen, line = 0, [GATEHOUSE, "policy", "status", "--watch", "--data-dir", str(running.folder)]
-    screen = folder / "screen"
+    # As at a terminal: what a shell starts in the background ignores interrupts, and passes that on.
+    line = ["env", "--default-signal=INT", GATEHOUSE, "policy", "status", "--watch"]
+    line += ["--data-dir", str(running.folder)]
+    seen, screen = 0, folder / "screen"
 
     def until_told(word: str) -> None:
         nonlocal seen
