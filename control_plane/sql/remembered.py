@@ -5,6 +5,7 @@ so that nobody reads less than they wrote. Commits of other processes are heard 
 everybody who follows the change log; what is remembered should therefore be written by one process.
 """
 
+import asyncio
 from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeVar
 
@@ -24,16 +25,26 @@ class RememberedReads:
         self._thread = thread
         self._commits = thread.commits
         self._kept: dict[Hashable, Any] = {}
+        self._asked: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def read(self, key: Hashable, doing: str, work: Callable[[Connection], T]) -> T:
-        """As `SqlThread.read`; `key` names what `work` reads."""
-        before = self._thread.commits
-        if before != self._commits:
-            self._commits = before
+        """As `SqlThread.read`; `key` names what `work` reads. Those who ask at once are answered by one read."""
+        if self._thread.commits != self._commits:
+            self._commits = self._thread.commits
             self._kept.clear()
+            self._asked.clear()  # whoever waits for these began before the commit
         if key in self._kept:
             return self._kept[key]  # type: ignore[no-any-return]
-        found = await self._thread.read(doing, work)
+        if key not in self._asked:
+            self._asked[key] = asyncio.create_task(self._read(key, self._commits, doing, work))
+        return await asyncio.shield(self._asked[key])
+
+    async def _read(self, key: Hashable, before: int, doing: str, work: Callable[[Connection], T]) -> T:
+        try:
+            found = await self._thread.read(doing, work)
+        finally:
+            if self._asked.get(key) is asyncio.current_task():
+                del self._asked[key]
         if self._thread.commits == before == self._commits:
             if len(self._kept) >= MAX_KEPT:
                 del self._kept[next(iter(self._kept))]

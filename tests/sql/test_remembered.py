@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
+from control_plane.core.errors import InvalidInput
 from control_plane.sql import remembered
 from control_plane.sql.database import open_engine
 from control_plane.sql.remembered import RememberedReads
@@ -82,6 +83,45 @@ def test_a_read_that_a_commit_overtakes_is_not_kept(tmp_path: Path) -> None:
         assert await reading == 0
         await writing
         assert await reads.read("n", "", asked) == 7
+
+    run(tmp_path, scenario)
+
+
+def test_who_asks_at_once_is_answered_by_one_read_and_nobody_by_one_before_a_commit(tmp_path: Path) -> None:
+    async def scenario(thread: SqlThread, reads: RememberedReads) -> None:
+        asked = Asked()
+        await thread.write("", put(1))
+        begun, go = threading.Event(), threading.Event()
+
+        def slow(connection: Connection) -> int:
+            found = asked(connection)
+            begun.set()
+            assert go.wait(30)
+            return found
+
+        waiting = [asyncio.create_task(reads.read("n", "", slow)) for _ in range(50)]
+        await asyncio.to_thread(begun.wait, 30)
+        waiting[7].cancel()
+        writing = asyncio.create_task(thread.write("", put(2)))
+        go.set()
+        await writing
+        assert await reads.read("n", "", asked) == 2
+        told = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [one for one in told if one != 1] == [told[7]], "one gave up, and no other for it"
+        assert isinstance(told[7], asyncio.CancelledError)
+        assert asked.times == 2
+
+    run(tmp_path, scenario)
+
+
+def test_all_who_ask_hear_of_a_failure_and_the_next_asks_anew(tmp_path: Path) -> None:
+    async def scenario(thread: SqlThread, reads: RememberedReads) -> None:
+        def broken(connection: Connection) -> int:
+            raise InvalidInput("a test")
+
+        told = await asyncio.gather(*(reads.read("n", "", broken) for _ in range(3)), return_exceptions=True)
+        assert [type(one) for one in told] == [InvalidInput] * 3
+        assert await reads.read("n", "", Asked()) == 0
 
     run(tmp_path, scenario)
 
