@@ -28,7 +28,7 @@ class RememberedReads:
         self._asked: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def read(self, key: Hashable, doing: str, work: Callable[[Connection], T]) -> T:
-        """As `SqlThread.read`; `key` names what `work` reads. Those who ask at once are answered by one read."""
+        """As `SqlThread.read`; `key` names what `work` reads. Who ask at once are answered by one read."""
         if self._thread.commits != self._commits:
             self._commits = self._thread.commits
             self._kept.clear()
