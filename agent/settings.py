@@ -15,6 +15,7 @@ from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.runtime.addresses import parse_loopback
+from control_plane.runtime.settings import path_of
 
 ENVIRONMENT_PREFIX: Final = "GATEHOUSE_AGENT_"
 DEFAULT_SERVER: Final = "127.0.0.1:8081"
@@ -91,7 +92,7 @@ class AgentSettings:
             )
         if written.svid_cache_size < 1 or written.executable_size_limit_bytes < 0:
             raise InvalidInput("settings: svid_cache_size and executable_size_limit_bytes can't be negative")
-        data_dir = Path(written.data_dir or default_dir or "").expanduser().absolute()
+        data_dir = path_of(str(written.data_dir or default_dir or ""), "data_dir").absolute()
         host, port = parse_server(written.server)
         return cls(
             data_dir=data_dir,

@@ -44,6 +44,9 @@ def test_a_leaf_that_would_outlive_its_ca_is_refused_with_the_arithmetic() -> No
         ({"api.subject_burst": 0}, "subject_burst"),
         ({"admin_ids": ["nonsense"]}, "spiffe://"),
         ({"trust-domian": "x"}, "trust_domain"),
+        ({"data_dir": "~nobody-of-this-name/x"}, "data_dir .* no such user"),
+        ({"data_dir": "a\0b"}, "data_dir .* NUL"),
+        ({"x509pop.ca_bundle": "~nobody-of-this-name/x"}, "x509pop.ca_bundle .* no such user"),
     ],
 )
 def test_refused(flags: dict[str, object], words: str) -> None:

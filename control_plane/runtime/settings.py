@@ -221,6 +221,18 @@ def _convert(value: object, kind: Any, name: str) -> object:
     return _convert_scalar(value, kind, name)
 
 
+def path_of(text: str, setting: str) -> Path:
+    """A path as people write it in settings, `~` for a home. Raises InvalidInput."""
+    if "\0" in text:
+        raise InvalidInput(f"{setting} is {shown(text)}: no path has a NUL in it")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"{setting} is {shown(text)}: there is no such user, or no home", hint="write the path from / on"
+        ) from error
+
+
 def _tables(value: object, schema: type, name: str) -> tuple[object, ...]:
     """An array of tables, each as an instance of the schema."""
     if not isinstance(value, list | tuple) or not all(isinstance(one, dict) for one in value):
@@ -248,7 +260,7 @@ def _convert_scalar(value: object, kind: Any, name: str) -> object:
     if kind is str:
         return _text(value)
     if kind is Path:
-        return Path(_text(value)).expanduser()
+        return path_of(_text(value), name)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         try:
             return kind(value)

@@ -22,7 +22,7 @@ from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.runtime.addresses import HttpAddress, parse_bind, parse_loopback
 from control_plane.runtime.log import LEVELS
-from control_plane.runtime.settings import load
+from control_plane.runtime.settings import load, path_of
 from control_plane.runtime.vault_settings import LoginMethod, PolicyKeyType, VaultMode, VaultSettings
 from control_plane.settings.written import (
     ApiSettings,
@@ -102,13 +102,13 @@ class ServerSettings:
             )
         return cls(
             written=written,
-            data_dir=Path(written.data_dir).expanduser().absolute(),
+            data_dir=path_of(written.data_dir, "data_dir").absolute(),
             trust_domain=trust_domain,
             host=host,
             port=port,
             issuers=written.issuers or os.cpu_count() or 1,
             admin_ids=tuple(SpiffeId.parse(text) for text in written.admin_ids),
-            x509pop_ca_bundle=Path(written.x509pop.ca_bundle).expanduser().absolute()
+            x509pop_ca_bundle=path_of(written.x509pop.ca_bundle, "x509pop.ca_bundle").absolute()
             if written.x509pop.ca_bundle
             else None,
             key_passphrase=passphrase if passphrase.reveal() else None,

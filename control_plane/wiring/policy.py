@@ -1,7 +1,6 @@
 """Builds what the life of policies needs in the management process, and the gate before the REST routes."""
 
 import os
-from pathlib import Path
 
 from fastapi.routing import APIRoute
 
@@ -24,6 +23,7 @@ from control_plane.rollout.denials import DenialRule
 from control_plane.rollout.keys import PolicyKeys
 from control_plane.rollout.lifecycle import Rollouts
 from control_plane.rollout.ports import RolloutStore
+from control_plane.runtime.settings import path_of
 from control_plane.sql.answer_store import SqlAnswers
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
 from control_plane.wiring.vault import keys_in_vault
@@ -78,7 +78,7 @@ def response_rules_of(parts: Parts) -> Rules:
     """What decides on alerts. Raises InvalidInput, Diagnostics for the operator's file."""
     path = parts.settings.written.falco.rego
     try:
-        return Rules(Path(path).read_text(encoding="utf-8") if path else None)
+        return Rules(path_of(path, "falco.rego").read_text(encoding="utf-8") if path else None)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"settings: falco.rego {path}: {error}") from error
 
@@ -88,7 +88,7 @@ def gate_of(parts: Parts) -> tuple[Gate, type[APIRoute]]:
     settings = parts.settings
     administrators = {f"local:{user_name(uid)}" for uid in (0, os.geteuid())}
     secret_file = settings.written.falco.secret_file
-    webhook = Webhook(Path(secret_file).expanduser()) if secret_file else None
+    webhook = Webhook(path_of(secret_file, "falco.secret_file")) if secret_file else None
     sensor = Grant(Webhook.SUBJECT, Role.SENSOR, f"spiffe://{settings.trust_domain}")
     roles = Roles(
         settings.trust_domain,

@@ -24,6 +24,7 @@ from control_plane.core.errors import (
     Unavailable,
 )
 from control_plane.core.secret import Secret
+from control_plane.runtime.settings import path_of
 from control_plane.runtime.vault_settings import LoginMethod, VaultSettings
 
 MAX_CREDENTIAL_BYTES: Final = 64 << 10
@@ -235,7 +236,7 @@ def _given(name: str, secret: Secret[str], file: str) -> Source:
     """A secret from the settings, or from a file that is read each time."""
     if not file:
         return lambda: secret
-    path = Path(file).expanduser()
+    path = path_of(file, f"the file of {name}")
 
     def read() -> Secret[str]:
         try:

@@ -13,6 +13,7 @@ from control_plane.clients.vault.pki import PkiMount
 from control_plane.core.errors import FailedPrecondition, PeerMisbehaved
 from control_plane.core.secret import Secret
 from control_plane.runtime.clock import Clock
+from control_plane.runtime.settings import path_of
 from control_plane.runtime.tls import TlsIdentity, load_identity
 from control_plane.runtime.vault_settings import LoginMethod, VaultSettings
 
@@ -37,7 +38,7 @@ def open_vault(
     address = settings.parsed_address()
     places = max_requests or settings.max_requests
     identity = _identity(settings, own) if settings.login is LoginMethod.CERT else None
-    ca_file = Path(settings.ca_file).expanduser() if settings.ca_file else None
+    ca_file = path_of(settings.ca_file, "vault.ca_file") if settings.ca_file else None
     exchange = HvacExchange(
         address,
         namespace=settings.namespace,
@@ -60,8 +61,8 @@ def _identity(settings: VaultSettings, own: OwnSvids | None) -> Callable[[], Tls
     if not address.tls:
         raise FailedPrecondition(f"logging in to Vault at {address} by certificate: use https")
     if settings.certificate_file:
-        certificate = Path(settings.certificate_file).expanduser()
-        return _FileIdentity(certificate, Path(settings.key_file).expanduser())
+        certificate = path_of(settings.certificate_file, "vault.certificate_file")
+        return _FileIdentity(certificate, path_of(settings.key_file, "vault.key_file"))
     return lambda: own.identity() if own is not None and own.is_ready else None
 
 
