@@ -26,7 +26,7 @@ def shake_hands(caller: End, callee: End, now: int) -> None:
     accepting = source.context()
     accepting.verify_mode = ssl.CERT_REQUIRED
     calling = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    calling.check_hostname = False
+    calling.check_hostname = False  # who answers is known by a SPIFFE ID, not by the name of a host
     calling.set_alpn_protocols(["h2"])
     load_identity(calling, caller.identity)
     load_trust(calling, b"".join(one.certificate for one in caller.bundle.x509_authorities))

@@ -154,6 +154,7 @@ def test_one_trace_of_a_quarantine_and_of_its_end(running: Shop, collector: Coll
         command(running, "quarantine", word, FRONTEND, "--reason", "a try", *grace(running))
         client, server = (f"{who}: POST {path}" for who in ("gatehouse", "gatehouse-management"))
         collector.until(root, {(f"gatehouse: {root}", client), (client, server), (server, agents)})
+        assert not collector.failed(root)
 
 
 JUDGED = """
