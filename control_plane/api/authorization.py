@@ -95,6 +95,7 @@ METHODS: Final[dict[str, frozenset[Who]]] = {
     **_methods("grpc.reflection.v1alpha.ServerReflection", _LOCAL, "ServerReflectionInfo"),
     **_methods("gatehouse.node.v1.Node", _AGENT, "Watch ReportDecisions"),
     **_methods("gatehouse.server.v1.Entry", _ADMINS, "BatchCreateEntry BatchUpdateEntry GetPriorities"),
+    **_methods("gatehouse.server.v1.Quarantine", _ADMINS, "GetQuarantined"),
 }
 
 

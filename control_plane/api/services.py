@@ -9,9 +9,11 @@ from control_plane.api.entries import EntryService
 from control_plane.api.node import NodeService
 from control_plane.api.operations import DebugService, LoggerService
 from control_plane.api.priorities import PriorityService
+from control_plane.api.quarantined import QuarantineService
 from control_plane.api.svids import SvidService
 from control_plane.proto.gatehouse.node.v1 import node_pb2
 from control_plane.proto.gatehouse.server.v1 import entry_pb2 as priority_pb2
+from control_plane.proto.gatehouse.server.v1 import quarantine_pb2
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
 from control_plane.proto.spire.api.server.bundle.v1 import bundle_pb2
 from control_plane.proto.spire.api.server.debug.v1 import debug_pb2
@@ -34,6 +36,7 @@ def node_services(context: ServerContext) -> list[Service]:
         service(agent_pb2.DESCRIPTOR.services_by_name["Agent"], AgentService(context)),
         service(entry_pb2.DESCRIPTOR.services_by_name["Entry"], entries),
         service(priority_pb2.DESCRIPTOR.services_by_name["Entry"], PriorityService(context, entries)),
+        service(quarantine_pb2.DESCRIPTOR.services_by_name["Quarantine"], QuarantineService(context)),
         service(svid_pb2.DESCRIPTOR.services_by_name["SVID"], SvidService(context)),
         service(bundle_pb2.DESCRIPTOR.services_by_name["Bundle"], BundleService(context)),
         service(node_pb2.DESCRIPTOR.services_by_name["Node"], NodeService(context)),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from control_plane.cli import printing, wire
+from control_plane.cli.cut_off import those_cut_off, told
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
 from control_plane.cli.remote import Remote, with_server
 from control_plane.proto.google.protobuf.wrappers_pb2 import BoolValue
@@ -34,10 +35,10 @@ def list_agents(
     if banned is not None:
         wanted.by_banned.CopyFrom(BoolValue(value=banned))
 
-    async def work(server: Remote) -> list[types_pb2.Agent]:
-        return await _all(server, wanted)
+    async def work(server: Remote) -> list[dict[str, Any]]:
+        return await _with_quarantine(server, await _all(server, wanted))
 
-    agents = [wire.agent_json(each) for each in with_server(work, data_dir=data_dir, output=output)]
+    agents = with_server(work, data_dir=data_dir, output=output)
 
     def human() -> None:
         rows = [
@@ -54,10 +55,10 @@ def show(spiffe_id: SpiffeIdFlag, data_dir: DataDirFlag = None, output: OutputFl
     """Shows one agent."""
     request = agent_pb2.GetAgentRequest(id=wire.spiffe_id(spiffe_id, "--spiffe-id"))
 
-    async def work(server: Remote) -> Any:
-        return await server.call(AGENT, "GetAgent", request)
+    async def work(server: Remote) -> list[dict[str, Any]]:
+        return await _with_quarantine(server, [await server.call(AGENT, "GetAgent", request)])
 
-    agent = wire.agent_json(with_server(work, data_dir=data_dir, output=output))
+    [agent] = with_server(work, data_dir=data_dir, output=output)
 
     def human() -> None:
         printing.record(
@@ -68,6 +69,7 @@ def show(spiffe_id: SpiffeIdFlag, data_dir: DataDirFlag = None, output: OutputFl
                 "expires": printing.moment(agent["expires_at"]),
                 "can attest again": agent["can_reattest"],
                 "state": _state(agent),
+                **({"quarantined": told(agent["quarantined"])} if agent["quarantined"] else {}),
                 "version": agent["version"],
                 "selectors": agent["selectors"],
             }
@@ -130,7 +132,7 @@ def purge(
     def human() -> None:
         for each in purged:
             printing.line(f"{done} {each}")
-        printing.line(f"{done} {len(purged)} agents")
+        printing.line(f"{done} {len(purged)} {'agent' if len(purged) == 1 else 'agents'}")
 
     printing.emit(output, {"purged": [] if dry_run else purged, "due": purged}, human)
 
@@ -148,6 +150,13 @@ async def _all(server: Remote, wanted: agent_pb2.ListAgentsRequest.Filter) -> li
             return agents
 
 
+async def _with_quarantine(server: Remote, agents: list[types_pb2.Agent]) -> list[dict[str, Any]]:
+    """Agents as commands print them; `quarantined` says why and since when, or is None."""
+    shown = [wire.agent_json(each) for each in agents]
+    cut_off = await those_cut_off(server, (each["spiffe_id"] for each in shown))
+    return [{**each, "quarantined": cut_off.get(each["spiffe_id"])} for each in shown]
+
+
 def _act(method: str, request: Any, done: str, spiffe_id: str, data_dir: Any, output: Output) -> None:
     """One call that changes an agent, and the line that says so."""
 
@@ -161,7 +170,8 @@ def _act(method: str, request: Any, done: str, spiffe_id: str, data_dir: Any, ou
 
 
 def _state(agent: dict[str, Any]) -> str:
-    """One word about an agent."""
-    if agent["banned"]:
-        return "banned"
+    """A word or two about an agent: what keeps it from being served, else whether it still holds."""
+    refused = [name for name in ("banned", "quarantined") if agent[name]]
+    if refused:
+        return ", ".join(refused)
     return "expired" if agent["expires_at"] < SystemClock().unix() else "active"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from control_plane.cli import printing, wire
+from control_plane.cli.cut_off import those_cut_off, told
 from control_plane.cli.entry_flags import EntryFields, GivenEntry, from_file, to_message
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
 from control_plane.cli.remote import Remote, with_server
@@ -156,22 +157,14 @@ def show(
     """Shows entries: all, one by ID, or those that have all the given properties."""
     wanted = _filter(spiffe_id, parent_id, selector, hint, downstream)
 
-    async def work(server: Remote) -> Written:
-        found: list[types_pb2.Entry] = []
-        token = ""
-        if entry_id:
-            found = [await server.call(ENTRY, "GetEntry", entry_pb2.GetEntryRequest(id=entry_id))]
-            return found, await _stored_priorities(server, found)
-        while True:
-            request = entry_pb2.ListEntriesRequest(filter=wanted, page_size=PAGE_SIZE, page_token=token)
-            reply = await server.call(ENTRY, "ListEntries", request)
-            found.extend(reply.entries)
-            token = reply.next_page_token
-            if not token:
-                return found, await _stored_priorities(server, found)
+    async def work(server: Remote) -> list[dict[str, Any]]:
+        found = await _found(server, wanted, entry_id)
+        priorities = await _stored_priorities(server, found)
+        entries = [wire.entry_json(entry, priorities.get(entry.id, 0)) for entry in found]
+        cut_off = await those_cut_off(server, (entry["spiffe_id"] for entry in entries))
+        return [{**entry, "quarantined": cut_off.get(entry["spiffe_id"])} for entry in entries]
 
-    found, priorities = with_server(work, data_dir=data_dir, output=output)
-    entries = [wire.entry_json(entry, priorities.get(entry.id, 0)) for entry in found]
+    entries = with_server(work, data_dir=data_dir, output=output)
     printing.emit(output, {"entries": entries}, lambda: _print_entries(entries))
 
 
@@ -214,6 +207,23 @@ def delete(
 
     printing.emit(output, {"results": answer}, human)
     wire.end_unless_done(results)
+
+
+async def _found(
+    server: Remote, wanted: entry_pb2.ListEntriesRequest.Filter, entry_id: str
+) -> list[types_pb2.Entry]:
+    """The entry of an ID, or every one that the filter lets through, over all pages."""
+    if entry_id:
+        return [await server.call(ENTRY, "GetEntry", entry_pb2.GetEntryRequest(id=entry_id))]
+    found: list[types_pb2.Entry] = []
+    token = ""
+    while True:
+        request = entry_pb2.ListEntriesRequest(filter=wanted, page_size=PAGE_SIZE, page_token=token)
+        reply = await server.call(ENTRY, "ListEntries", request)
+        found.extend(reply.entries)
+        token = reply.next_page_token
+        if not token:
+            return found
 
 
 def _filter(
@@ -301,5 +311,6 @@ def _print_entries(entries: list[dict[str, Any]]) -> None:
             "expires": printing.moment(entry["expires_at"]) if entry["expires_at"] else "",
             "priority": entry["priority"] or "",
             "revision": entry["revision"],
+            "quarantined": told(cut_off) if (cut_off := entry.get("quarantined")) else "",
         }
         printing.record({name: value for name, value in shown.items() if value not in ("", [])})

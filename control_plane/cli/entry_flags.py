@@ -18,10 +18,10 @@ FILE_KEYS = frozenset(
     (
         *("id", "spiffe_id", "parent_id", "selectors", "x509_svid_ttl_seconds", "jwt_svid_ttl_seconds"),
         *("federates_with", "dns_names", "hint", "admin", "downstream", "store_svid", "expires_at"),
-        *("priority", "created_at", "revision"),
+        *("priority", "created_at", "revision", "quarantined"),
     )
 )
-"""What an entry in a file may have; `created_at` and `revision` are the server's and are not sent."""
+"""What an entry in a file may have; the last three are the server's and are not sent."""
 
 
 @dataclass(frozen=True, slots=True)

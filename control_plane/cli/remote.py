@@ -163,7 +163,7 @@ def _request(
         raise PeerMisbehaved(f"{doing}: the answer is longer than {MAX_REST_BYTES} bytes")
     try:
         answer = json.loads(received) if received else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PeerMisbehaved(f"{doing}: status {response.status}, and the answer is not JSON") from error
     if response.status >= 400:
         raise _problem(response.status, answer, doing)
@@ -186,7 +186,7 @@ def problem_in(status: int, received: bytes, doing: str) -> GatehouseError:
     """The error that an answer tells of; for callers that read good answers by themselves."""
     try:
         answer = json.loads(received)
-    except ValueError:
+    except (ValueError, RecursionError):
         return PeerMisbehaved(f"{doing}: status {status}, and the answer is not JSON")
     return _problem(status, answer, doing)
 

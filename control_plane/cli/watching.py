@@ -101,6 +101,6 @@ def _stream(
 def _data(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PeerMisbehaved("following events: the server sent what isn't JSON") from error
     return found if isinstance(found, dict) else {}

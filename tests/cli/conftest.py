@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from control_plane.cli.root import app
 from control_plane.core.errors import NotFound
 from control_plane.proto.gatehouse.server.v1 import entry_pb2 as priority_pb2
+from control_plane.proto.gatehouse.server.v1 import quarantine_pb2
 from control_plane.proto.google.protobuf.empty_pb2 import Empty
 from control_plane.proto.grpc.health.v1 import health_pb2
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
@@ -53,6 +54,7 @@ class FakeRegistry:
     entries: dict[str, entries.Entry] = field(default_factory=dict)
     priorities: dict[str, int] = field(default_factory=dict)
     agents: list[agents.Agent] = field(default_factory=list)
+    quarantined: dict[str, quarantine_pb2.Quarantined] = field(default_factory=dict)
     federated: dict[str, bundles.Bundle] = field(default_factory=dict)
     authority: bytes = b""
     asked: list[Any] = field(default_factory=list)
@@ -98,6 +100,10 @@ class FakeRegistry:
     async def get_priorities(self, call: object, request: Any) -> Any:
         known = {name: self.priorities.get(name, 0) for name in request.entry_ids}
         return priority_pb2.GetPrioritiesResponse(priorities=known)
+
+    async def get_quarantined(self, call: object, request: Any) -> Any:
+        found = {name: one for name, one in self.quarantined.items() if name in request.spiffe_ids}
+        return quarantine_pb2.GetQuarantinedResponse(quarantined=found)
 
     async def get_entry(self, call: object, request: Any) -> Any:
         if request.id not in self.entries:
@@ -178,6 +184,7 @@ class FakeRegistry:
 SERVICES = (
     entry_pb2.DESCRIPTOR.services_by_name["Entry"],
     priority_pb2.DESCRIPTOR.services_by_name["Entry"],
+    quarantine_pb2.DESCRIPTOR.services_by_name["Quarantine"],
     agent_pb2.DESCRIPTOR.services_by_name["Agent"],
     bundle_pb2.DESCRIPTOR.services_by_name["Bundle"],
     svid_pb2.DESCRIPTOR.services_by_name["SVID"],
