@@ -16,6 +16,7 @@ from control_plane.cli.caller import BreakGlassFlag, ReasonFlag, TokenFileFlag
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
 from control_plane.cli.remote import fail
 from control_plane.core.errors import InvalidInput, NotFound
+from control_plane.core.spiffe_id import SpiffeId, is_agent_id
 
 
 class _ShortForAdd(TyperGroup):
@@ -63,8 +64,7 @@ def add(
 
     def human() -> None:
         told = "is cut off" if answer["changed"] else "was cut off already"
-        entries = "1 entry gives" if answer["entries"] == 1 else f"{answer['entries']} entries give"
-        printing.line(f"{answer['spiffe_id']} {told}; {entries} no SVID any more")
+        printing.line(f"{answer['spiffe_id']} {told}; {_effect(answer['spiffe_id'], answer['entries'])}")
         printing.note(f"to let it back in: gatehouse quarantine release {answer['spiffe_id']} --reason …")
 
     printing.emit(output, answer, human)
@@ -154,6 +154,15 @@ def list_members(
         printing.table(("identity", "since", "by", "reason"), rows, empty="nobody is cut off")
 
     printing.emit(output, answer, human)
+
+
+def _effect(who: str, entries: int) -> str:
+    """What it means for an identity, of which so many entries are."""
+    if is_agent_id(SpiffeId.parse(who)):
+        return "the server refuses this agent until it is released"
+    if not entries:
+        return "no entry gives it an SVID, and every agent denies it"
+    return f"{entries} {'entry gives' if entries == 1 else 'entries give'} no SVID any more"
 
 
 def _authority_row(one: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -135,6 +135,12 @@ def test_quarantine_short_and_long(gatehouse: Gatehouse, registry: Any) -> None:
         told = gatehouse(*command, "--reason", "odd")
         assert "is cut off; 2 entries give no SVID any more" in told.stdout, told.stderr
         assert asked(registry)[-1] == ("POST", "/v1/quarantine", {"spiffe_id": member, "reason": "odd"})
+    for who, effect in (
+        ("spiffe://cli.test/spire/agent/a", "the server refuses this agent until it is released"),
+        ("spiffe://other.test/web", "no entry gives it an SVID, and every agent denies it"),
+    ):
+        answers(registry, "POST", "quarantine", {**answer, "spiffe_id": who, "entries": 0})
+        assert f"{who} is cut off; {effect}" in gatehouse("quarantine", who, "--reason", "odd").stdout
     assert "is let in again" in gatehouse("quarantine", "release", member, "--reason", "over").stdout
     authority = gatehouse("quarantine", "3f2a", "--reason", "odd")
     assert authority.exit_code == 1 and "gatehouse quarantine authority 3f2a" in authority.stderr
