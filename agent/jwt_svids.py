@@ -114,6 +114,6 @@ def key_id_of(token: str) -> str:
     header = token.partition(".")[0]
     try:
         value = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))).get("kid", "")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ""
     return str(value)

@@ -129,7 +129,7 @@ def _server_nonce(challenge: bytes, member: str) -> bytes:
     try:
         data: Any = json.loads(challenge)
         nonce = base64.b64decode(data[member]["nonce"], validate=True)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PeerMisbehaved(f"attesting by x509pop: the server's challenge has no {member} nonce") from error
     if len(nonce) != NONCE_BYTES:
         # We sign what the server chooses together with a nonce of ours; another length would let it

@@ -23,6 +23,7 @@ MAX_TOKEN_CHARACTERS: Final = 255
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _HOST = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?\.?")
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ def parse_server(text: str) -> tuple[str, int]:
         valid = bool(_HOST.fullmatch(bare)) or bool(ipaddress.ip_address(bare))
     except ValueError:
         valid = False
-    if not colon or not valid or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if not colon or not valid or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
         raise InvalidInput(
             f"settings: server {shown(text)} isn't host:port", hint="such as gatehouse.example.org:8081"
         )

@@ -27,8 +27,9 @@ def read_description(path: Path) -> ServiceDescription:
     try:
         text = content.decode("utf-8")
         document: object = _yaml(text) if path.suffix in _YAML else tomllib.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"reading the service description {path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        why = "it is too deeply nested" if isinstance(error, RecursionError) else str(error)
+        raise InvalidInput(f"reading the service description {path}: {why}") from error
     try:
         return ServiceDescription.parse(document)
     except InvalidInput as error:

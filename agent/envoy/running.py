@@ -151,9 +151,16 @@ def _running(entry: Any) -> Running | None:
             address=common.downstream_direct_remote_address.socket_address.address,
             port=port,
             sni=tls.tls_sni_hostname,
-            method=_METHODS.Name(entry.request.request_method),
+            method=_method(entry.request.request_method),
             path=entry.request.path,
             host=entry.request.authority,
             claims=claims,
         ),
     )
+
+
+def _method(number: int) -> str:
+    """The name of a method; that of none for one that a newer Envoy may know and we don't."""
+    known = number in _METHODS.values()
+    name: str = _METHODS.Name(number if known else base_pb2.METHOD_UNSPECIFIED)
+    return name

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from control_plane.cli import wire
+from control_plane.core.errors import shown
 from control_plane.core.spiffe_id import SpiffeId, server_id
 from control_plane.proto.spire.api.types.entry_pb2 import Entry
 
@@ -97,8 +98,9 @@ def from_file(path: Path) -> list[GivenEntry]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise typer.BadParameter(error.strerror or str(error), param_hint=flag) from error
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=flag) from error
+    except (ValueError, RecursionError) as error:
+        why = "it is too deeply nested" if isinstance(error, RecursionError) else str(error)
+        raise typer.BadParameter(why, param_hint=flag) from error
     listed = content.get("entries") if isinstance(content, dict) else content
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise typer.BadParameter('expected {"entries": [{…}, …]}', param_hint=flag)
@@ -112,30 +114,58 @@ def _from_object(given: dict[str, Any], where: str) -> GivenEntry:
         raise typer.BadParameter(f"unknown key {unknown[0]!r}", param_hint=where)
     try:
         fields = EntryFields(
-            entry_id=str(given.get("id", "")),
-            spiffe_id=str(given.get("spiffe_id", "")),
-            parent_id=str(given.get("parent_id", "")),
-            selectors=tuple(map(str, given.get("selectors", ()))),
-            x509_svid_ttl_seconds=int(given.get("x509_svid_ttl_seconds", 0)),
-            jwt_svid_ttl_seconds=int(given.get("jwt_svid_ttl_seconds", 0)),
-            federates_with=tuple(map(str, given.get("federates_with", ()))),
-            dns_names=tuple(map(str, given.get("dns_names", ()))),
-            hint=str(given.get("hint", "")),
-            admin=bool(given.get("admin", False)),
-            downstream=bool(given.get("downstream", False)),
-            store_svid=bool(given.get("store_svid", False)),
-            expires_at=int(given.get("expires_at", 0)),
-            priority=_int32(given.get("priority", 0)),
+            entry_id=_text(given, "id"),
+            spiffe_id=_text(given, "spiffe_id"),
+            parent_id=_text(given, "parent_id"),
+            selectors=_texts(given, "selectors"),
+            x509_svid_ttl_seconds=_number(given, "x509_svid_ttl_seconds", 32),
+            jwt_svid_ttl_seconds=_number(given, "jwt_svid_ttl_seconds", 32),
+            federates_with=_texts(given, "federates_with"),
+            dns_names=_texts(given, "dns_names"),
+            hint=_text(given, "hint"),
+            admin=_truth(given, "admin"),
+            downstream=_truth(given, "downstream"),
+            store_svid=_truth(given, "store_svid"),
+            expires_at=_number(given, "expires_at", 64),
+            priority=_number(given, "priority", 32),
             node=False,
         )
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=where) from error
     return to_message(fields)
 
 
-def _int32(value: Any) -> int:
-    """A whole number that the wire can carry. Raises ValueError."""
-    number = int(value)
-    if not -(2**31) <= number < 2**31:
-        raise ValueError(f"priority {number} doesn't fit into 32 bits")
-    return number
+def _text(given: dict[str, Any], name: str) -> str:
+    """A text that UTF-8 has. Raises ValueError, as those below."""
+    found = given.get(name, "")
+    if not isinstance(found, str) or not _is_utf8(found):
+        raise ValueError(f"{name} is {shown(found)}, expected a text")
+    return found
+
+
+def _texts(given: dict[str, Any], name: str) -> tuple[str, ...]:
+    found = given.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(one, str) and _is_utf8(one) for one in found):
+        raise ValueError(f"{name} is {shown(found)}, expected a list of texts")
+    return tuple(found)
+
+
+def _truth(given: dict[str, Any], name: str) -> bool:
+    found = given.get(name, False)
+    if not isinstance(found, bool):
+        raise ValueError(f"{name} is {shown(found)}, expected true or false")
+    return found
+
+
+def _number(given: dict[str, Any], name: str, bits: int) -> int:
+    """A whole number that the wire can carry."""
+    found = given.get(name, 0)
+    bound = 1 << bits - 1
+    if not isinstance(found, int) or isinstance(found, bool) or not -bound <= found < bound:
+        raise ValueError(f"{name} is {shown(found)}, expected a whole number of {bits} bits")
+    return found
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it has no half of a surrogate pair, which JSON can write and no message can carry."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -90,7 +90,7 @@ def read_push(written: bytes) -> PushBody:
             raise ValueError(f"{len(texts)} bytes")
         source = PolicySource(files, texts[position:].decode())
         return PushBody(source, head["reason"], head["wait_seconds"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt(f"reading a pushed policy: what its reader wrote can't be read ({error})") from error
 
 

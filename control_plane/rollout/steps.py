@@ -255,7 +255,7 @@ def read_step(text: str) -> Step:
         if kind is Planned:
             document["shifts"] = [Shift.of(one) for one in document["shifts"]]
         return kind(**{name: _tuple(value) for name, value in document.items()})  # type: ignore[arg-type]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt(f"reading a step of a policy's life: {type(error).__name__}: {error}") from error
 
 

@@ -51,7 +51,7 @@ def parse_bind(text: str) -> tuple[str, int]:
     """Reads `host:port` or `[v6]:port`. Raises InvalidInput."""
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise InvalidInput(f"settings: bind {shown(text)}, expected host:port", hint=f"such as {EXAMPLE}")
     try:
         ipaddress.ip_address(bare)

@@ -96,9 +96,11 @@ def _read(file: Path, problems: list[str]) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(raw.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # tomllib's own, a text that isn't UTF-8, a number of too many digits
         problems.append(f"{file}: is no TOML ({error})")
-        return {}
+    except RecursionError:
+        problems.append(f"{file}: is no TOML that is read here (too deeply nested)")
+    return {}
 
 
 def _is_table(kind: Any) -> bool:

@@ -82,7 +82,7 @@ class Facts:
     def _answer(self, fact: str) -> str:
         try:
             asked = json.loads(fact)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInput("reading what a question rests on: another shape") from error
         match asked:
             case ["whole"]:

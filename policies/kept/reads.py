@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 
 from control_plane.core.errors import InvalidInput
 from policies.kept.shelf import digest
-from policies.language.numbers import NumberLimitExceededError
-from policies.language.serial import JsonError, json_text, parse_json
+from policies.language.serial import json_text, parse_json
 from policies.language.symbolic import Memory
 from policies.language.symbolic.joins import Lookup
 from policies.language.symbolic.memory import WEIGHED, DataRead, Read, RowsRead
-from policies.language.values import NestingLimitExceededError, identical
+from policies.language.values import identical
 
 
 def read_text(read: Read) -> str | None:
@@ -50,7 +49,7 @@ def parse_read(text: str) -> Read:
                 values = parse_json(wanted)
                 if isinstance(values, tuple):
                     return RowsRead(tuple(map(str, path)), lookup, values, keyed)
-    except (ValueError, TypeError, JsonError, NumberLimitExceededError, NestingLimitExceededError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # those of `parse_json` are ValueErrors
         raise InvalidInput(f"reading what an evaluation read: {error}") from error
     raise InvalidInput("reading what an evaluation read: another shape")
 

@@ -25,6 +25,13 @@ _WORDS: Final = (
     ),
     *(b"inf", b"nan", b"1979-05-27", b"true", b"\x30\x80", b"\x02\x01", b"!!python/object", b"\xc2\xa0"),
 )
+_LONG: Final = (
+    *(b"[" * 3000, b"(" * 3000, b'{"a":' * 1500, b"{a=" * 1500, b"- " * 1500, b"!" * 3000),
+    *(b"9" * 5000, b"0x" + b"f" * 5000),
+)
+"""Nested deeper than a reader that calls itself can go, and more digits than Python reads: single bytes that
+turn hardly ever come to that. They are put where values begin."""
+_BEFORE_VALUES: Final = frozenset(b':=[,({ \n"')
 
 
 def mutations(seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
@@ -36,6 +43,12 @@ def mutations(seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
         for _ in range(dice.choice((1, 1, 2, 3, 8))):
             at = dice.randrange(len(data) + 1)
             end = min(len(data), at + dice.choice((0, 0, 1, 1, 2, 4, 16, 100)))
+            if dice.randrange(30) == 0:
+                at = dice.choice(
+                    [0, *(place + 1 for place, byte in enumerate(data) if byte in _BEFORE_VALUES)]
+                )
+                data[at:end] = dice.choice(_LONG)
+                continue
             what = dice.randrange(6)
             if what == 0 and data:
                 data[at % len(data)] ^= 1 << dice.randrange(8)

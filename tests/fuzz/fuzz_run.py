@@ -14,7 +14,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ Target = Callable[[bytes], bool]
 HANG_SECONDS: Final = 20
 SLOW_SECONDS: Final = 1.0
 MAX_SIZE: Final = 4096
+FIRST: Final = 5000
 ROUND: Final = 1000
 SAVE_SECONDS: Final = 1.0
 REPORT_SECONDS: Final = 30.0
@@ -70,7 +71,7 @@ class Counted:
     """A target that counts its inputs, tells now and then, and keeps those that are slow."""
 
     def __init__(self, name: str, target: Target, folder: Path, progress: Progress, goal: int) -> None:
-        self._name, self._target, self._folder = name, target, folder
+        self.name, self._target, self._folder = name, target, folder
         self._goal = goal
         self._cpu_before = progress.cpu_seconds - time.process_time()
         self._save_at = self._report_at = time.monotonic()
@@ -86,9 +87,13 @@ class Counted:
         if ended - began > progress.slowest_seconds:
             progress.slowest_seconds = ended - began
             if progress.slowest_seconds > SLOW_SECONDS:
-                (self._folder / "found" / "slowest").write_bytes(data)
+                self.keep("slowest", data)
         if progress.inputs == self._goal or (progress.inputs % 64 == 0 and time.monotonic() >= self._save_at):
             self._tell(ended)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Writes an input down, to be looked at and tried again."""
+        (self._folder / "found" / name).write_bytes(data)
 
     def _tell(self, cpu: float) -> None:
         now = time.monotonic()
@@ -97,7 +102,7 @@ class Counted:
         self._save_at = now + SAVE_SECONDS
         if now >= self._report_at:
             self._report_at = now + REPORT_SECONDS
-            print(f"     {self._name}: {self.progress}, of {self._goal:,}", flush=True)
+            print(f"     {self.name}: {self.progress}, of {self._goal:,}", flush=True)
 
 
 def run(
@@ -119,6 +124,10 @@ def run(
         return 0
     for number, data in enumerate(seeds):
         (folder / "corpus" / f"seed-{number}").write_bytes(data)
+    # atheris grows inputs byte by byte; what takes thousands of bytes at once is tried by mutations first.
+    left -= _mutate(counted, mutations(seeds, min(FIRST, left), random.SystemRandom().randrange(2**32)))
+    if left <= 0:
+        return 0
     limits = [f"-runs={left}", f"-max_total_time={int(seconds)}", f"-timeout={HANG_SECONDS}"]
     quiet = ["-verbosity=0", "-print_final_stats=1", f"-artifact_prefix={folder}/found/"]
     folders = [str(folder / "corpus"), str(folder / "found")]
@@ -129,21 +138,30 @@ def run(
 
 def _mutated(name: str, target: Target, seeds: list[bytes], goal: int, seconds: float, folder: Path) -> int:
     counted = Counted(name, target, folder, Progress.read(folder, _code()), goal)
-    signal.signal(signal.SIGALRM, _hung)
     began, seed = time.monotonic(), random.SystemRandom().randrange(2**32)
     while counted.progress.inputs < goal and time.monotonic() - began < seconds:
-        for data in mutations(seeds, min(ROUND, goal - counted.progress.inputs), seed):
-            signal.alarm(HANG_SECONDS)
-            try:
-                counted(data)
-            except BaseException:
-                (folder / "found" / f"crash-{hashlib.sha256(data).hexdigest()}").write_bytes(data)
-                print(f"{name}: round {seed}, input {data!r}", flush=True)
-                raise
-            finally:
-                signal.alarm(0)
+        _mutate(counted, mutations(seeds, min(ROUND, goal - counted.progress.inputs), seed))
         seed += 1
     return 0
+
+
+def _mutate(counted: Counted, inputs: Iterable[bytes]) -> int:
+    """Tries inputs, and keeps the one that crashes or hangs; how many there were."""
+    tried = 0
+    before = signal.signal(signal.SIGALRM, _hung)
+    for data in inputs:
+        signal.alarm(HANG_SECONDS)
+        try:
+            counted(data)
+        except BaseException:
+            counted.keep(f"crash-{hashlib.sha256(data).hexdigest()}", data)
+            print(f"{counted.name}: input {data!r}", flush=True)
+            raise
+        finally:
+            signal.alarm(0)
+        tried += 1
+    signal.signal(signal.SIGALRM, before)
+    return tried
 
 
 def _hung(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -36,6 +36,7 @@ MODULES: Final = {
     "fuzz_agent": (
         "xds", "check_request", "description", "agent_cache", "policy_held", "signed_policy",
     ),
+    "fuzz_callers": ("bearer_token", "key_set", "metrics_request", "access_log", "entry_file"),
     "fuzz_policies": (
         "rego", "rego_query", "inventory", "documents", "manifest", "conformance", "builtins_regex",
         "builtins_glob", "builtins_network", "builtins_semver", "builtins_time", "builtins_documents",

@@ -156,7 +156,7 @@ class Subjects:
             if about.st_size > MAX_JWKS_BYTES:
                 raise InvalidInput(f"keys of {issuer.name}: {path} is larger than {MAX_JWKS_BYTES} bytes")
             keys = KeySet.import_key_set(json.loads(path.read_bytes()))
-        except (OSError, JoseError, ValueError, KeyError, TypeError, InvalidInput) as error:
+        except (OSError, JoseError, ValueError, KeyError, TypeError, RecursionError, InvalidInput) as error:
             raise Unauthenticated(
                 f"bearer token of {issuer.name}: the issuer's keys can't be read ({type(error).__name__})",
                 hint=f"have the operator put its JWKS document into {path}",
@@ -178,7 +178,7 @@ def _claimed_issuer(token: str) -> str:
     parts = token.split(".")
     try:
         claims = json.loads(_base64url(parts[1])) if len(parts) == 3 else {}
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise Unauthenticated(f"bearer token {shown(token[:12])}…: isn't a JWT") from error
     return str(claims.get("iss", "")) if isinstance(claims, dict) else ""
 

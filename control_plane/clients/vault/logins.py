@@ -312,7 +312,7 @@ def _parse_kept(content: bytes) -> dict[str, str]:
     """What the file holds; nothing if a crash left it half written."""
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     whole = isinstance(found, dict) and all(
         isinstance(found.get(name), str) for name in ("wrapping_token_sha256", "secret_id")
