@@ -1,14 +1,14 @@
 """spire.api.server.agent.v1.Agent: attestation, renewal and administration of agents (spire.md b.1, b.2)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from datetime import datetime
+from collections.abc import AsyncIterator
 from typing import Final
 
+from control_plane.api.agent_filters import agent_filter
 from control_plane.api.caller import agent_of, caller_of
 from control_plane.api.context import ServerContext
 from control_plane.api.paging import page_of, read_token, write_token
-from control_plane.core.entry import Entry
+from control_plane.core.entry import Entry, check_member
 from control_plane.core.errors import (
     Bug,
     DeadlineExceeded,
@@ -21,19 +21,17 @@ from control_plane.core.errors import (
     shown,
 )
 from control_plane.core.selectors import Selector
-from control_plane.core.spiffe_id import SpiffeId, agent_id
+from control_plane.core.spiffe_id import SpiffeId, agent_id, is_agent_id
 from control_plane.core.svid import X509Svid
 from control_plane.identity.agent_record import AgentRecord
 from control_plane.identity.attestors import AttestedNode, Challenge
 from control_plane.identity.attestors.join_token import TYPE as JOIN_TOKEN
 from control_plane.identity.attestors.join_token import check_token, new_token, token_digest
 from control_plane.identity.issuance import X509Issue
-from control_plane.identity.matching import SetMatch, matches
 from control_plane.identity.ports import JoinToken
 from control_plane.proto.convert import (
     mask_of,
     masked,
-    selectors_from_messages,
     selectors_to_messages,
     spiffe_id_from_message,
     spiffe_id_to_message,
@@ -42,6 +40,7 @@ from control_plane.proto.convert import (
 from control_plane.proto.google.protobuf.empty_pb2 import Empty
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2 as wire
 from control_plane.proto.spire.api.types import agent_pb2, jointoken_pb2
+from control_plane.proto.spire.api.types.spiffeid_pb2 import SPIFFEID
 from control_plane.runtime.log import get_logger
 from control_plane.runtime.transport import Call
 
@@ -50,7 +49,6 @@ STEP_SECONDS: Final = 30.0
 MAX_VERSION_CHARACTERS: Final = 255
 MAX_TOKEN_TTL_SECONDS: Final = 366 * 24 * 3600
 
-AgentFilter = Callable[[AgentRecord], bool]
 _log = get_logger("agents")
 
 
@@ -157,7 +155,7 @@ class AgentService:
             )
         spiffe_id = agent_of(call)
         record = self._context.replica.index.agents.get(spiffe_id)
-        if record is not None and record.version != request.agent_version:
+        if record is not None and request.agent_version not in ("", record.version):
             await self._context.store.note_version(spiffe_id, request.agent_version)
         if request.current_bundle_serial <= self._context.trust.own.sequence:
             self._context.confirmations.note(spiffe_id, request.current_bundle_serial)
@@ -178,7 +176,7 @@ class AgentService:
                 id="",
                 spiffe_id=spiffe_id_from_message(request.agent_id, what="agent_id"),
                 parent_id=parent,
-                selectors=frozenset({Selector("spiffe_id", str(parent))}),
+                selectors=_itself(parent),
             ).check(context.trust_domain)
         await context.store.add_token(JoinToken(token_digest(token), now + request.ttl), alias, now)
         await context.replica.refresh()
@@ -186,13 +184,13 @@ class AgentService:
         return jointoken_pb2.JoinToken(value=token.reveal(), expires_at=now + request.ttl)
 
     async def count_agents(self, call: Call, request: wire.CountAgentsRequest) -> wire.CountAgentsResponse:
-        wanted = _filter(request.filter)
+        wanted = agent_filter(request.filter)
         return wire.CountAgentsResponse(
             count=sum(wanted(agent) for agent in self._context.replica.index.agents_after(None))
         )
 
     async def list_agents(self, call: Call, request: wire.ListAgentsRequest) -> wire.ListAgentsResponse:
-        wanted, mask = _filter(request.filter), mask_of(request)
+        wanted, mask = agent_filter(request.filter), mask_of(request)
         after = read_token(request.page_token)
         agents = self._context.replica.index.agents_after(SpiffeId.parse(after) if after else None)
         page, last = page_of(
@@ -204,25 +202,44 @@ class AgentService:
         return wire.ListAgentsResponse(agents=page, next_page_token=write_token(last))
 
     async def get_agent(self, call: Call, request: wire.GetAgentRequest) -> agent_pb2.Agent:
-        spiffe_id = spiffe_id_from_message(request.id, what="id")
+        spiffe_id = self._agent_id(request.id)
         record = self._context.replica.index.agents.get(spiffe_id)
         if record is None:
             raise NotFound(f"agent {spiffe_id} not found")
         return masked(_message(record), mask_of(request))
 
     async def delete_agent(self, call: Call, request: wire.DeleteAgentRequest) -> Empty:
-        spiffe_id = spiffe_id_from_message(request.id, what="id")
+        """Its entries stay, save the alias that came with its token, whose selector nobody can have again."""
+        spiffe_id = self._agent_id(request.id)
         await self._context.store.evict(spiffe_id)
         await self._context.replica.refresh()
+        children = self._context.replica.index.children_of(spiffe_id)
+        aliases = [entry.id for entry in children if entry.selectors == _itself(spiffe_id)]
+        if aliases:
+            await self._context.store.delete_entries(aliases)
+            await self._context.replica.refresh()
         _log.info("agent_evicted", agent=str(spiffe_id), by=str(caller_of(call)))
         return Empty()
 
     async def ban_agent(self, call: Call, request: wire.BanAgentRequest) -> Empty:
-        spiffe_id = spiffe_id_from_message(request.id, what="id")
+        spiffe_id = self._agent_id(request.id)
         await self._context.store.ban(spiffe_id)
         await self._context.replica.refresh()
         _log.warning("agent_banned", agent=str(spiffe_id), by=str(caller_of(call)))
         return Empty()
+
+    def _agent_id(self, message: SPIFFEID) -> SpiffeId:
+        """Raises InvalidInput for what can't be the ID of an agent of ours."""
+        spiffe_id = spiffe_id_from_message(message, what="id")
+        check_member(spiffe_id, self._context.trust_domain, "id:")
+        if not is_agent_id(spiffe_id):
+            raise InvalidInput(f"id: {spiffe_id} is no agent's: it isn't below /spire/agent")
+        return spiffe_id
+
+
+def _itself(spiffe_id: SpiffeId) -> frozenset[Selector]:
+    """The selector of a join token's alias: the very agent that came with the token."""
+    return frozenset({Selector("spiffe_id", str(spiffe_id))})
 
 
 async def _next(requests: AsyncIterator[wire.AttestAgentRequest]) -> wire.AttestAgentRequest:
@@ -246,41 +263,3 @@ def _message(agent: AgentRecord) -> agent_pb2.Agent:
         can_reattest=agent.can_reattest,
         agent_version=agent.version,
     )
-
-
-def _filter(message: wire.ListAgentsRequest.Filter | wire.CountAgentsRequest.Filter) -> AgentFilter:
-    """All given conditions together."""
-    conditions: list[AgentFilter] = []
-    if message.by_attestation_type:
-        conditions.append(lambda agent: agent.attestation_type == message.by_attestation_type)
-    if message.HasField("by_selector_match"):
-        selectors = selectors_from_messages(message.by_selector_match.selectors)
-        if not selectors:
-            raise InvalidInput("by_selector_match: holds no selector")
-        behaviour = SetMatch(message.by_selector_match.match)
-        conditions.append(lambda agent: matches(agent.selectors, selectors, behaviour))
-    if message.HasField("by_banned"):
-        conditions.append(lambda agent: agent.banned == message.by_banned.value)
-    if message.HasField("by_can_reattest"):
-        conditions.append(lambda agent: agent.can_reattest == message.by_can_reattest.value)
-    if message.by_expires_before:
-        limit = _unix_time(message.by_expires_before)
-        conditions.append(lambda agent: agent.expires_at < limit)
-    return lambda agent: all(condition(agent) for condition in conditions)
-
-
-def _unix_time(text: str) -> float:
-    """A time in SPIRE's form, Go's default text of a time, or RFC 3339. Raises InvalidInput."""
-    if len(text) <= 64:
-        for pattern in ("%Y-%m-%d %H:%M:%S %z %Z", "%Y-%m-%d %H:%M:%S %z"):
-            try:
-                return datetime.strptime(text, pattern).astimezone().timestamp()
-            except ValueError:
-                continue
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            moment = None
-        if moment is not None and moment.tzinfo is not None:
-            return moment.timestamp()
-    raise InvalidInput(f"by_expires_before: {shown(text)} isn't a time such as 2027-01-02 03:04:05 +0000 UTC")

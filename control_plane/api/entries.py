@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Final, ParamSpec
 
 from control_plane.api.caller import agent_of, caller_of
 from control_plane.api.context import ServerContext
@@ -17,7 +17,8 @@ from control_plane.api.entry_wire import GET_ENTRIES, SYNC_ENTRIES, SYNC_MORE, E
 from control_plane.api.paging import MAX_REPLY_BYTES, page_of, read_token, write_token
 from control_plane.core.entry import Entry
 from control_plane.core.errors import GatehouseError, InvalidInput, NotFound, shown
-from control_plane.core.spiffe_id import SpiffeId
+from control_plane.core.selectors import Selector
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.identity.ports import EntryOutcome, EntryUpdate
 from control_plane.proto.convert import (
     entry_from_message,
@@ -34,8 +35,10 @@ from control_plane.runtime.transport import Call
 
 SYNC_PAGE: Final = 500
 MAX_BATCH: Final = 10_000
+_NO_ID: Final = "missing entry ID"
 _NO_PRIORITIES: Final[Mapping[int, int]] = MappingProxyType({})
 
+P = ParamSpec("P")
 _log = get_logger("entries")
 
 
@@ -47,13 +50,18 @@ class EntryService:
         self._writer = EntryWriter()
 
     async def count_entries(self, call: Call, request: wire.CountEntriesRequest) -> wire.CountEntriesResponse:
-        found = candidates(request.filter, self._context.replica.index, "")
+        found = candidates(request.filter, self._context.replica.index, self._context.trust_domain)
         return wire.CountEntriesResponse(count=sum(1 for _ in found))
 
     async def list_entries(self, call: Call, request: wire.ListEntriesRequest) -> wire.ListEntriesResponse:
         mask = mask_of(request)
         page, last = page_of(
-            candidates(request.filter, self._context.replica.index, read_token(request.page_token)),
+            candidates(
+                request.filter,
+                self._context.replica.index,
+                self._context.trust_domain,
+                after=read_token(request.page_token),
+            ),
             lambda entry: entry_to_message(entry, mask),
             lambda entry: entry.id,
             request.page_size,
@@ -61,6 +69,8 @@ class EntryService:
         return wire.ListEntriesResponse(entries=page, next_page_token=write_token(last))
 
     async def get_entry(self, call: Call, request: wire.GetEntryRequest) -> entry_pb2.Entry:
+        if not request.id:
+            raise InvalidInput(_NO_ID)
         entry = self._context.replica.index.entry(request.id)
         if entry is None:
             raise NotFound(f"entry {shown(request.id)} not found")
@@ -81,8 +91,8 @@ class EntryService:
 
         attempts = [_attempt(read, position, message) for position, message in enumerate(request.entries)]
         entries = [one for one in attempts if isinstance(one, Entry)]
-        stored = iter(await self._context.store.create_entries(entries, self._context.clock.unix()))
-        outcomes = [next(stored) if isinstance(a, Entry) else EntryOutcome(None, a) for a in attempts]
+        stored = await self._context.store.create_entries(entries, self._context.clock.unix())
+        outcomes = _in_place(attempts, stored)
         await self._context.replica.refresh()
         self._report("entry_created", call, outcomes)
         mask = mask_of(request)
@@ -109,11 +119,15 @@ class EntryService:
             changed = update_entry(entry, message, input_mask).check(trust_domain)
             return replace(changed, priority=priorities.get(position, entry.priority))
 
+        # What a message says is read before the entry is looked for, whose other fields may add a fault.
+        blank = _blank(trust_domain)
+        attempts = [_attempt(change, at, message, blank) for at, message in enumerate(request.entries)]
         updates = [
-            EntryUpdate(message.id, partial(change, position, message))
-            for position, message in enumerate(request.entries)
+            EntryUpdate(message.id, partial(change, at, message))
+            for at, message in enumerate(request.entries)
+            if isinstance(attempts[at], Entry)
         ]
-        outcomes = await self._context.store.update_entries(updates)
+        outcomes = _in_place(attempts, await self._context.store.update_entries(updates))
         await self._context.replica.refresh()
         self._report("entry_updated", call, outcomes)
         mask = mask_of(request)
@@ -131,7 +145,9 @@ class EntryService:
         self, call: Call, request: wire.BatchDeleteEntryRequest
     ) -> wire.BatchDeleteEntryResponse:
         _check_batch(len(request.ids))
-        outcomes = await self._context.store.delete_entries(request.ids)
+        attempts = [entry_id or InvalidInput(_NO_ID) for entry_id in request.ids]
+        named = [entry_id for entry_id in request.ids if entry_id]
+        outcomes = _in_place(attempts, await self._context.store.delete_entries(named))
         await self._context.replica.refresh()
         self._report("entry_deleted", call, outcomes)
         return wire.BatchDeleteEntryResponse(
@@ -217,13 +233,23 @@ def _pages(fields: Sequence[bytes]) -> list[bytes]:
     return [b"".join(page) + SYNC_MORE for page in pages[:-1]] + [b"".join(pages[-1])]
 
 
-def _attempt(
-    read: Callable[[int, entry_pb2.Entry], Entry], position: int, message: entry_pb2.Entry
-) -> Entry | GatehouseError:
+def _attempt(read: Callable[P, Entry], *given: P.args, **named: P.kwargs) -> Entry | GatehouseError:
     try:
-        return read(position, message)
+        return read(*given, **named)
     except GatehouseError as error:
         return error
+
+
+def _in_place(attempts: Sequence[object], stored: Iterable[EntryOutcome]) -> list[EntryOutcome]:
+    """What became of each item: its own fault, or the next of what storage answered for the others."""
+    outcomes = iter(stored)
+    return [EntryOutcome(None, a) if isinstance(a, GatehouseError) else next(outcomes) for a in attempts]
+
+
+def _blank(trust_domain: TrustDomain) -> Entry:
+    """An entry that breaks no rule, to try on what an update says."""
+    someone = SpiffeId.of(trust_domain, "x")
+    return Entry(id="", spiffe_id=someone, parent_id=someone, selectors=frozenset({Selector("x", "x")}))
 
 
 def _written(entry: Entry | None, mask: entry_pb2.EntryMask | None) -> entry_pb2.Entry | None:

@@ -15,7 +15,7 @@ from control_plane.core.errors import InvalidInput, shown
 from control_plane.core.selectors import Selector
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 
-MAX_HINT_CHARACTERS: Final = 1024  # SPIFFE_Workload_API.md: hints beyond this need not be supported
+MAX_HINT_BYTES: Final = 1024  # SPIFFE_Workload_API.md: hints beyond this need not be supported
 MAX_SELECTORS: Final = 256
 MAX_DNS_NAMES: Final = 256
 MAX_FEDERATES_WITH: Final = 256
@@ -101,18 +101,9 @@ class Entry:
     def check(self, trust_domain: TrustDomain) -> "Entry":
         """Gives the entry back if a server of `trust_domain` may store it. Raises InvalidInput otherwise."""
         self.check_fields()
-        for role, spiffe_id in (("SPIFFE ID", self.spiffe_id), ("parent ID", self.parent_id)):
-            if spiffe_id.trust_domain != trust_domain:
-                raise InvalidInput(
-                    f"registration entry: {role} {spiffe_id} is not a member of trust domain {trust_domain}"
-                )
-            if not spiffe_id.has_path:
-                raise InvalidInput(f"registration entry: {role} {spiffe_id} has no path")
-        if self.spiffe_id.is_reserved:
-            raise InvalidInput(
-                f"registration entry: SPIFFE ID {self.spiffe_id} is in the reserved namespace /spire",
-                hint="only servers and agents live there; choose another path for the workload",
-            )
+        check_member(self.spiffe_id, trust_domain, "registration entry: SPIFFE ID")
+        check_member(self.parent_id, trust_domain, "registration entry: parent ID")
+        check_unreserved(self.spiffe_id, "registration entry: SPIFFE ID")
         return self
 
     def check_fields(self) -> None:
@@ -129,14 +120,17 @@ class Entry:
         _check_count("selectors", len(self.selectors), MAX_SELECTORS)
         _check_count("DNS names", len(self.dns_names), MAX_DNS_NAMES)
         _check_count("federated trust domains", len(self.federates_with), MAX_FEDERATES_WITH)
-        if len(self.hint) > MAX_HINT_CHARACTERS:
-            raise InvalidInput(
-                f"registration entry: hint of {len(self.hint)} characters, {MAX_HINT_CHARACTERS} allowed"
-            )
+        hint_bytes = len(self.hint.encode(errors="surrogatepass"))
+        if hint_bytes > MAX_HINT_BYTES:
+            raise InvalidInput(f"registration entry: hint of {hint_bytes} bytes, {MAX_HINT_BYTES} allowed")
         for dns_name in self.dns_names:
             check_dns_name(dns_name)
         if self.store_svid and len({selector.type for selector in self.selectors}) > 1:
             raise InvalidInput("registration entry: with store_svid all selectors must have the same type")
+        if self.store_svid and self.disable_x509_svid_prefetch:
+            raise InvalidInput(
+                "registration entry: store_svid and disable_x509_svid_prefetch exclude each other"
+            )
         for name in ("x509_svid_ttl_seconds", "jwt_svid_ttl_seconds"):
             if not 0 <= getattr(self, name) <= MAX_TTL_SECONDS:
                 raise InvalidInput(
@@ -146,6 +140,23 @@ class Entry:
             raise InvalidInput(
                 f"registration entry: expires_at is {self.expires_at}, expected Unix seconds or 0"
             )
+
+
+def check_member(spiffe_id: SpiffeId, trust_domain: TrustDomain, what: str) -> None:
+    """Raises InvalidInput, beginning with `what`, unless it is an identity of this trust domain."""
+    if spiffe_id.trust_domain != trust_domain:
+        raise InvalidInput(f"{what} {spiffe_id} is not a member of trust domain {trust_domain}")
+    if not spiffe_id.has_path:
+        raise InvalidInput(f"{what} {spiffe_id} has no path")
+
+
+def check_unreserved(spiffe_id: SpiffeId, what: str) -> None:
+    """Raises InvalidInput, beginning with `what`, for an identity that only a server or an agent may have."""
+    if spiffe_id.is_reserved:
+        raise InvalidInput(
+            f"{what} {spiffe_id} is in the reserved namespace /spire",
+            hint="only servers and agents live there; choose another path for the workload",
+        )
 
 
 def default_order(entries: Iterable[Entry]) -> list[Entry]:

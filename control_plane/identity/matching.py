@@ -9,6 +9,8 @@ import enum
 from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
+from control_plane.core.errors import InvalidInput
+
 T = TypeVar("T")
 
 
@@ -19,6 +21,15 @@ class SetMatch(enum.IntEnum):
     SUBSET = 1
     SUPERSET = 2
     ANY = 3
+
+    @classmethod
+    def parse(cls, number: int, *, what: str) -> "SetMatch":
+        """Raises InvalidInput, naming `what`, for a number that stands for none."""
+        try:
+            return cls(number)
+        except ValueError:
+            known = ", ".join(f"{one.name} ({one.value})" for one in cls)
+            raise InvalidInput(f"{what}: unknown match behaviour {number}, expected {known}") from None
 
 
 def matches(mine: AbstractSet[T], wanted: AbstractSet[T], behaviour: SetMatch) -> bool:

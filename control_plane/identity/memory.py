@@ -35,8 +35,11 @@ from control_plane.identity.storage_rules import (
     check_quarantine,
     checked_update,
     federated_entries_error,
+    id_taken_error,
     new_entry_id,
 )
+
+LOG = "0" * 16
 
 
 class MemoryStore:
@@ -232,6 +235,7 @@ class MemoryStore:
                 True,
                 True,
                 self._quarantine,
+                LOG,
             )
         changed = self._changes[sequence - self._forgotten :]
         return ChangeSet(
@@ -242,6 +246,7 @@ class MemoryStore:
             {key: self._bundles.get(key) for kind, key in changed if kind == "bundle"},  # type: ignore[misc, call-overload]
             any(kind == "authority" for kind, _ in changed),
             quarantine=self._quarantine if ("quarantine", None) in changed else None,
+            log=LOG,
         )
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -262,8 +267,10 @@ class MemoryStore:
     def _create(self, entry: Entry, now: int) -> EntryOutcome:
         check_federation(entry, self._bundles)
         for stored in self._entries.values():
-            if stored.key == entry.key or stored.id == entry.id:
+            if stored.key == entry.key:
                 return EntryOutcome(stored, AlreadyExists(f"registration entry {stored.id} exists already"))
+        if entry.id in self._entries:
+            raise id_taken_error(entry.id)
         entry_id = entry.id or new_entry_id(now, self._forgotten + len(self._changes), self._random_bytes)
         revision = sum(change == ("entry", entry_id) for change in self._changes)
         created = replace(entry, id=entry_id, revision=revision, created_at=now)

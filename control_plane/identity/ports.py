@@ -28,7 +28,8 @@ from control_plane.identity.quarantine import Quarantine, Quarantined
 
 @dataclass(frozen=True, slots=True)
 class EntryOutcome:
-    """What became of one entry of a batch. With AlreadyExists, `entry` is the one that is there."""
+    """What became of one entry of a batch. With AlreadyExists, `entry` is the one that has the same key, None
+    if it is only the ID that is taken."""
 
     entry: Entry | None
     error: GatehouseError | None = None
@@ -74,7 +75,7 @@ class ChangeSet:
     """Everything that changed after some number, folded to the latest values; None stands for gone.
 
     `full` says that this is the whole state: whatever isn't named doesn't exist. `sequence` is the number
-    of the last change contained. `authorities` says that the authority state or the additions to our own
+    of the last change contained, in the log of the name `log` (see `core.log_position`). `authorities` says that the authority state or the additions to our own
     bundle changed and should be read again, `policies` the same of policy keys and assignments. `quarantine`
     is whole, or None where it didn't change.
     """
@@ -87,6 +88,7 @@ class ChangeSet:
     authorities: bool = False
     policies: bool = False
     quarantine: Quarantine | None = None
+    log: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -100,7 +102,8 @@ class Registry(Protocol):
 
     async def create_entries(self, entries: Sequence[Entry], now: int) -> list[EntryOutcome]:
         """Stores new entries (checked ones; an empty `id` gets a random one). An entry with the same key
-        (SPIFFE ID, parent, selectors) or ID makes that item AlreadyExists, with the stored entry."""
+        (SPIFFE ID, parent, selectors) makes that item AlreadyExists, with the stored entry; one with the same
+        ID alone as well, without it."""
 
     async def update_entries(self, updates: Sequence[EntryUpdate]) -> list[EntryOutcome]:
         """Changes entries in place. NotFound for an unknown ID, AlreadyExists if the new key is taken."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from control_plane.core.bundle import Bundle
 from control_plane.core.entry import Entry
-from control_plane.core.errors import Bug, FailedPrecondition, InvalidInput, ResourceExhausted
+from control_plane.core.errors import AlreadyExists, Bug, FailedPrecondition, InvalidInput, ResourceExhausted
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.identity.ports import EntryUpdate
 from control_plane.identity.quarantine import MAX_QUARANTINE_BYTES, MAX_QUARANTINED
@@ -43,6 +43,14 @@ def check_federation(entry: Entry, known: Container[TrustDomain]) -> None:
                 f"registration entry for {entry.spiffe_id}: unable to find federated bundle {trust_domain}",
                 hint="set the bundle of that trust domain first (gatehouse bundle set)",
             )
+
+
+def id_taken_error(entry_id: str) -> AlreadyExists:
+    """The refusal of an ID that an entry with another SPIFFE ID, parent or selectors has."""
+    return AlreadyExists(
+        f"registration entry: the ID {entry_id} belongs to another entry",
+        hint="leave the ID out, and the server gives one",
+    )
 
 
 def federated_entries_error(trust_domain: TrustDomain, count: int) -> FailedPrecondition:

@@ -3,13 +3,18 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from control_plane.core.entry import Entry
 from control_plane.core.errors import AlreadyExists, GatehouseError, NotFound
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.identity.ports import EntryOutcome, EntryUpdate
-from control_plane.identity.storage_rules import check_federation, checked_update, new_entry_id
+from control_plane.identity.storage_rules import (
+    check_federation,
+    checked_update,
+    id_taken_error,
+    new_entry_id,
+)
 from control_plane.sql import change_queries
 from control_plane.sql.rows import entry_row, key_digest, read_entry
 from control_plane.sql.tables import bundles, changes, entries
@@ -27,8 +32,8 @@ def create(
             check_federation(entry, known)
             entry_id = entry.id or new_entry_id(now, number, random_bytes)
             outcomes.append(EntryOutcome(_insert(connection, entry, entry_id, now)))
-        except _Taken as taken:
-            outcomes.append(EntryOutcome(taken.entry, AlreadyExists(str(taken))))
+        except _Similar as similar:
+            outcomes.append(EntryOutcome(similar.entry, AlreadyExists(str(similar))))
         except GatehouseError as error:
             outcomes.append(EntryOutcome(None, error))
     _record(connection, outcomes)
@@ -41,8 +46,8 @@ def change(connection: Connection, updates: Sequence[EntryUpdate]) -> list[Entry
     for one in updates:
         try:
             outcomes.append(EntryOutcome(_change(connection, one)))
-        except _Taken as taken:
-            outcomes.append(EntryOutcome(taken.entry, AlreadyExists(str(taken))))
+        except _Similar as similar:
+            outcomes.append(EntryOutcome(similar.entry, AlreadyExists(str(similar))))
         except GatehouseError as error:
             outcomes.append(EntryOutcome(None, error))
     _record(connection, outcomes)
@@ -77,8 +82,8 @@ def federating_with(connection: Connection, trust_domain: TrustDomain) -> list[E
     return [read_entry(row) for row in connection.execute(select(entries).where(wanted)).mappings()]
 
 
-class _Taken(Exception):
-    """The key or the ID belongs to another entry."""
+class _Similar(Exception):
+    """The key belongs to another entry."""
 
     def __init__(self, entry: Entry) -> None:
         super().__init__(f"registration entry {entry.id} exists already")
@@ -87,13 +92,14 @@ class _Taken(Exception):
 
 def _insert(connection: Connection, entry: Entry, entry_id: str, now: int) -> Entry:
     same = entries.c.key_digest == key_digest(entry)
-    if entry.id:
-        same = or_(same, entries.c.id == entry.id)
-    stored = connection.execute(select(entries).where(same).limit(1)).mappings().one_or_none()
-    if stored is not None:
-        raise _Taken(read_entry(stored))
+    similar = connection.execute(select(entries).where(same)).mappings().one_or_none()
+    if similar is not None:
+        raise _Similar(read_entry(similar))
     revision = 0
     if entry.id:
+        taken = select(entries.c.id).where(entries.c.id == entry.id)
+        if connection.execute(taken).one_or_none() is not None:
+            raise id_taken_error(entry.id)
         # An ID that is used again within the same second must still look changed to an agent.
         past = (changes.c.kind == "entry") & (changes.c.key == entry.id)
         revision = connection.execute(select(func.count()).select_from(changes).where(past)).scalar_one()
@@ -111,7 +117,7 @@ def _change(connection: Connection, one: EntryUpdate) -> Entry:
     same = (entries.c.key_digest == key_digest(changed)) & (entries.c.id != one.id)
     other = connection.execute(select(entries).where(same)).mappings().one_or_none()
     if other is not None:
-        raise _Taken(read_entry(other))
+        raise _Similar(read_entry(other))
     connection.execute(update(entries).where(entries.c.id == one.id).values(entry_row(changed)))
     return changed
 

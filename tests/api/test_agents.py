@@ -34,6 +34,7 @@ from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
 from control_plane.proto.spire.api.server.bundle.v1 import bundle_pb2
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.server.svid.v1 import svid_pb2
+from control_plane.proto.spire.api.types.agent_pb2 import Agent as AgentMessage
 from control_plane.proto.spire.api.types.bundle_pb2 import Bundle
 from control_plane.runtime.tls import TlsIdentity
 
@@ -465,6 +466,67 @@ def test_agents_are_listed_by_filters_and_pages(serve: Any, api: Any) -> None:
                 agent_pb2.ListAgentsRequest(page_token="%"),
                 agent_pb2.ListAgentsResponse,
             )
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize(
+    "spiffe_id",
+    [
+        "spiffe://example.org",
+        "spiffe://example.org/web",
+        "spiffe://example.org/spire/server",
+        "spiffe://example.org/spire/agent",
+        "spiffe://foreign.org/spire/agent/join_token/x",
+    ],
+)
+def test_what_is_no_agents_id_is_refused(serve: Any, api: Any, spiffe_id: str) -> None:
+    async def scenario(server: Any) -> None:
+        message = api.message_of(spiffe_id)
+        for method, request, reply in (
+            ("GetAgent", agent_pb2.GetAgentRequest(id=message), AgentMessage),
+            ("DeleteAgent", agent_pb2.DeleteAgentRequest(id=message), Empty),
+            ("BanAgent", agent_pb2.BanAgentRequest(id=message), Empty),
+        ):
+            with pytest.raises(InvalidInput, match="id:"):
+                await server.admin.unary(AGENT + method, request, reply)
+
+    serve(scenario)
+
+
+def test_an_evicted_agent_takes_the_alias_of_its_token_along(serve: Any, api: Any) -> None:
+    """And nothing else below it: other entries are their authors' business."""
+
+    async def scenario(server: Any) -> None:
+        token = await server.token(agent_id=api.message_of("spiffe://example.org/fleet"))
+        agent = await server.attest("join_token", token.encode())
+        kept = await server.create(
+            api.entry_for("/web", agent.id), api.entry_for("/db", agent.id, f"spiffe_id:{agent.id}", "a:b")
+        )
+        await server.admin.unary(
+            AGENT + "DeleteAgent", agent_pb2.DeleteAgentRequest(id=api.message_of(agent.id)), Empty
+        )
+        left = await server.admin.unary(
+            ENTRY + "ListEntries", entry_pb2.ListEntriesRequest(), entry_pb2.ListEntriesResponse
+        )
+        assert {entry.id for entry in left.entries} == {result.entry.id for result in kept.results}
+
+    serve(scenario)
+
+
+def test_an_agent_that_says_no_version_keeps_the_one_it_said(serve: Any, api: Any) -> None:
+    async def scenario(server: Any) -> None:
+        agent = await server.join()
+        for version in ("1.2.3", ""):
+            await agent.channel.unary(
+                AGENT + "PostStatus",
+                agent_pb2.PostStatusRequest(agent_version=version),
+                agent_pb2.PostStatusResponse,
+            )
+        await server.parts.replica.refresh()
+        request = agent_pb2.GetAgentRequest(id=api.message_of(agent.id))
+        stored = await server.admin.unary(AGENT + "GetAgent", request, AgentMessage)
+        assert stored.agent_version == "1.2.3"
 
     serve(scenario)
 

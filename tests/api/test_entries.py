@@ -92,6 +92,99 @@ def test_delete_and_get_tell_what_is_not_there(serve: Any, api: Any) -> None:
     serve(scenario)
 
 
+def test_an_id_that_is_taken_answers_no_entry(serve: Any, api: Any) -> None:
+    """Who is told AlreadyExists with an entry takes it for the one that was asked for: same SPIFFE ID, parent
+    and selectors. The holder of the same ID is another one."""
+
+    async def scenario(server: Any) -> None:
+        await server.create(api.entry_for("/web", PARENT, id="one"))
+        twin = api.entry_for("/web", PARENT, id="two")
+        reply = await server.create(api.entry_for("/other", PARENT, id="one"), twin)
+        taken, similar = reply.results
+        assert (taken.status.code, taken.HasField("entry")) == (6, False) and "one" in taken.status.message
+        assert (similar.status.code, similar.entry.id) == (6, "one")
+        await server.create(api.entry_for("/third", PARENT, id="three"))
+        both = (await server.create(api.entry_for("/web", PARENT, id="three"))).results[0]
+        assert (both.status.code, both.entry.id) == (6, "one"), "what is similar comes before the ID"
+
+    serve(scenario)
+
+
+def test_a_missing_id_is_the_callers_mistake(serve: Any) -> None:
+    async def scenario(server: Any) -> None:
+        with pytest.raises(InvalidInput, match="missing"):
+            await server.admin.unary(ENTRY + "GetEntry", wire.GetEntryRequest(), entry_pb2.Entry)
+        request = wire.BatchDeleteEntryRequest(ids=["", "nobody"])
+        reply = await server.admin.unary(ENTRY + "BatchDeleteEntry", request, wire.BatchDeleteEntryResponse)
+        assert [result.status.code for result in reply.results] == [3, 5]
+        update = wire.BatchUpdateEntryRequest(
+            entries=[entry_pb2.Entry(hint="h")], input_mask=entry_pb2.EntryMask(hint=True)
+        )
+        answer = await server.admin.unary(ENTRY + "BatchUpdateEntry", update, wire.BatchUpdateEntryResponse)
+        assert [result.status.code for result in answer.results] == [5]
+
+    serve(scenario)
+
+
+def test_what_an_update_says_is_read_before_whom_it_is_about(serve: Any, api: Any) -> None:
+    async def scenario(server: Any) -> None:
+        request = wire.BatchUpdateEntryRequest(
+            entries=[
+                entry_pb2.Entry(id="nobody", x509_svid_ttl=-1),
+                entry_pb2.Entry(id="nobody", dns_names=["a..b"]),
+                entry_pb2.Entry(id="nobody", hint="fine"),
+            ],
+            input_mask=entry_pb2.EntryMask(x509_svid_ttl=True, dns_names=True, hint=True),
+        )
+        reply = await server.admin.unary(ENTRY + "BatchUpdateEntry", request, wire.BatchUpdateEntryResponse)
+        assert [result.status.code for result in reply.results] == [3, 3, 5]
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize(
+    "filter_",
+    [
+        {"by_spiffe_id": "spiffe://foreign.org/web"},
+        {"by_spiffe_id": "spiffe://example.org"},
+        {"by_spiffe_id": "spiffe://example.org/spire/agent/join_token/x"},
+        {"by_parent_id": "spiffe://foreign.org/node"},
+        {"by_parent_id": "spiffe://example.org"},
+    ],
+    ids=str,
+)
+def test_a_filter_by_an_id_that_no_entry_can_have_is_refused(
+    serve: Any, api: Any, filter_: dict[str, str]
+) -> None:
+    async def scenario(server: Any) -> None:
+        chosen = {name: api.message_of(text) for name, text in filter_.items()}
+        counted = wire.CountEntriesRequest(filter=wire.CountEntriesRequest.Filter(**chosen))
+        with pytest.raises(InvalidInput, match=min(filter_)):
+            await listed(server, filter=wire.ListEntriesRequest.Filter(**chosen))
+        with pytest.raises(InvalidInput, match=min(filter_)):
+            await server.admin.unary(ENTRY + "CountEntries", counted, wire.CountEntriesResponse)
+
+    serve(scenario)
+
+
+def test_an_empty_hint_filters_nothing_and_an_unknown_match_is_refused(serve: Any, api: Any) -> None:
+    async def scenario(server: Any) -> None:
+        await server.create(api.entry_for("/a", PARENT, hint="h"), api.entry_for("/b", PARENT))
+        by_hint = wire.ListEntriesRequest.Filter()
+        by_hint.by_hint.value = ""
+        assert await listed(server, filter=by_hint) == ["/a", "/b"]
+        unknown = selector_pb2.SelectorMatch(selectors=[selector_pb2.Selector(type="u", value="a")])
+        unknown.match = 7  # type: ignore[assignment]
+        with pytest.raises(InvalidInput, match="match"):
+            await listed(server, filter=wire.ListEntriesRequest.Filter(by_selectors=unknown))
+        domains = federateswith_pb2.FederatesWithMatch(trust_domains=["a.org"])
+        domains.match = 7  # type: ignore[assignment]
+        with pytest.raises(InvalidInput, match="match"):
+            await listed(server, filter=wire.ListEntriesRequest.Filter(by_federates_with=domains))
+
+    serve(scenario)
+
+
 def test_selector_filters_in_all_four_ways(serve: Any, api: Any) -> None:
     async def scenario(server: Any) -> None:
         await server.create(

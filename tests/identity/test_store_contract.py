@@ -88,8 +88,11 @@ def test_same_key_is_already_exists_with_the_stored_entry(run: Run, make_entry: 
         )
         assert first.error is None and third.error is None
         assert isinstance(second.error, AlreadyExists) and second.entry == first.entry
-        [again] = await store.create_entries([make_entry("/x", id=first.entry.id)], now=2)  # type: ignore[union-attr]
-        assert isinstance(again.error, AlreadyExists) and again.entry == first.entry
+        taken = first.entry.id  # type: ignore[union-attr]
+        [again] = await store.create_entries([make_entry("/x", id=taken)], now=2)
+        assert isinstance(again.error, AlreadyExists) and again.entry is None, "another entry than was wanted"
+        [both] = await store.create_entries([make_entry("/db", id=taken)], now=2)
+        assert isinstance(both.error, AlreadyExists) and both.entry == third.entry
 
     run(scenario)
 
