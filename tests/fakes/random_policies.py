@@ -91,6 +91,10 @@ same(x) := x
 ignores(_) := 1
 namespace_of(source) := source.namespace
 
+headers := input.request.headers
+claims := input.jwt.claims
+role_of(token) := token.role
+
 default rate(_) := 0
 rate(m) := 5 if m == "GET"
 

@@ -135,6 +135,15 @@ TESTS = (
     'x7 := input.request; x7.method == "GET"',
     'x8 := input.source; not x8.namespace == "shop"',
     'x9 := input.request; x9.method == "POST" with input.request.method as "POST"',
+    # parts of the input by a name
+    'headers["x-team"] == "x"',
+    'not headers["x-team"] == "evil"',
+    'not headers["x-team"]; not claims.role == "admin"',
+    'claims.role in {"admin", "user"}',
+    'role_of(claims) == "admin"',
+    'not role_of(claims) == "admin"',
+    'x14 := input.request.headers; not x14["x-team"] == "x"',
+    'x15 := input.jwt; not "admin" in x15.claims.groups; claims.role',
     "ignores(input.request) == 1",
     "ignores(input.source.namespace) == 1",
     # `else`, defaults, partial objects, nested heads

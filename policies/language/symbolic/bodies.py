@@ -11,6 +11,7 @@ from policies.formula import FALSE, TRUE, Formula
 from policies.language.source import NOWHERE, Span
 from policies.language.symbolic.footprint import Footprint, Footprints
 from policies.language.symbolic.machine import OUTSIDE, Environment, Scope, Solution, span_of
+from policies.language.symbolic.parts import without_implied
 from policies.language.symbolic.relations import equal, truth
 from policies.language.symbolic.rows import Rows
 from policies.language.symbolic.values import (
@@ -38,14 +39,18 @@ class Bodies(Rows):
     ) -> Iterator[Solution]:
         """The solutions of `body` from the expression at `index` on; none has an impossible guard."""
         for solved, conditions in self._solved(body, index, environment, guard, scope):
-            joined = f.all_of(*conditions)
+            joined = without_implied(f.all_of(*conditions), self.memory.parts)
             if joined is not FALSE:
                 yield solved, joined
 
     def somewhere(self, body: ast.Body, environment: Environment, guard: Formula, scope: Scope) -> Formula:
         """Where a body has any solution at all."""
         solutions = self._solved(body, 0, environment, guard, scope)
-        return f.any_of_all(conditions for _, conditions in solutions)
+        parts = self.memory.parts
+        return f.any_of_all(
+            [without_implied(f.all_of(*conditions), parts)] if parts else conditions
+            for _, conditions in solutions
+        )
 
     def _solved(
         self, body: ast.Body, index: int, environment: Environment, guard: Formula, scope: Scope

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+from policies.formula import Formula
 from policies.language.compiler.compiled import CompiledModules, RuleGroup
 from policies.language.symbolic.conditions import Condition
 from policies.language.symbolic.footprint import Footprints
@@ -70,13 +71,17 @@ class Kept(Generic[Result]):
 
 @dataclass(slots=True)
 class Memory:
-    """A policy with its data, and what its evaluators have in common."""
+    """A policy with its data, and what its evaluators have in common.
+
+    `parts` are the questions that were asked about whole parts of the input (`parts.Parts`).
+    """
 
     modules: CompiledModules
     data: Object
     footprints: Footprints
     results: dict[object, Kept[object]] = field(default_factory=dict)
     conditions: dict[str, Condition] = field(default_factory=dict)
+    parts: dict[Formula, tuple[str, ...]] = field(default_factory=dict)
     rule_indexes: dict[int, tuple[RuleGroup, Kept[RuleIndex]]] = field(default_factory=dict)
     _comparisons: dict[tuple[int, str], tuple[ast.Expr, tuple[Comparison, ...]]] = field(default_factory=dict)
     _indexes: dict[tuple[int, Lookup], tuple[Value, Index]] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from policies.language.source import NOWHERE, Span
 from policies.language.symbolic.input import attribute_at
 from policies.language.symbolic.machine import Environment, Machine, Scope, span_of
 from policies.language.symbolic.memory import KNOWN, DataRead, lookup_path
+from policies.language.symbolic.parts import without_implied
 from policies.language.symbolic.relations import defined, equal
 from policies.language.symbolic.values import (
     UNKNOWN,
@@ -25,6 +26,7 @@ from policies.language.symbolic.values import (
     Unknown,
     changed,
     is_known,
+    text_of,
 )
 from policies.language.syntax import ast
 from policies.language.values import EMPTY_OBJECT, Object, Set, Value, members
@@ -81,7 +83,8 @@ class References(Machine):
                 current = self._document(current, reference.span)
             condition = self._exists(current, reference.span) if isinstance(current, Node) else TRUE
             attribute = attribute_at(current.path) if isinstance(current, Node) else None
-            yield environment, guard & condition, Unknown(attribute) if attribute else current
+            joined = without_implied(guard & condition, self.memory.parts)
+            yield environment, joined, Unknown(attribute) if attribute else current
             return
         operand = reference.operands[index]
         if isinstance(operand, ast.Var) and operand.name not in environment:
@@ -166,7 +169,10 @@ class References(Machine):
             self.reads.add(KNOWN)
             return TRUE
         self.reads.add(KNOWN)
-        return self.site(span).opaque("defined", (node,), "a whole part of the request may be missing")
+        reason = f"{text_of(Node(node.path))} as a whole may be missing: ask for what is in it"
+        asked = self.site(span).opaque("defined", (node,), reason)
+        self.memory.parts[asked] = node.path
+        return asked
 
     def _select_input(self, node: Node, key: Symbolic, span: Span) -> list[Outcome]:
         if not isinstance(key, str):
