@@ -17,7 +17,7 @@ class SqlAuthorityStore:
 
     def __init__(self, thread: SqlThread, trust_domain: TrustDomain) -> None:
         self._thread = thread
-        self._remembered = RememberedReads(thread)
+        self._remembered = RememberedReads(thread, "SELECT version FROM authority_state")
         self._trust_domain = trust_domain
 
     async def load(self) -> tuple[int, AuthorityState]:

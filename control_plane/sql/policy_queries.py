@@ -15,6 +15,13 @@ from control_plane.rollout.version import PolicySource, PolicyVersion, SignedVer
 from control_plane.sql import change_queries
 from control_plane.sql.tables import policy_assignments, policy_keys, policy_steps, policy_versions
 
+MARK: Final = (
+    "SELECT (SELECT max(number) FROM policy_versions), (SELECT max(rowid) FROM policy_steps), "
+    "(SELECT max(sequence) FROM policy_assignments), (SELECT count(*) + total(retired) FROM policy_keys)"
+)
+"""One row that grows with every change here: rows are added and never deleted, a key is retired once, and
+what else changes in a row (an old assignment loses its payload) changes as another one is added."""
+
 _RECORD: Final = [column for column in policy_versions.c if column.name != "content"]
 _ASSIGNMENT: Final = [
     column for column in policy_assignments.c if column.name not in ("payload", "signature", "key_id")

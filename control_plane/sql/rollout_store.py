@@ -1,7 +1,7 @@
 """The life of policies over SQLite: hands each call to the SQL thread as one transaction.
 
-What people and pipelines look at again and again is remembered until the next commit, in pages of the usual
-size; nobody but the management process writes it.
+What people and pipelines look at again and again is remembered until the next change of a policy, in pages of
+the usual size; nobody but the management process writes it.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class SqlRolloutStore:
 
     def __init__(self, thread: SqlThread) -> None:
         self._thread = thread
-        self._remembered = RememberedReads(thread)
+        self._remembered = RememberedReads(thread, policy_queries.MARK)
 
     async def add_version(self, version: SignedVersion, source: PolicySource) -> None:
         await self._thread.write(

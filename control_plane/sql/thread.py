@@ -2,8 +2,7 @@
 
 Writes that are waiting together share a transaction (each under its own savepoint), so a thousand agents
 that attest at once cost a handful of disk flushes. A write has returned only when its transaction is on
-disk. Between jobs the thread looks every few milliseconds whether another process has committed: at the
-write-ahead log, which every commit writes to, and while that has just changed it asks SQLite.
+disk. Between jobs the thread looks every few milliseconds whether another process has committed (`commits`).
 
 Crash at any line: SQLite rolls back what wasn't committed, and no caller was told otherwise.
 """
@@ -13,23 +12,22 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, exc
 
 from control_plane.core.errors import Bug, GatehouseError, InternalError, Unavailable
+from control_plane.sql.commits import CommitWatch, LogWatch, Mark
 from control_plane.sql.database import translation
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 POLL_SECONDS: Final = 0.025
-# A commit becomes visible a moment after it was written, and the clock of a file system has coarse ticks.
-POLLS_AFTER_A_CHANGE: Final = 20
-POLLS_BETWEEN_QUESTIONS: Final = 40  # however quiet the log is: a flush may take longer than the above
 MAX_SHARED_WRITES: Final = 64
 MAX_WAITING: Final = 10_000
 
@@ -58,10 +56,9 @@ class SqlThread:
     def __init__(self, engine: Engine, on_commit: Callable[[], None]) -> None:
         self._engine = engine
         self._on_commit = on_commit
-        self.commits = 0
-        """How often somebody committed, as far as is known; counted before a writer hears of its write."""
+        self._marks: list[Mark] = []
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._log = _LogWatch(Path(f"{engine.url.database}-wal"))
+        self._log = LogWatch(Path(f"{engine.url.database}-wal"))
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="sql", daemon=True)
         self._closed = False
@@ -76,6 +73,13 @@ class SqlThread:
             self._closed = True
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
+
+    def mark(self, query: str) -> Mark:
+        """Counts from now on the changes of what `query` stands for; each is counted before the writer hears
+        of the write, where it is this process's own."""
+        mark = Mark(query)
+        self._marks.append(mark)
+        return mark
 
     async def read(self, doing: str, work: Work[T]) -> T:
         """Runs `work` in a read transaction: one consistent state, whatever others write."""
@@ -98,38 +102,35 @@ class SqlThread:
 
     def _run(self) -> None:
         connection: Connection | None = None
-        seen_version = None
+        watch: CommitWatch | None = None
         ended = False
         while not ended:
             jobs, ended = self._next_jobs()
             if not (jobs or ended or connection is None or self._log.may_tell()):
                 continue
             try:
-                if connection is None:
+                if connection is None or watch is None:
                     connection = self._engine.connect()
+                    watch = CommitWatch(_driver(connection))
                 if jobs:
                     _execute(connection, jobs)
-                version = _data_version(connection)
-                # The version tells of other connections' commits only, never of our own.
-                if version != seen_version or any(job.writes for job in jobs):
-                    self._tell(self._committed)
-                seen_version = version
-            except (exc.SQLAlchemyError, sqlite3.Error) as error:
-                # The connection may be broken: begin anew with the next job.
-                _closed(connection)
-                connection = None
-                _fail(jobs, error)
+                if watch.committed():
+                    self._tell(partial(self._committed, watch.moved(tuple(self._marks))))
             except BaseException as error:
-                # A thread has nobody to raise to: waiting callers must hear of it, whatever it is.
+                # A thread has nobody to raise to: waiting callers must hear of it, whatever it is. The
+                # connection may be broken, and something committed: begin anew with the next job.
                 _closed(connection)
-                connection = None
+                connection = watch = None
                 _fail(jobs, error)
+                if any(job.writes for job in jobs):
+                    self._tell(partial(self._committed, tuple(self._marks)))
             if jobs:
                 self._tell(lambda jobs=jobs: [job.deliver() for job in jobs])  # type: ignore[misc]
         _closed(connection)
 
-    def _committed(self) -> None:
-        self.commits += 1
+    def _committed(self, moved: Iterable[Mark]) -> None:
+        for mark in moved:
+            mark.changes += 1
         self._on_commit()
 
     def _next_jobs(self) -> tuple[list[_Job], bool]:
@@ -156,36 +157,10 @@ class SqlThread:
             return  # the loop has ended; nobody waits any more
 
 
-class _LogWatch:
-    """Looks at the write-ahead log from outside: a question to SQLite costs fifty times as much, and an
-    issuer would spend a hundredth of a processor on them."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._to_ask = 0
-        self._quiet = 0
-
-    def may_tell(self) -> bool:
-        """Whether SQLite should be asked now for commits of others."""
-        try:
-            about = self._path.stat()
-        except OSError:
-            return True  # it comes and goes with the connections of the database
-        found = about.st_ino, about.st_size, about.st_mtime_ns
-        if found != self._seen:
-            self._seen, self._to_ask = found, POLLS_AFTER_A_CHANGE
-        self._to_ask -= 1
-        self._quiet = 0 if self._to_ask >= 0 else self._quiet + 1
-        return self._quiet % POLLS_BETWEEN_QUESTIONS == 0
-
-
-def _data_version(connection: Connection) -> int:
-    """SQLite's count of others' commits. Asked often while others write, hence past SQLAlchemy."""
+def _driver(connection: Connection) -> sqlite3.Connection:
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
-    [(version,)] = driver.execute("PRAGMA data_version").fetchall()
-    return int(version)
+    return driver
 
 
 def _execute(connection: Connection, jobs: list[_Job]) -> None:

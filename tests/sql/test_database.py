@@ -15,10 +15,11 @@ from control_plane.core.errors import Bug, Corrupt, FailedPrecondition, Unavaila
 from control_plane.core.selectors import Selector
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.sql.authority_store import SqlAuthorityStore
+from control_plane.sql.commits import POLLS_AFTER_A_CHANGE, POLLS_BETWEEN_QUESTIONS, LogWatch
 from control_plane.sql.database import open_engine, prepare, translation
 from control_plane.sql.store import SqlStore
 from control_plane.sql.tables import metadata
-from control_plane.sql.thread import POLL_SECONDS, POLLS_AFTER_A_CHANGE, POLLS_BETWEEN_QUESTIONS, _LogWatch
+from control_plane.sql.thread import POLL_SECONDS
 
 TD = TrustDomain("example.org")
 
@@ -210,7 +211,7 @@ def test_commits_of_others_are_noticed_whenever_they_come(path: Path) -> None:
 
 def test_a_log_that_stays_as_it_is_is_seldom_asked_about(tmp_path: Path) -> None:
     log = tmp_path / "registry.db-wal"
-    watch = _LogWatch(log)
+    watch = LogWatch(log)
     assert watch.may_tell(), "without a log there is no telling"
     log.write_bytes(b"1")
     asked = [watch.may_tell() for _ in range(200)]

@@ -32,7 +32,7 @@ def run(path: Path, scenario: Scenario) -> None:
         thread = SqlThread(engine, lambda: None)
         thread.start()
         try:
-            await scenario(thread, RememberedReads(thread))
+            await scenario(thread, RememberedReads(thread, "SELECT number FROM one"))
         finally:
             await thread.close()
 
