@@ -9,6 +9,7 @@ import ssl
 from pathlib import Path
 from typing import Final
 
+from agent.heard import Heard
 from agent.server_api import GrpcServerApi
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import FailedPrecondition, InvalidInput, Unauthenticated
@@ -71,7 +72,7 @@ class UnsafeBootstrap(TlsClient):
 async def unsafe_bundle(host: str, port: int, trust_domain: TrustDomain, clock: Clock) -> Bundle:
     """The bundle of whatever answers. Raises GatehouseError if nothing does."""
     tls = UnsafeBootstrap(server_id(trust_domain), lambda: Bundle(trust_domain), None, clock)
-    api = GrpcServerApi(Channel.tcp(host, port, tls), trust_domain)
+    api = GrpcServerApi(Channel.tcp(host, port, tls), trust_domain, Heard())
     try:
         return await api.bundle()
     finally:

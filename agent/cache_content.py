@@ -14,6 +14,7 @@ from agent.holdings import HeldSvid
 from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
 from control_plane.core.entry import Entry
 from control_plane.core.errors import Corrupt, GatehouseError
+from control_plane.core.log_position import LogPosition
 from control_plane.core.secret import Secret
 from control_plane.core.selectors import Selector
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
@@ -54,13 +55,15 @@ class AgentContent:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadsContent:
-    """The content of `agent-workloads.cache`: SVIDs are by entry ID, `synced_at` in Unix seconds."""
+    """The content of `agent-workloads.cache`: SVIDs are by entry ID, `synced_at` in Unix seconds; `heard` is
+    the last change that the entries contain."""
 
     trust_domain: TrustDomain
     entries: tuple[Entry, ...]
     svids: Mapping[str, HeldSvid]
     bundles: tuple[Bundle, ...] = field(default=())
     synced_at: int = 0
+    heard: LogPosition | None = None
 
 
 def dump_agent(content: AgentContent) -> bytes:
@@ -111,6 +114,7 @@ def dump_workloads(content: WorkloadsContent) -> bytes:
         {
             "trust_domain": content.trust_domain.name,
             "synced_at": content.synced_at,
+            "heard": None if content.heard is None else str(content.heard),
             "bundles": [_bundle_out(bundle) for bundle in content.bundles],
             "entries": [_entry_out(entry) for entry in content.entries],
             "svids": {entry_id: _held_out(held) for entry_id, held in content.svids.items()},
@@ -122,12 +126,14 @@ def parse_workloads(text: bytes) -> WorkloadsContent:
     """Reads what `dump_workloads` wrote. Raises Corrupt."""
     data = _parse(text)
     try:
+        heard = data.get("heard")
         return WorkloadsContent(
             TrustDomain(data["trust_domain"]),
             tuple(_entry_in(entry) for entry in data["entries"]),
             {str(entry_id): _held_in(held) for entry_id, held in data["svids"].items()},
             tuple(_bundle_in(bundle) for bundle in data["bundles"]),
             int(data["synced_at"]),
+            None if heard is None else LogPosition.parse(heard),
         )
     except _MALFORMED as error:
         raise Corrupt(f"reading the workloads' cache: {_fault(error)}") from error

@@ -142,6 +142,11 @@ class Node:
             self._server_is_untrusted = True
             self._wake.set()
 
+    def reconnect(self) -> None:
+        """The next call makes a new connection, perhaps to another process of the server; calls that are
+        under way go on."""
+        self._connection.drop()
+
     def answered(self) -> None:
         """The server served this agent."""
         if self._server_is_untrusted:

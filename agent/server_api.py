@@ -11,11 +11,13 @@ from typing import Final
 from agent import messages
 from agent.cache_content import AgentCredential
 from agent.enforcement.counts import Decided, Snapshot
+from agent.heard import Heard
 from agent.node_attestors import NodeAttestor
 from agent.ports import Attested, Change
 from control_plane.core.bundle import Bundle
 from control_plane.core.entry import Entry
-from control_plane.core.errors import GatehouseError, NotFound, PeerMisbehaved
+from control_plane.core.errors import GatehouseError, InvalidInput, NotFound, PeerMisbehaved
+from control_plane.core.log_position import LogPosition
 from control_plane.core.spiffe_id import TrustDomain, server_id
 from control_plane.core.svid import JwtSvid
 from control_plane.proto.gatehouse.node.v1 import node_pb2
@@ -43,11 +45,15 @@ VERSION: Final = "gatehouse"
 
 
 class GrpcServerApi:
-    """One connection; see `ports.ServerApi`. It is made at the first call and made again when it ended."""
+    """One connection; see `ports.ServerApi`. It is made at the first call and made again when it ended.
+    `heard` is shared by all connections of the agent."""
 
-    def __init__(self, channel: Channel, trust_domain: TrustDomain, version: str = VERSION) -> None:
+    def __init__(
+        self, channel: Channel, trust_domain: TrustDomain, heard: Heard, version: str = VERSION
+    ) -> None:
         self._channel = channel
         self._trust_domain = trust_domain
+        self._heard = heard
         self._version = version
 
     async def attest(self, attestor: NodeAttestor, csr: bytes) -> Attested:
@@ -81,6 +87,7 @@ class GrpcServerApi:
             agent_pb2.RenewAgentRequest(params=agent_pb2.AgentX509SVIDParams(csr=csr)),
             agent_pb2.RenewAgentResponse,
             timeout=TIMEOUT_SECONDS,
+            metadata=self._heard.metadata,
         )
         return tuple(response.svid.cert_chain)
 
@@ -105,6 +112,7 @@ class GrpcServerApi:
                 bundle_pb2.GetFederatedBundleRequest(trust_domain=trust_domain.name),
                 bundle_types.Bundle,
                 timeout=TIMEOUT_SECONDS,
+                metadata=self._heard.metadata,
             )
         except NotFound:
             return None
@@ -120,6 +128,7 @@ class GrpcServerApi:
             ENTRY + "SyncAuthorizedEntries",
             entry_pb2.SyncAuthorizedEntriesResponse,
             timeout=TIMEOUT_SECONDS,
+            metadata=self._heard.metadata,
         ) as call:
             await call.send(entry_pb2.SyncAuthorizedEntriesRequest(output_mask=messages.ENTRY_MASK))
             first = await _page(call)
@@ -166,8 +175,10 @@ class GrpcServerApi:
             known_policy_sequence=enforced[0],
             known_quarantine_revision=enforced[1],
         )
-        async with self._channel.server_stream(NODE + "Watch", request, node_pb2.WatchResponse) as call:
-            yield _changes(call)
+        async with self._channel.server_stream(
+            NODE + "Watch", request, node_pb2.WatchResponse, metadata=self._heard.metadata
+        ) as call:
+            yield _changes(call, self._heard)
 
     async def new_x509_svids(
         self, requests: Sequence[tuple[Entry, bytes]]
@@ -180,6 +191,7 @@ class GrpcServerApi:
             ),
             svid_pb2.BatchNewX509SVIDResponse,
             timeout=TIMEOUT_SECONDS,
+            metadata=self._heard.metadata,
         )
         if len(response.results) != len(requests):
             raise PeerMisbehaved(
@@ -199,6 +211,7 @@ class GrpcServerApi:
             svid_pb2.NewJWTSVIDRequest(entry_id=entry.id, audience=audience),
             svid_pb2.NewJWTSVIDResponse,
             timeout=TIMEOUT_SECONDS,
+            metadata=self._heard.metadata,
         )
         svid = response.svid
         if not svid.token or svid.issued_at <= 0 or svid.expires_at < svid.issued_at:
@@ -214,6 +227,7 @@ class GrpcServerApi:
             agent_pb2.PostStatusRequest(current_bundle_serial=bundle_sequence, agent_version=self._version),
             agent_pb2.PostStatusResponse,
             timeout=TIMEOUT_SECONDS,
+            metadata=self._heard.metadata,
         )
 
     async def report_decisions(self, canary: int, snapshot: Snapshot) -> bool:
@@ -239,12 +253,19 @@ class GrpcDial:
     """Makes connections to one server; see `ports.Dial`."""
 
     def __init__(
-        self, host: str, port: int, trust_domain: TrustDomain, clock: Clock, version: str = VERSION
+        self,
+        host: str,
+        port: int,
+        trust_domain: TrustDomain,
+        clock: Clock,
+        heard: Heard | None = None,
+        version: str = VERSION,
     ) -> None:
         self._host = host
         self._port = port
         self._trust_domain = trust_domain
         self._clock = clock
+        self._heard = heard or Heard()
         self._version = version
 
     def __call__(self, credential: AgentCredential | None, bundle: Callable[[], Bundle]) -> GrpcServerApi:
@@ -255,11 +276,16 @@ class GrpcDial:
         tls = TlsClient(
             server_id(self._trust_domain), bundle, lambda: identity, self._clock, allow_tls12=True
         )
-        return GrpcServerApi(Channel.tcp(self._host, self._port, tls), self._trust_domain, self._version)
+        channel = Channel.tcp(self._host, self._port, tls)
+        return GrpcServerApi(channel, self._trust_domain, self._heard, self._version)
 
 
-async def _changes(call: ClientCall[node_pb2.WatchResponse]) -> AsyncIterator[Change]:
+async def _changes(call: ClientCall[node_pb2.WatchResponse], heard: Heard) -> AsyncIterator[Change]:
+    log = ""
     async for response in call:
+        log = response.change_log or log
+        if log and response.change_sequence:
+            heard.take(_position(log, response.change_sequence))
         yield Change(
             full=response.full,
             upserted=messages.entries(response.upserted, response.priorities),
@@ -272,6 +298,13 @@ async def _changes(call: ClientCall[node_pb2.WatchResponse]) -> AsyncIterator[Ch
             early=messages.early(response),
             more=response.more,
         )
+
+
+def _position(log: str, sequence: int) -> LogPosition:
+    try:
+        return LogPosition.parse(f"{log}/{sequence}")
+    except InvalidInput as error:
+        raise PeerMisbehaved(f"a push of the server: {error.message}") from error
 
 
 def _count(decided: Decided, spiffe_id: str = "") -> node_pb2.DecisionCount:

@@ -20,6 +20,7 @@ from agent.cache_content import (
     parse_workloads,
 )
 from agent.cache_key import CacheKey
+from agent.heard import Heard
 from agent.identities import Identities
 from agent.waiting import wait_any
 from control_plane.core.errors import Corrupt, GatehouseError
@@ -35,9 +36,12 @@ _log = get_logger(__name__)
 class Storage:
     """Both cache files of one agent. `dirty` is set by whoever changed something worth keeping."""
 
-    def __init__(self, data_dir: Path, identities: Identities, key: CacheKey, clock: Clock) -> None:
+    def __init__(
+        self, data_dir: Path, identities: Identities, heard: Heard, key: CacheKey, clock: Clock
+    ) -> None:
         self.dirty = asyncio.Event()
         self._identities = identities
+        self._heard = heard
         self._trust_domain = identities.trust_domain
         self._agent = CacheFile(data_dir / AGENT_FILE, key)
         self._workloads = CacheFile(data_dir / WORKLOADS_FILE, key)
@@ -98,6 +102,7 @@ class Storage:
             identities.held(),
             tuple(bundle for bundle in bundles if bundle is not None),
             self._clock.unix(),
+            self._heard.position,
         )
         try:
             await asyncio.to_thread(lambda: self._workloads.save(dump_workloads(content)))

@@ -214,6 +214,8 @@ class Synchroniser:
         self._failures += 1
         self.error = str(error)
         self._node.failed(session, error)
+        if self._failures > 1 and isinstance(error, Unavailable | DeadlineExceeded):
+            self._node.reconnect()  # the server has several processes, and another may be better off
         backoff = POLL_BACKOFF if self._polling else SERVER
         delay = backoff.delay(self._failures, str(session.serial))
         _log.warning("sync_failed", error=str(error), retry_seconds=round(delay, 1))

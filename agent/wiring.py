@@ -24,6 +24,7 @@ from agent.enforcement.policies import Policies
 from agent.enforcement.tally import Tally
 from agent.envoy.fleet import Fleet
 from agent.envoy.wiring import build_envoy_parts
+from agent.heard import Heard
 from agent.identities import Identities
 from agent.jwt_svids import JwtSvids
 from agent.keeper import Keeper
@@ -153,12 +154,13 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
     key = locate_key(settings.data_dir, settings.cache_key_file, environment)
     _log.info("cache_key", source=key.source, survives_reboot=key.survives_reboot)
     identities = Identities(settings.trust_domain, soft_cap=settings.svid_cache_size)
-    storage = Storage(settings.data_dir, identities, key, clock)
+    heard = Heard()
+    storage = Storage(settings.data_dir, identities, heard, key, clock)
     known = storage.load_agent()
     node = Node(
         settings.trust_domain,
         attestor=_node_attestor(settings),
-        dial=_dial(settings, clock),
+        dial=_dial(settings, clock, heard),
         trust=ServerTrust(
             known.bundle if known is not None else await _first_bundle(settings, clock),
             known.withdrawn if known is not None else (),
@@ -171,6 +173,7 @@ async def build_agent(settings: AgentSettings, clock: Clock, environment: Mappin
     stored = storage.load_workloads()
     if stored is not None:
         valid = restore(identities, stored, clock.unix())
+        heard.position = stored.heard
         _log.info(
             "cache_restored", entries=len(stored.entries), valid_svids=valid, written_at=stored.synced_at
         )
@@ -265,8 +268,8 @@ def _node_attestor(settings: AgentSettings) -> NodeAttestor | None:
     return None
 
 
-def _dial(settings: AgentSettings, clock: Clock) -> Dial:
-    return GrpcDial(settings.server_host, settings.server_port, settings.trust_domain, clock)
+def _dial(settings: AgentSettings, clock: Clock, heard: Heard) -> Dial:
+    return GrpcDial(settings.server_host, settings.server_port, settings.trust_domain, clock, heard)
 
 
 def _operators_file(settings: AgentSettings) -> Callable[[], Bundle] | None:

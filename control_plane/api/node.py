@@ -4,6 +4,8 @@ First the state relative to what the agent says it knows, then deltas, gathered 
 first piece of news; an empty message every 30 s shows that both sides live. A stream that falls behind holds
 IDs, not values, so a slow reader costs nothing. Deltas are computed against what this stream has sent.
 
+An agent that heard of more elsewhere is answered once that is here too (`abreast`).
+
 Policies are passed on as they were signed. An agent that says it knows another assignment than the one that
 is meant for it gets this one, older or newer: whether to take it is the agent's to judge.
 """
@@ -117,6 +119,8 @@ class _Stream:
         response = wire.WatchResponse(
             full=full, removed_entry_ids=sorted(gone), change_sequence=index.sequence
         )
+        if full:
+            response.change_log = index.log
         if shared:
             self._add_own(response)
             self._add_policy(response)

@@ -25,7 +25,10 @@ class Effects:
 
     `entries`: agent -> IDs of entries that it gained, lost or sees changed. `reset`: agents for whom
     anything may have changed. `agents`: agents whose own record changed or went, or who were cut off.
+    `since` is the number of the last change before these.
     """
+
+    since: int = 0
 
     entries: dict[SpiffeId, set[str]] = field(default_factory=dict)
     reset: set[SpiffeId] = field(default_factory=set)
@@ -46,6 +49,7 @@ class Index:
 
     def __init__(self, trust_domain: TrustDomain) -> None:
         self.trust_domain = trust_domain
+        self.log = ""
         self.sequence = 0
         self.agents: dict[SpiffeId, AgentRecord] = {}
         self.bundles: dict[TrustDomain, Bundle] = {}
@@ -94,7 +98,9 @@ class Index:
     def apply(self, changes: ChangeSet) -> Effects:
         """Takes in changes that follow `sequence` (or all, if `full`) and says who is affected."""
         effects = Effects(
-            authorities=changes.authorities or changes.full, policies=changes.policies or changes.full
+            since=0 if changes.full else self.sequence,
+            authorities=changes.authorities or changes.full,
+            policies=changes.policies or changes.full,
         )
         entries, agents, bundles = dict(changes.entries), dict(changes.agents), dict(changes.bundles)
         if changes.full:
@@ -113,7 +119,7 @@ class Index:
                 changes.quarantine.spiffe_ids - self.quarantine.spiffe_ids
             ) & self.agents.keys()
             self.quarantine = changes.quarantine
-        self.sequence = changes.sequence
+        self.log, self.sequence = changes.log, changes.sequence
         return effects
 
     def _selectors_of(self, agent_id: SpiffeId) -> Selectors:

@@ -75,9 +75,9 @@ class ChangeSet:
     """Everything that changed after some number, folded to the latest values; None stands for gone.
 
     `full` says that this is the whole state: whatever isn't named doesn't exist. `sequence` is the number
-    of the last change contained, in the log of the name `log` (see `core.log_position`). `authorities` says that the authority state or the additions to our own
-    bundle changed and should be read again, `policies` the same of policy keys and assignments. `quarantine`
-    is whole, or None where it didn't change.
+    of the last change contained, in the log of the name `log` (see `core.log_position`). `authorities` says
+    that the authority state or the additions to our own bundle changed and should be read again, `policies`
+    the same of policy keys and assignments. `quarantine` is whole, or None where it didn't change.
     """
 
     sequence: int

@@ -47,29 +47,39 @@ def record(connection: Connection, kind: str, keys: Sequence[str]) -> None:
     )
 
 
+def name_log(connection: Connection, name: str) -> None:
+    """Gives the change log another name; the numbers go on."""
+    connection.execute(update(change_head).values(log=name))
+
+
+def last_change(connection: Connection) -> tuple[str, int]:
+    """The name of the log, and the number of the last change."""
+    row = connection.execute(select(change_head.c.log, change_head.c.sequence)).one()
+    return row.log, row.sequence
+
+
 def last_sequence(connection: Connection) -> int:
     """The number of the last change."""
-    number: int = connection.execute(select(change_head.c.sequence)).scalar_one()
-    return number
+    return last_change(connection)[1]
 
 
 def changes_after(connection: Connection, sequence: int, own: TrustDomain) -> ChangeSet:
     """What changed after `sequence`, or everything if that is no longer known."""
-    head = last_sequence(connection)
+    log, head = last_change(connection)
     if sequence > head:
         raise Corrupt(
             f"reading the change log: change {sequence} was seen before, now the last is {head}",
             hint="an older database was put in place: restart the server",
         )
     if sequence and sequence == head:
-        return ChangeSet(head)
+        return ChangeSet(head, log=log)
     rows = connection.execute(
         select(changes.c.sequence, changes.c.kind, changes.c.key)
         .where(changes.c.sequence > sequence)
         .order_by(changes.c.sequence)
     ).all()
     if not sequence or len(rows) != head - sequence:
-        return _everything(connection, head, own)
+        return _everything(connection, log, head, own)
     keys: dict[str, dict[str, None]] = {}
     for row in rows:
         keys.setdefault(row.kind, {})[row.key] = None
@@ -81,6 +91,7 @@ def changes_after(connection: Connection, sequence: int, own: TrustDomain) -> Ch
         authorities="authority" in keys,
         policies="policy" in keys,
         quarantine=quarantine_now(connection) if "quarantine" in keys else None,
+        log=log,
     )
 
 
@@ -97,7 +108,7 @@ def prune(connection: Connection, keep: int) -> int:
     return connection.execute(delete(changes).where(changes.c.sequence <= head - keep)).rowcount
 
 
-def _everything(connection: Connection, head: int, own: TrustDomain) -> ChangeSet:
+def _everything(connection: Connection, log: str, head: int, own: TrustDomain) -> ChangeSet:
     every_entry = (read_entry(row) for row in connection.execute(select(entries)).mappings())
     every_agent = (read_agent(row) for row in connection.execute(select(agents)).mappings())
     every_bundle = (read_bundle(row) for row in connection.execute(select(bundles)).mappings())
@@ -110,6 +121,7 @@ def _everything(connection: Connection, head: int, own: TrustDomain) -> ChangeSe
         authorities=True,
         policies=True,
         quarantine=quarantine_now(connection),
+        log=log,
     )
 
 

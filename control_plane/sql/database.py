@@ -6,6 +6,7 @@ migrations, run here at start-up; a file written by a newer version is refused, 
 """
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from control_plane.core.errors import (
     InternalError,
     Unavailable,
 )
+from control_plane.sql.change_queries import name_log
 
 BUSY_SECONDS: Final = 15
 WAL_LIMIT_BYTES: Final = 64 << 20
@@ -62,7 +64,8 @@ def open_engine(path: Path) -> Engine:
 
 
 def prepare(path: Path) -> None:
-    """Checks the file and brings the schema up to date. Blocking; one process at a time (the supervisor).
+    """Checks the file, brings the schema up to date and names the change log anew (`core.log_position`).
+    Blocking; one process at a time (the supervisor), and before any other opens it.
 
     Raises Corrupt for a damaged file, FailedPrecondition for one from a newer version, Unavailable if it
     can't be read or written.
@@ -105,6 +108,7 @@ def _migrate(connection: Connection, path: Path) -> None:
             f"which knows {scripts.get_current_head()!r}",
             hint="it was written by a newer Gatehouse: run that version, or restore an older backup",
         ) from error
+    name_log(connection, os.urandom(8).hex())
     connection.commit()
 
 

@@ -8,12 +8,14 @@ from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, MetaData, T
 
 metadata = MetaData()
 
-# One row: the number of the last change. Incremented inside each write transaction, hence gapless.
+# One row: the number of the last change, incremented inside each write transaction, hence gapless; and the
+# name of the log, another one at each start of the server.
 change_head = Table(
     "change_head",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("sequence", Integer, nullable=False),
+    Column("log", Text, nullable=False, server_default=""),
 )
 
 changes = Table(

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from control_plane.api.abreast import Abreast
 from control_plane.api.authorization import Authorization
 from control_plane.api.caller import Admission, is_known
 from control_plane.api.services import node_services
@@ -50,7 +51,10 @@ class NodeListener:
         settings, unix = self._parts.settings, self._parts.clock.unix
         server = Server(
             node_services(self._parts.context),
-            interceptors=[Authorization(self._parts.replica, self._parts.store, settings.admin_ids, unix)],
+            interceptors=[
+                Authorization(self._parts.replica, self._parts.store, settings.admin_ids, unix),
+                Abreast(self._parts.reach),
+            ],
             admit=Admission(self._parts.trust, settings.admin_ids, unix).admit,
             limits=Limits(max_connection_age_seconds=settings.written.max_connection_age_seconds),
             observe=self._observe,

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from control_plane.api.context import ServerContext, Ttls
@@ -12,7 +12,8 @@ from control_plane.authority.ports import X509Signer
 from control_plane.authority.state import AuthorityState, bundle_of
 from control_plane.authority.vault import Switch
 from control_plane.core.bundle import Bundle
-from control_plane.core.errors import GatehouseError, InvalidInput
+from control_plane.core.errors import GatehouseError, InvalidInput, Unavailable
+from control_plane.core.log_position import LogPosition
 from control_plane.identity.attestors import NodeAttestor
 from control_plane.identity.attestors.join_token import JoinTokenAttestor
 from control_plane.identity.attestors.x509pop import X509PopAttestor
@@ -31,10 +32,11 @@ from control_plane.settings import ServerSettings
 from control_plane.sql.authority_store import SqlAuthorityStore
 from control_plane.sql.rollout_store import SqlRolloutStore
 from control_plane.sql.store import SqlStore
+from control_plane.wiring.follower import Follower
 from control_plane.wiring.vault import authority_of, vault_of
 
 MANAGEMENT_JOURNAL: Final = 0  # issuers count from 1
-RETRY_SECONDS: Final = 1.0
+CATCH_UP_SECONDS: Final = 5.0
 
 
 class Parts:
@@ -71,8 +73,8 @@ class Parts:
             random_bytes=os.urandom,
         )
         self.confirmations = Confirmations(self.store)
-        self._stale = asyncio.Event()
-        self._stale_policies = asyncio.Event()
+        self._authorities = Follower(self.reload, "authority_not_loaded", self.log)
+        self._pushed = Follower(self.reload_policies, "policies_not_loaded", self.log)
         self.replica.listen(self._on_changes)
         self.context = self._context()
 
@@ -99,11 +101,16 @@ class Parts:
     async def reload(self) -> None:
         """Signs and judges by the authority state that is stored now."""
         _, state = await self.authority_store.load()
-        await self.use(state)
+        additions = await self.store.own_additions(self.settings.trust_domain)
+        await self.replica.refresh()  # so that what is told of the bundle comes with the number of its change
+        self._take(state, additions)
 
     async def use(self, state: AuthorityState) -> None:
-        """Signs and judges by `state`. The bundle comes first: never sign by what it doesn't hold."""
-        additions = await self.store.own_additions(self.settings.trust_domain)
+        """Signs and judges by `state`."""
+        self._take(state, await self.store.own_additions(self.settings.trust_domain))
+
+    def _take(self, state: AuthorityState, additions: Bundle) -> None:
+        # The bundle comes first: never sign by what it doesn't hold.
         before = self.trust.own
         if self.trust.set_own(merged(bundle_of(state), additions)):
             self._report(before)
@@ -112,37 +119,45 @@ class Parts:
 
     async def reload_policies(self) -> None:
         """Pushes what is assigned now, by the keys that are published now."""
-        if self.policies.swap(await self.rollout_store.pushed()):
+        pushed = await self.rollout_store.pushed()
+        await self.replica.refresh()
+        if self.policies.swap(pushed):
             self.replica.tell_all()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Reloads whenever the change log says so; a failure is tried again, what was loaded stays."""
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._follow(stop, self._stale, self.reload, "authority_not_loaded"))
-            both.create_task(
-                self._follow(stop, self._stale_policies, self.reload_policies, "policies_not_loaded")
-            )
+    async def reach(self, heard: LogPosition) -> None:
+        """Returns once this process holds everything that somebody was told of at `heard`, by another process
+        of this server. Raises Unavailable if it can't be had within a few seconds.
 
-    async def _follow(
-        self, stop: asyncio.Event, stale: asyncio.Event, reload: Callable[[], Awaitable[None]], failure: str
-    ) -> None:
-        stopping = asyncio.ensure_future(stop.wait())
+        A position in another log says nothing: whoever came by it heard it before this server's start, when
+        everything was read.
+        """
+        index = self.replica.index
+        if heard.log != index.log:
+            return
         try:
-            while not stop.is_set():
-                news = asyncio.ensure_future(stale.wait())
-                await asyncio.wait({news, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
-                stale.clear()
-                if stop.is_set():
-                    return
-                try:
-                    await reload()
-                except GatehouseError as error:
-                    self.log.error(failure, reason=str(error))
-                    await asyncio.wait({stopping}, timeout=RETRY_SECONDS)
-                    stale.set()
-        finally:
-            stopping.cancel()
+            async with asyncio.timeout(CATCH_UP_SECONDS):
+                if index.sequence < heard.sequence:
+                    await self.replica.refresh()
+                for follower in (self._authorities, self._pushed):
+                    if not follower.holds(heard.sequence):
+                        await follower.reach(heard.sequence)
+        except TimeoutError:
+            behind = f"its change log couldn't be read within {CATCH_UP_SECONDS:.0f} s"
+        else:
+            if index.sequence >= heard.sequence:
+                return
+            behind = f"the last change here is {index.sequence}"
+        raise Unavailable(
+            f"this process of the server is behind: you heard of change {heard.sequence}, {behind}",
+            hint="it is to be asked again in a moment",
+            retry_after_seconds=1,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reloads whenever the change log says so."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._authorities.run(stop))
+            both.create_task(self._pushed.run(stop))
 
     async def _rehearse(self, signer: X509Signer) -> None:
         await self.issuer.rehearse(signer)
@@ -153,9 +168,9 @@ class Parts:
 
     def _on_changes(self, effects: Effects) -> None:
         if effects.authorities:
-            self._stale.set()
+            self._authorities.tell(effects.since)
         if effects.policies:
-            self._stale_policies.set()
+            self._pushed.tell(effects.since)
         if effects.bundles:
             self.trust.changed()
 

@@ -370,3 +370,54 @@ def test_a_server_that_ends_each_stream_at_once_is_not_hammered(
             assert (await run.x509_once()).svids
 
     run_async(work())
+
+
+def test_each_call_says_which_change_was_heard_of_also_after_a_restart(
+    agent_in: Any, entry: Any, run_async: Any
+) -> None:
+    """Else a process of the server that lags behind would take back what another one told."""
+
+    async def work() -> None:
+        async with agent_in(entry("e1", "/w"), keep_server=True) as run:
+            server = run.server
+            assert server.heard["Watch"] == "", "nothing yet"
+            server.put(entry("e2", "/later"))
+            told = f"{server.change_log}/{server.change_sequence}"
+            await run.until(lambda: server.heard["BatchNewX509SVID"] == told, "the new entry is signed")
+            await run.until(lambda: "e2" in run.agent.identities.held(), "its SVID is there")
+        watched = server.calls["Watch"]
+        async with agent_in(server=server, keep_server=True, wait=False) as run:
+            await run.until(lambda: server.calls["Watch"] > watched, "the agent came back")
+            assert server.heard["Watch"] == told
+        # A server that was restored: an older number in a new log, which is the one that counts from then on.
+        server.change_log, server.change_sequence = "fedcba9876543210", 3
+        async with agent_in(server=server) as run:
+            server.put(entry("e3", "/restored"))
+            told = f"fedcba9876543210/{server.change_sequence}"
+            await run.until(lambda: server.heard["BatchNewX509SVID"] == told, "the new log is followed")
+        await server.stop()
+
+    run_async(work())
+
+
+def test_a_process_of_the_server_that_is_behind_costs_no_identity_and_is_left_for_another(
+    agent_in: Any, entry: Any, run_async: Any
+) -> None:
+    async def work() -> None:
+        async with agent_in(entry("e1", "/w")) as run:
+            await run.x509_once()
+            server = run.server
+            behind = Unavailable("this process of the server is behind")
+            server.refuse["BatchNewX509SVID"] = behind
+            server.put(entry("e2", "/later"))
+            await run.until(lambda: "e2" in run.agent.identities.entries, "the entry was told")
+            await run.until(lambda: server.calls["BatchNewX509SVID"] >= 2, "it was asked for twice")
+            server.connections.clear()
+            server.refuse["Watch"] = behind
+            server.change()
+            await run.until(lambda: len(server.connections) >= 2, "another connection was tried", 20)
+            assert len((await run.x509_once()).svids) == 1, "nothing is taken away"
+            server.refuse.clear()
+            await run.until(lambda: "e2" in run.agent.identities.held(), "it comes as soon as it can", 20)
+
+    run_async(work())

@@ -25,10 +25,12 @@ from agent.cache_content import (
     parse_workloads,
 )
 from agent.cache_key import CREDENTIAL_NAME, CacheKey, locate_key
+from agent.heard import Heard
 from agent.identities import Identities
 from agent.storage import Storage
 from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
 from control_plane.core.errors import Corrupt, FailedPrecondition, Unavailable
+from control_plane.core.log_position import LogPosition
 from control_plane.core.secret import Secret
 from control_plane.core.spiffe_id import TrustDomain
 from control_plane.runtime.clock import SystemClock
@@ -148,9 +150,10 @@ def test_content_survives_a_round_trip(entry: Any, held: Any, bundle: Bundle) ->
     assert (again.credential.reattestable, again.credential.evidence) == (True, "abc")
     assert again.credential.held.private_key.reveal() == svid.private_key.reveal()
     assert parse_agent(dump_agent(AgentContent(TD, None, bundle))).credential is None
-    content = WorkloadsContent(TD, (one,), {"e1": svid}, (bundle,), 12)
+    content = WorkloadsContent(TD, (one,), {"e1": svid}, (bundle,), 12, LogPosition("0123456789abcdef", 7))
     read = parse_workloads(dump_workloads(content))
     assert (read.entries, read.bundles, read.synced_at) == ((one,), (bundle,), 12)
+    assert read.heard == content.heard
     assert read.svids["e1"].svid.chain == svid.svid.chain and read.svids["e1"].renew_at == svid.renew_at
 
 
@@ -168,6 +171,11 @@ def test_an_endless_number_is_corrupt() -> None:
     workloads = dump_workloads(WorkloadsContent(TD, (), {}, (), 12)).replace(b":12", b":1e999")
     with pytest.raises(Corrupt):
         parse_workloads(workloads)
+
+
+def test_a_cache_of_before_positions_were_known_is_read() -> None:
+    older = dump_workloads(WorkloadsContent(TD, (), {}, (), 12)).replace(b'"heard":null,', b"")
+    assert b"heard" not in older and parse_workloads(older).heard is None
     agent = dump_agent(AgentContent(TD, None, Bundle(TD, refresh_hint_seconds=300))).replace(
         b":300", b":1e999"
     )
@@ -249,7 +257,7 @@ def test_a_change_is_on_the_disk_within_a_second_and_before_the_end(tmp_path: Pa
     file = tmp_path / WORKLOADS_FILE
 
     async def work() -> None:
-        storage = Storage(tmp_path, Identities(TD), KEY, SystemClock())
+        storage = Storage(tmp_path, Identities(TD), Heard(), KEY, SystemClock())
         stop = asyncio.Event()
         task = asyncio.create_task(storage.run(stop))
         storage.dirty.set()

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -175,6 +175,10 @@ class FakeServer:
         self.deny: DenialReason | None = None
         self.watch_ends = False
         self.watch_pauses: asyncio.Event | None = None  # between the two parts of the first state
+        self.change_log = "0123456789abcdef"  # its name; changes are counted while it has one
+        self.change_sequence = 1
+        self.heard: dict[str, str] = defaultdict(str)  # by method, what the last call said of it
+        self.connections: set[str] = set()
         self.calls: Counter[str] = Counter()
         self.batches: list[int] = []
         self.posted: list[int] = []
@@ -211,6 +215,7 @@ class FakeServer:
 
     def change(self) -> None:
         """Tells watchers that `entries`, `federated` or `bundle` are others now."""
+        self.change_sequence += 1
         for watcher in self._watchers:
             watcher.set()
 
@@ -268,6 +273,8 @@ class FakeServer:
     async def _count(self, call: Call) -> None:
         name = call.method.rpartition("/")[2]
         self.calls[name] += 1
+        self.heard[name] = call.first("gatehouse-heard") or ""
+        self.connections.add(call.peer.address)
         if name in self.refuse:
             raise self.refuse[name]
 
@@ -468,6 +475,8 @@ class _Node:
                 await asyncio.sleep(0.01)
                 news.clear()
                 server.caller(call)
+                if "Watch" in server.refuse:
+                    raise server.refuse["Watch"]
                 now = dict(server.entries)
                 changed = [entry for key, entry in now.items() if entries.get(key) != entry]
                 gone = [key for key in entries if key not in now]
@@ -479,13 +488,14 @@ class _Node:
         finally:
             server._watchers.discard(news)
 
-    @staticmethod
     def _response(
-        full: bool, entries: Any, gone: Any, bundle: Bundle | None, federated: Any, gone_federated: Any
+        self, full: bool, entries: Any, gone: Any, bundle: Bundle | None, federated: Any, gone_federated: Any
     ) -> node_pb2.WatchResponse:
         listed = list(entries)
         return node_pb2.WatchResponse(
             full=full,
+            change_log=self._server.change_log if full else "",
+            change_sequence=self._server.change_sequence,
             upserted=[entry_message(entry) for entry in listed],
             removed_entry_ids=gone,
             bundle=bundle_message(bundle) if bundle is not None else None,

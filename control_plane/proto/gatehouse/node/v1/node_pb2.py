@@ -27,7 +27,7 @@ from control_plane.proto.spire.api.types import bundle_pb2 as spire_dot_api_dot_
 from control_plane.proto.spire.api.types import entry_pb2 as spire_dot_api_dot_types_dot_entry__pb2
 
 
-DESCRIPTOR = _pool.POOL.AddSerializedFile(b'\n\x1cgatehouse/node/v1/node.proto\x12\x11gatehouse.node.v1\x1a%spire/api/server/entry/v1/entry.proto\x1a\x1cspire/api/types/bundle.proto\x1a\x1bspire/api/types/entry.proto\"\xc7\x01\n\x0cWatchRequest\x12?\n\rknown_entries\x18\x01 \x03(\x0b\x32(.spire.api.server.entry.v1.EntryRevision\x12\x1d\n\x15known_bundle_sequence\x18\x02 \x01(\x04\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x1d\n\x15known_policy_sequence\x18\x04 \x01(\x04\x12!\n\x19known_quarantine_revision\x18\x05 \x01(\x04\"\x9f\x05\n\rWatchResponse\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\x12(\n\x08upserted\x18\x02 \x03(\x0b\x32\x16.spire.api.types.Entry\x12\x19\n\x11removed_entry_ids\x18\x03 \x03(\t\x12\'\n\x06\x62undle\x18\x04 \x01(\x0b\x32\x17.spire.api.types.Bundle\x12\x32\n\x11\x66\x65\x64\x65rated_bundles\x18\x05 \x03(\x0b\x32\x17.spire.api.types.Bundle\x12\x19\n\x11removed_federated\x18\x06 \x03(\t\x12\x17\n\x0f\x63hange_sequence\x18\x07 \x01(\x04\x12\x44\n\npriorities\x18\x08 \x03(\x0b\x32\x30.gatehouse.node.v1.WatchResponse.PrioritiesEntry\x12/\n\x06policy\x18\t \x01(\x0b\x32\x1f.gatehouse.node.v1.SignedPolicy\x12\x31\n\x0bpolicy_keys\x18\n \x03(\x0b\x32\x1c.gatehouse.node.v1.PolicyKey\x12\x31\n\nquarantine\x18\x0b \x01(\x0b\x32\x1d.gatehouse.node.v1.Quarantine\x12<\n\x10\x64\x65\x63isions_wanted\x18\x0c \x01(\x0b\x32\".gatehouse.node.v1.DecisionsWanted\x12\x32\n\x0brenew_early\x18\r \x01(\x0b\x32\x1d.gatehouse.node.v1.RenewEarly\x12\x1a\n\x12policy_traceparent\x18\x0e \x01(\t\x12\x0c\n\x04more\x18\x0f \x01(\x08\x1a\x31\n\x0fPrioritiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"<\n\nRenewEarly\x12\x16\n\x0eissuer_key_ids\x18\x01 \x03(\x0c\x12\x16\n\x0ewithin_seconds\x18\x02 \x01(\r\";\n\x0f\x44\x65\x63isionsWanted\x12\x0e\n\x06\x63\x61nary\x18\x01 \x01(\x04\x12\x18\n\x10interval_seconds\x18\x02 \x01(\r\"\xa1\x01\n\x16ReportDecisionsRequest\x12\x0e\n\x06\x63\x61nary\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x33\n\tworkloads\x18\x03 \x03(\x0b\x32 .gatehouse.node.v1.DecisionCount\x12\x30\n\x06\x62\x65\x66ore\x18\x04 \x01(\x0b\x32 .gatehouse.node.v1.DecisionCount\"(\n\x17ReportDecisionsResponse\x12\r\n\x05taken\x18\x01 \x01(\x08\"D\n\rDecisionCount\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x0e\n\x06\x64\x65nied\x18\x03 \x01(\x04\"B\n\x0cSignedPolicy\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"\xab\x01\n\x0cPolicyBundle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x11\n\tissued_at\x18\x05 \x01(\x03\x12,\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x1d.gatehouse.node.v1.PolicyFile\x12\x11\n\tinventory\x18\x07 \x01(\x0c\"+\n\nPolicyFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"/\n\tPolicyKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"G\n\nQuarantine\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x12\n\nspiffe_ids\x18\x02 \x03(\t\x12\x13\n\x0btraceparent\x18\x03 \x01(\t2\xbe\x01\n\x04Node\x12L\n\x05Watch\x12\x1f.gatehouse.node.v1.WatchRequest\x1a .gatehouse.node.v1.WatchResponse0\x01\x12h\n\x0fReportDecisions\x12).gatehouse.node.v1.ReportDecisionsRequest\x1a*.gatehouse.node.v1.ReportDecisionsResponseb\x06proto3')
+DESCRIPTOR = _pool.POOL.AddSerializedFile(b'\n\x1cgatehouse/node/v1/node.proto\x12\x11gatehouse.node.v1\x1a%spire/api/server/entry/v1/entry.proto\x1a\x1cspire/api/types/bundle.proto\x1a\x1bspire/api/types/entry.proto\"\xc7\x01\n\x0cWatchRequest\x12?\n\rknown_entries\x18\x01 \x03(\x0b\x32(.spire.api.server.entry.v1.EntryRevision\x12\x1d\n\x15known_bundle_sequence\x18\x02 \x01(\x04\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x1d\n\x15known_policy_sequence\x18\x04 \x01(\x04\x12!\n\x19known_quarantine_revision\x18\x05 \x01(\x04\"\xb3\x05\n\rWatchResponse\x12\x0c\n\x04\x66ull\x18\x01 \x01(\x08\x12(\n\x08upserted\x18\x02 \x03(\x0b\x32\x16.spire.api.types.Entry\x12\x19\n\x11removed_entry_ids\x18\x03 \x03(\t\x12\'\n\x06\x62undle\x18\x04 \x01(\x0b\x32\x17.spire.api.types.Bundle\x12\x32\n\x11\x66\x65\x64\x65rated_bundles\x18\x05 \x03(\x0b\x32\x17.spire.api.types.Bundle\x12\x19\n\x11removed_federated\x18\x06 \x03(\t\x12\x17\n\x0f\x63hange_sequence\x18\x07 \x01(\x04\x12\x44\n\npriorities\x18\x08 \x03(\x0b\x32\x30.gatehouse.node.v1.WatchResponse.PrioritiesEntry\x12/\n\x06policy\x18\t \x01(\x0b\x32\x1f.gatehouse.node.v1.SignedPolicy\x12\x31\n\x0bpolicy_keys\x18\n \x03(\x0b\x32\x1c.gatehouse.node.v1.PolicyKey\x12\x31\n\nquarantine\x18\x0b \x01(\x0b\x32\x1d.gatehouse.node.v1.Quarantine\x12<\n\x10\x64\x65\x63isions_wanted\x18\x0c \x01(\x0b\x32\".gatehouse.node.v1.DecisionsWanted\x12\x32\n\x0brenew_early\x18\r \x01(\x0b\x32\x1d.gatehouse.node.v1.RenewEarly\x12\x1a\n\x12policy_traceparent\x18\x0e \x01(\t\x12\x0c\n\x04more\x18\x0f \x01(\x08\x12\x12\n\nchange_log\x18\x10 \x01(\t\x1a\x31\n\x0fPrioritiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"<\n\nRenewEarly\x12\x16\n\x0eissuer_key_ids\x18\x01 \x03(\x0c\x12\x16\n\x0ewithin_seconds\x18\x02 \x01(\r\";\n\x0f\x44\x65\x63isionsWanted\x12\x0e\n\x06\x63\x61nary\x18\x01 \x01(\x04\x12\x18\n\x10interval_seconds\x18\x02 \x01(\r\"\xa1\x01\n\x16ReportDecisionsRequest\x12\x0e\n\x06\x63\x61nary\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x33\n\tworkloads\x18\x03 \x03(\x0b\x32 .gatehouse.node.v1.DecisionCount\x12\x30\n\x06\x62\x65\x66ore\x18\x04 \x01(\x0b\x32 .gatehouse.node.v1.DecisionCount\"(\n\x17ReportDecisionsResponse\x12\r\n\x05taken\x18\x01 \x01(\x08\"D\n\rDecisionCount\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x0e\n\x06\x64\x65nied\x18\x03 \x01(\x04\"B\n\x0cSignedPolicy\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"\xab\x01\n\x0cPolicyBundle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x11\n\tissued_at\x18\x05 \x01(\x03\x12,\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x1d.gatehouse.node.v1.PolicyFile\x12\x11\n\tinventory\x18\x07 \x01(\x0c\"+\n\nPolicyFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"/\n\tPolicyKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"G\n\nQuarantine\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x12\n\nspiffe_ids\x18\x02 \x03(\t\x12\x13\n\x0btraceparent\x18\x03 \x01(\t2\xbe\x01\n\x04Node\x12L\n\x05Watch\x12\x1f.gatehouse.node.v1.WatchRequest\x1a .gatehouse.node.v1.WatchResponse0\x01\x12h\n\x0fReportDecisions\x12).gatehouse.node.v1.ReportDecisionsRequest\x1a*.gatehouse.node.v1.ReportDecisionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,29 +39,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHREQUEST']._serialized_start=150
   _globals['_WATCHREQUEST']._serialized_end=349
   _globals['_WATCHRESPONSE']._serialized_start=352
-  _globals['_WATCHRESPONSE']._serialized_end=1023
-  _globals['_WATCHRESPONSE_PRIORITIESENTRY']._serialized_start=974
-  _globals['_WATCHRESPONSE_PRIORITIESENTRY']._serialized_end=1023
-  _globals['_RENEWEARLY']._serialized_start=1025
-  _globals['_RENEWEARLY']._serialized_end=1085
-  _globals['_DECISIONSWANTED']._serialized_start=1087
-  _globals['_DECISIONSWANTED']._serialized_end=1146
-  _globals['_REPORTDECISIONSREQUEST']._serialized_start=1149
-  _globals['_REPORTDECISIONSREQUEST']._serialized_end=1310
-  _globals['_REPORTDECISIONSRESPONSE']._serialized_start=1312
-  _globals['_REPORTDECISIONSRESPONSE']._serialized_end=1352
-  _globals['_DECISIONCOUNT']._serialized_start=1354
-  _globals['_DECISIONCOUNT']._serialized_end=1422
-  _globals['_SIGNEDPOLICY']._serialized_start=1424
-  _globals['_SIGNEDPOLICY']._serialized_end=1490
-  _globals['_POLICYBUNDLE']._serialized_start=1493
-  _globals['_POLICYBUNDLE']._serialized_end=1664
-  _globals['_POLICYFILE']._serialized_start=1666
-  _globals['_POLICYFILE']._serialized_end=1709
-  _globals['_POLICYKEY']._serialized_start=1711
-  _globals['_POLICYKEY']._serialized_end=1758
-  _globals['_QUARANTINE']._serialized_start=1760
-  _globals['_QUARANTINE']._serialized_end=1831
-  _globals['_NODE']._serialized_start=1834
-  _globals['_NODE']._serialized_end=2024
+  _globals['_WATCHRESPONSE']._serialized_end=1043
+  _globals['_WATCHRESPONSE_PRIORITIESENTRY']._serialized_start=994
+  _globals['_WATCHRESPONSE_PRIORITIESENTRY']._serialized_end=1043
+  _globals['_RENEWEARLY']._serialized_start=1045
+  _globals['_RENEWEARLY']._serialized_end=1105
+  _globals['_DECISIONSWANTED']._serialized_start=1107
+  _globals['_DECISIONSWANTED']._serialized_end=1166
+  _globals['_REPORTDECISIONSREQUEST']._serialized_start=1169
+  _globals['_REPORTDECISIONSREQUEST']._serialized_end=1330
+  _globals['_REPORTDECISIONSRESPONSE']._serialized_start=1332
+  _globals['_REPORTDECISIONSRESPONSE']._serialized_end=1372
+  _globals['_DECISIONCOUNT']._serialized_start=1374
+  _globals['_DECISIONCOUNT']._serialized_end=1442
+  _globals['_SIGNEDPOLICY']._serialized_start=1444
+  _globals['_SIGNEDPOLICY']._serialized_end=1510
+  _globals['_POLICYBUNDLE']._serialized_start=1513
+  _globals['_POLICYBUNDLE']._serialized_end=1684
+  _globals['_POLICYFILE']._serialized_start=1686
+  _globals['_POLICYFILE']._serialized_end=1729
+  _globals['_POLICYKEY']._serialized_start=1731
+  _globals['_POLICYKEY']._serialized_end=1778
+  _globals['_QUARANTINE']._serialized_start=1780
+  _globals['_QUARANTINE']._serialized_end=1851
+  _globals['_NODE']._serialized_start=1854
+  _globals['_NODE']._serialized_end=2044
 # @@protoc_insertion_point(module_scope)

@@ -24,7 +24,7 @@ class WatchRequest(_message.Message):
     def __init__(self, known_entries: _Optional[_Iterable[_Union[_entry_pb2.EntryRevision, _Mapping]]] = ..., known_bundle_sequence: _Optional[int] = ..., agent_version: _Optional[str] = ..., known_policy_sequence: _Optional[int] = ..., known_quarantine_revision: _Optional[int] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ("full", "upserted", "removed_entry_ids", "bundle", "federated_bundles", "removed_federated", "change_sequence", "priorities", "policy", "policy_keys", "quarantine", "decisions_wanted", "renew_early", "policy_traceparent", "more")
+    __slots__ = ("full", "upserted", "removed_entry_ids", "bundle", "federated_bundles", "removed_federated", "change_sequence", "priorities", "policy", "policy_keys", "quarantine", "decisions_wanted", "renew_early", "policy_traceparent", "more", "change_log")
     class PrioritiesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class WatchResponse(_message.Message):
     RENEW_EARLY_FIELD_NUMBER: _ClassVar[int]
     POLICY_TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_LOG_FIELD_NUMBER: _ClassVar[int]
     full: bool
     upserted: _containers.RepeatedCompositeFieldContainer[_entry_pb2_1.Entry]
     removed_entry_ids: _containers.RepeatedScalarFieldContainer[str]
@@ -62,7 +63,8 @@ class WatchResponse(_message.Message):
     renew_early: RenewEarly
     policy_traceparent: str
     more: bool
-    def __init__(self, full: _Optional[bool] = ..., upserted: _Optional[_Iterable[_Union[_entry_pb2_1.Entry, _Mapping]]] = ..., removed_entry_ids: _Optional[_Iterable[str]] = ..., bundle: _Optional[_Union[_bundle_pb2.Bundle, _Mapping]] = ..., federated_bundles: _Optional[_Iterable[_Union[_bundle_pb2.Bundle, _Mapping]]] = ..., removed_federated: _Optional[_Iterable[str]] = ..., change_sequence: _Optional[int] = ..., priorities: _Optional[_Mapping[str, int]] = ..., policy: _Optional[_Union[SignedPolicy, _Mapping]] = ..., policy_keys: _Optional[_Iterable[_Union[PolicyKey, _Mapping]]] = ..., quarantine: _Optional[_Union[Quarantine, _Mapping]] = ..., decisions_wanted: _Optional[_Union[DecisionsWanted, _Mapping]] = ..., renew_early: _Optional[_Union[RenewEarly, _Mapping]] = ..., policy_traceparent: _Optional[str] = ..., more: _Optional[bool] = ...) -> None: ...
+    change_log: str
+    def __init__(self, full: _Optional[bool] = ..., upserted: _Optional[_Iterable[_Union[_entry_pb2_1.Entry, _Mapping]]] = ..., removed_entry_ids: _Optional[_Iterable[str]] = ..., bundle: _Optional[_Union[_bundle_pb2.Bundle, _Mapping]] = ..., federated_bundles: _Optional[_Iterable[_Union[_bundle_pb2.Bundle, _Mapping]]] = ..., removed_federated: _Optional[_Iterable[str]] = ..., change_sequence: _Optional[int] = ..., priorities: _Optional[_Mapping[str, int]] = ..., policy: _Optional[_Union[SignedPolicy, _Mapping]] = ..., policy_keys: _Optional[_Iterable[_Union[PolicyKey, _Mapping]]] = ..., quarantine: _Optional[_Union[Quarantine, _Mapping]] = ..., decisions_wanted: _Optional[_Union[DecisionsWanted, _Mapping]] = ..., renew_early: _Optional[_Union[RenewEarly, _Mapping]] = ..., policy_traceparent: _Optional[str] = ..., more: _Optional[bool] = ..., change_log: _Optional[str] = ...) -> None: ...
 
 class RenewEarly(_message.Message):
     __slots__ = ("issuer_key_ids", "within_seconds")
