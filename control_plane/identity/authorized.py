@@ -10,7 +10,7 @@ parent and nothing else, so that a change costs the same with ten entries or ten
 here: storing entries, deciding who may ask, and expiry of entries (the registry prunes them).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -74,6 +74,7 @@ class AuthorizedView:
     entries: dict[str, Entry] = field(default_factory=dict)
     revision: int = 0
     walked: set[SpiffeId] = field(default_factory=set)
+    asked_for: bool = True  # since the views were last swept
     _ordered: tuple[Entry, ...] | None = None
 
     @property
@@ -90,7 +91,7 @@ class AuthorizedView:
 
 
 class Views:
-    """The authorised entries of agents, built when first asked for and maintained from then on."""
+    """The authorised entries of agents, built when first asked for and maintained until they are idle."""
 
     def __init__(self, graph: EntryGraph, selectors_of: Callable[[SpiffeId], Selectors]) -> None:
         self._graph = graph
@@ -104,7 +105,9 @@ class Views:
     def view(self, agent_id: SpiffeId) -> AuthorizedView:
         """The view of an agent, built if need be. O(entries of the agent) the first time, then O(1)."""
         view = self._views.get(agent_id)
-        if view is None:
+        if view is not None:
+            view.asked_for = True
+        else:
             view = self._views[agent_id] = AuthorizedView(agent_id)
             self._walk(view, agent_id)
             for alias in self._graph.aliases_of(self._selectors_of(agent_id)):
@@ -122,6 +125,13 @@ class Views:
             if not walkers:
                 del self._walkers[node]
         return True
+
+    def forget_idle(self, keep: Container[SpiffeId]) -> None:
+        """Drops the views that nobody asked for since the last call, but for those of agents in `keep`."""
+        for view in list(self._views.values()):
+            if not view.asked_for and view.agent_id not in keep:
+                self.forget(view.agent_id)
+            view.asked_for = False
 
     def entry_added(self, entry: Entry) -> tuple[set[SpiffeId], set[SpiffeId]]:
         """After `graph.add`: agents that gained this entry, and agents whose view was dropped."""

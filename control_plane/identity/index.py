@@ -6,7 +6,7 @@ which `Replica` waits.
 """
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from control_plane.core.bundle import Bundle
@@ -91,9 +91,15 @@ class Index:
         """What the agent may serve."""
         return self._views.view(agent_id)
 
-    def forget_view(self, agent_id: SpiffeId) -> None:
-        """Frees the cached answer for an agent that has gone."""
-        self._views.forget(agent_id)
+    @property
+    def view_count(self) -> int:
+        """For how many agents the answer is kept ready."""
+        return len(self._views)
+
+    def forget_idle_views(self, keep: Container[SpiffeId]) -> None:
+        """Frees the answers that nobody asked for since the last call, but for those of the agents in `keep`,
+        who are to be told of changes. A later question builds one anew."""
+        self._views.forget_idle(keep)
 
     def apply(self, changes: ChangeSet) -> Effects:
         """Takes in changes that follow `sequence` (or all, if `full`) and says who is affected."""

@@ -17,6 +17,8 @@ from control_plane.runtime.log import get_logger
 
 RETRY_SECONDS: Final = 1.0
 MAX_NOTED_ENTRIES: Final = 10_000
+SWEEP_SECONDS: Final = 300.0
+"""An agent that asks less often than this finds its entries looked up anew, which costs it milliseconds."""
 
 
 class Subscription:
@@ -71,8 +73,9 @@ class Subscription:
 class Replica:
     """An `Index` and the tail that feeds it."""
 
-    def __init__(self, changes: ChangeLog, index: Index) -> None:
+    def __init__(self, changes: ChangeLog, index: Index, *, sweep_seconds: float = SWEEP_SECONDS) -> None:
         self.index = index
+        self._sweep_seconds = sweep_seconds
         self._changes = changes
         self._subscriptions: dict[SpiffeId, set[Subscription]] = {}
         self._listeners: list[Callable[[Effects], None]] = []
@@ -93,16 +96,27 @@ class Replica:
         await asyncio.shield(self._next)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Follows the change log until `stop` is set."""
+        """Follows the change log until `stop` is set, and frees what agents that left no longer ask for."""
         stopping = asyncio.ensure_future(stop.wait())
+        clock = asyncio.get_running_loop().time
+        sweep_at = clock() + self._sweep_seconds
         try:
             while not stop.is_set():
                 news = asyncio.ensure_future(self._news.wait())
-                await asyncio.wait({news, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {news, stopping},
+                    timeout=max(sweep_at - clock(), 0),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 news.cancel()
-                self._news.clear()
                 if stop.is_set():
                     return
+                if clock() >= sweep_at:
+                    self.index.forget_idle_views(self._subscriptions)
+                    sweep_at = clock() + self._sweep_seconds
+                if not self._news.is_set():
+                    continue
+                self._news.clear()
                 try:
                     await self.refresh()
                 except GatehouseError as error:
@@ -119,7 +133,7 @@ class Replica:
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Ends a subscription; the agent's view is freed with its last one."""
+        """Ends a subscription; after the last one, the agent's view is freed unless it is asked for soon."""
         mine = self._subscriptions.get(subscription.agent_id)
         if mine is not None:
             mine.discard(subscription)

@@ -43,6 +43,7 @@ changes = st.one_of(
     ),
     st.tuples(st.just("agent"), st.sampled_from(AGENTS), st.none() | selector_sets),
     st.tuples(st.just("ask"), st.sampled_from(AGENTS), st.none()),
+    st.tuples(st.just("sweep"), st.sampled_from(AGENTS), st.none()),
 )
 
 
@@ -56,6 +57,10 @@ def test_views_follow_the_definition(history: list[Any]) -> None:
     for sequence, (kind, key, value) in enumerate(history, 1):
         if kind == "ask":
             held[key] = dict(index.authorized_entries(key).entries)
+            continue
+        if kind == "sweep":  # one agent has left, the others have streams
+            held.pop(key, None)
+            index.forget_idle_views(held.keys())
             continue
         if kind == "entry":
             if value is None:

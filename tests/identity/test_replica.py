@@ -134,3 +134,49 @@ def test_what_was_noted_is_not_shared_between_subscriptions() -> None:
     one.note({"b"})
     assert other.take() == ({"a"}, False)
     assert news == {"a"}
+
+
+def test_views_of_agents_that_left_are_freed(make_entry: Callable[..., Entry]) -> None:
+    """An agent that is asked for again in time, or whose stream is open, costs nothing anew."""
+
+    async def scenario() -> None:
+        store = MemoryStore(TD, os.urandom)
+        index = Index(TD)
+        replica = Replica(store, index, sweep_seconds=0.05)
+        await replica.refresh()
+        gone = [SpiffeId(TD, f"/gone/{number}") for number in range(100)]
+        for agent_id in gone:
+            index.authorized_entries(agent_id)
+        left = replica.subscribe(gone[0])
+        open_stream = replica.subscribe(PARENT)
+        index.authorized_entries(PARENT)
+        replica.unsubscribe(left)
+        stop = asyncio.Event()
+        task = asyncio.create_task(replica.run(stop))
+        busy = asyncio.create_task(_changes(store, make_entry, stop))
+        async with asyncio.timeout(20):
+            while index.view_count > 1:  # noqa: ASYNC110 -- the index tells nobody by itself
+                await asyncio.sleep(0.01)
+        open_stream.take()
+        [outcome] = await store.create_entries([make_entry("/late", parent="/agent")], now=1)
+        assert outcome.entry is not None
+        async with asyncio.timeout(20):
+            heard: set[str] = set()
+            while outcome.entry.id not in heard:
+                assert await open_stream.wait(20)
+                heard |= open_stream.take()[0] or set()
+        assert outcome.entry.id in index.authorized_entries(PARENT).entries
+        stop.set()
+        await task
+        await busy
+
+    asyncio.run(scenario())
+
+
+async def _changes(store: MemoryStore, make_entry: Callable[..., Entry], stop: asyncio.Event) -> None:
+    """News all the time, which must not put off what is done now and again."""
+    number = 0
+    while not stop.is_set():
+        number += 1
+        await store.create_entries([make_entry(f"/busy/{number}", parent="/other")], now=1)
+        await asyncio.sleep(0.002)
