@@ -1,4 +1,4 @@
-"""How a command reaches the running server: gRPC over `server.sock`, REST over `api.sock`.
+"""How a command reaches the running server: gRPC over `server.sock`, REST where `api_access` says.
 
 Every error becomes one line on standard error that says what was being done, to whom, what came back and what
 to do next, and an exit code. With `--output json` the line is a JSON object. A traceback is shown only for
@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 import typer
 
+from control_plane.cli.api_access import START_HINT, Api, api_of, only_local
 from control_plane.cli.options import DEFAULT_TIMEOUT_SECONDS, Output, data_dir_of
 from control_plane.core.errors import (
     Code,
@@ -88,7 +89,8 @@ def with_server(
     path = data_dir_of(data_dir) / "server.sock"
 
     async def run() -> Answer:
-        require_socket(path)
+        only_local("calling the server")
+        _require_socket(path)
         async with Channel.unix(path) as channel:
             return await work(Remote(channel, timeout_seconds))
 
@@ -107,16 +109,17 @@ def rest(
     headers: dict[str, str] | None = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> Any:
-    """One REST call over `api.sock`; the decoded JSON answer. Ends the program with one line if it fails.
+    """One REST call; the decoded JSON answer. Ends the program with one line if it fails.
 
-    Who calls is this process's user, or whoever the token in `GATEHOUSE_TOKEN` names.
+    Who calls is this process's user or, elsewhere, the holder of the certificate; before both, whoever the
+    token in `GATEHOUSE_TOKEN` names.
     """
-    endpoint = data_dir_of(data_dir) / "api.sock"
+    api = api_of(data_dir)
     given = {name: value for name, value in (query or {}).items() if value is not None}
     target = f"{path}?{urlencode(given)}" if given else path
     with reported(output):
-        require_socket(endpoint)
-        return _request(endpoint, method, target, body, {**caller(), **(headers or {})}, timeout_seconds)
+        api.require()
+        return _request(api, method, target, body, {**caller(), **(headers or {})}, timeout_seconds)
 
 
 def caller() -> dict[str, str]:
@@ -130,7 +133,7 @@ def caller() -> dict[str, str]:
 
 
 def _request(
-    endpoint: Path,
+    api: Api,
     method: str,
     target: str,
     body: dict[str, Any] | None,
@@ -140,10 +143,8 @@ def _request(
     """Sends one request and reads its bounded answer. Raises `GatehouseError`."""
     from http.client import HTTPException
 
-    from control_plane.cli.unix_http import UnixConnection
-
-    connection = UnixConnection(endpoint, timeout_seconds)
-    doing = f"{method} {target} at {endpoint}"
+    connection = api.connection(timeout_seconds)
+    doing = f"{method} {target} at {api}"
     try:
         encoded = None if body is None else json.dumps(body).encode()
         with _traced(method, target) as trace:
@@ -156,7 +157,7 @@ def _request(
             f"{doing}: no answer within {timeout_seconds:g} s", hint="try a longer --timeout"
         ) from error
     except (OSError, HTTPException) as error:
-        raise Unavailable(f"{doing}: {str(error) or type(error).__name__}", hint=_START_HINT) from error
+        raise Unavailable(f"{doing}: {str(error) or type(error).__name__}", hint=api.hint) from error
     finally:
         connection.close()
     if len(received) > MAX_REST_BYTES:
@@ -205,13 +206,10 @@ def _problem(status: int, answer: object, doing: str) -> GatehouseError:
     return NotFound(message, hint=hint) if status == 404 else Refused(message, hint=hint)
 
 
-_START_HINT = "start it with `gatehouse server run`, or name its folder with --data-dir"
-
-
-def require_socket(path: Path) -> None:
+def _require_socket(path: Path) -> None:
     """Says clearly that no server runs here, before a connection error would."""
     if not path.exists():
-        raise Unavailable(f"no server is reachable: there is no socket {path}", hint=_START_HINT)
+        raise Unavailable(f"no server is reachable: there is no socket {path}", hint=START_HINT)
 
 
 @contextmanager
@@ -224,7 +222,7 @@ def reported(output: Output) -> Iterator[None]:
     except BrokenPipeError:
         raise  # who read our output is gone, as after `| head`: the program ends without a word
     except (ConnectionError, FileNotFoundError, PermissionError) as error:
-        fail(Unavailable(str(error), hint=_START_HINT), output)
+        fail(Unavailable(str(error), hint=START_HINT), output)
 
 
 def fail(error: GatehouseError, output: Output) -> NoReturn:

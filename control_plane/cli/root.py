@@ -10,11 +10,14 @@ import importlib
 import importlib.util
 import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from control_plane.cli.api_access import choose
+from control_plane.core.errors import GatehouseError
 from control_plane.runtime.output import given_as_text
 
 GROUPS: dict[str, tuple[str, str]] = {
@@ -71,11 +74,40 @@ app = typer.Typer(
 
 
 @app.callback()
-def gatehouse() -> None:
+def gatehouse(
+    remote: Annotated[
+        str,
+        typer.Option(
+            envvar="GATEHOUSE_REMOTE",
+            metavar="https://HOST:PORT",
+            help="A server elsewhere, by its management API on TLS; else the one of --data-dir.",
+        ),
+    ] = "",
+    remote_bundle: Annotated[
+        Path | None,
+        typer.Option(envvar="GATEHOUSE_REMOTE_BUNDLE", help="The trust bundle by which it is known, PEM."),
+    ] = None,
+    remote_svid: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="GATEHOUSE_REMOTE_SVID", help="Your X.509-SVID, PEM; not needed where you give a token."
+        ),
+    ] = None,
+    remote_key: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="GATEHOUSE_REMOTE_KEY", help="Its key, PEM.", show_default="the file of the SVID"
+        ),
+    ] = None,
+) -> None:
     """Gatehouse: SPIFFE identities for every workload.
 
     Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 not found; 4 the server cannot be reached.
     """
+    try:
+        choose(remote, remote_bundle, remote_svid, remote_key)
+    except GatehouseError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from control_plane.cli import printing
-from control_plane.cli.options import Output, data_dir_of
-from control_plane.cli.remote import caller, problem_in, reported, require_socket
-from control_plane.cli.unix_http import UnixConnection
+from control_plane.cli.api_access import Api, api_of
+from control_plane.cli.options import Output
+from control_plane.cli.remote import caller, problem_in, reported
 from control_plane.core.errors import PeerMisbehaved
 
 SILENCE_SECONDS = 60.0
@@ -41,13 +41,13 @@ def follow(
     topics: tuple[str, ...], *, data_dir: Path | None, output: Output, headers: dict[str, str]
 ) -> Iterator[Seen]:
     """The events of `topics`, without end. Ends the program with one line if the server refuses."""
-    endpoint = data_dir_of(data_dir) / "api.sock"
+    api = api_of(data_dir)
     last, away = "", False
     with reported(output):
-        require_socket(endpoint)
+        api.require()
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                for number, seen in _stream(endpoint, topics, {**caller(), **headers}, last):
+                for number, seen in _stream(api, topics, {**caller(), **headers}, last):
                     if away:
                         printing.note("the server is back")
                     away, last = False, number or last
@@ -74,10 +74,10 @@ def print_event(seen: Seen, output: Output) -> None:
 
 
 def _stream(
-    endpoint: Path, topics: tuple[str, ...], headers: dict[str, str], last: str
+    api: Api, topics: tuple[str, ...], headers: dict[str, str], last: str
 ) -> Iterator[tuple[str, Seen]]:
     """Events with their places, as long as the server talks. Raises `GatehouseError` if it refuses."""
-    connection = UnixConnection(endpoint, SILENCE_SECONDS)
+    connection = api.connection(SILENCE_SECONDS)
     target = "/v1/events?" + urlencode([("topic", topic) for topic in topics])
     with contextlib.closing(connection):
         connection.request("GET", target, headers={**headers, **({"last-event-id": last} if last else {})})
@@ -85,7 +85,7 @@ def _stream(
         if last and (response.status >= 500 or response.status == 429):
             raise http.client.HTTPException("it isn't ready for us again")
         if response.status != 200:
-            raise problem_in(response.status, response.read(MAX_LINE_BYTES), f"GET {target} at {endpoint}")
+            raise problem_in(response.status, response.read(MAX_LINE_BYTES), f"GET {target} at {api}")
         fields: dict[str, str] = {}
         while line := response.readline(MAX_LINE_BYTES):
             text = line.decode().rstrip("\r\n")

@@ -124,7 +124,7 @@ class TlsClient:
             raise Unauthenticated(f"the server is {found}, expected {self.expect}")
 
 
-def peer_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
+def peer_chain(tls: ssl.SSLObject | ssl.SSLSocket) -> tuple[bytes, ...]:
     """The certificates that the peer sent, in DER, leaf first; () if it sent none. Nothing is verified here.
 
     Python has a public call for this from 3.13 on. Before, the object under SSLObject has the same call;
@@ -135,7 +135,7 @@ def peer_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
     public = getattr(tls, "get_unverified_chain", None)
     if public is not None:
         return tuple(public())
-    chain = tls._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+    chain = tls._sslobj.get_unverified_chain()  # type: ignore[union-attr]
     return tuple(certificate.public_bytes(_ssl.ENCODING_DER) for certificate in chain or ())
 
 
