@@ -3,7 +3,9 @@
 A caller is a workload of the inventory or something outside it with an address; pods that the inventory
 doesn't know are outside this model (an assumption that every verdict names). Whether an ipBlock covers pods
 is up to the network plugin: it does in the upper bound that must not be wider, and doesn't in the lower
-bound that is compared for exactness.
+bound that is compared for exactness. In an ambient mesh a caller comes to the port or, whatever the port,
+through ztunnel's tunnel (HBONE), which reaches whatever listens: either in the upper bound, and both in the
+lower. A pod behind a waypoint sees nobody else, so that its policies aren't judged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 
 from control_plane.core.errors import InvalidInput, ResourceExhausted, Unimplemented, shown
 from policies.formula import Atom, Attribute, Opaque, Question
-from policies.inventory import Inventory, Workload
+from policies.inventory import Inventory, Mode, Workload
 from policies.proof import space as sp
 from policies.proof.dimensions import Dimensions
 from policies.proof.manifests import Document, Manifests, mapping
@@ -21,6 +23,8 @@ from policies.proof.verdict import Outcome, Verdict, concrete
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 CALLER = Dimension(2, "workload", "text")
+TUNNEL_PORT = 15008
+MAX_PORT = 65535
 ASSUMPTION = "every pod is a workload of the inventory"
 _IDENTITY = (
     "source.spiffe_id",
@@ -29,6 +33,30 @@ _IDENTITY = (
     "source.trust_domain",
     "source.labels",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One of the ways that packets may take.
+
+    `blocks_cover_pods`: whether an ipBlock does. `tunnelled`: whether they come by the tunnel. `ports`: where
+    this way can lead, as spans; None for anywhere.
+    """
+
+    blocks_cover_pods: bool
+    tunnelled: bool = False
+    ports: tuple[tuple[int, int], ...] | None = None
+
+    @staticmethod
+    def to(workload: Workload, blocks_cover_pods: bool) -> Sequence["Way"]:
+        """The ways to a workload."""
+        if workload.mode is not Mode.AMBIENT:
+            return (Way(blocks_cover_pods),)
+        listening = tuple((port, port) for port in workload.ports)
+        return (
+            Way(blocks_cover_pods, False, ((0, TUNNEL_PORT - 1), (TUNNEL_PORT + 1, MAX_PORT))),
+            Way(blocks_cover_pods, True, listening),
+        )
 
 
 class SegmentationMeaning(QuestionMeaning):
@@ -69,8 +97,13 @@ def prove_segmentation(
         policies = [
             one for one in manifests.of("NetworkPolicy", workload.namespace) if _selects(one, workload)
         ]
+        if workload.mode is Mode.WAYPOINT:
+            raise Undecidable(
+                "proving a NetworkPolicy: the callers of a pod behind a waypoint aren't its peers"
+            )
         upper, lower = (
-            _admitted(policies, workload, inventory, space, dimensions, pods) for pods in (True, False)
+            join([_admitted(policies, inventory, space, dimensions, way) for way in Way.to(workload, pods)])
+            for join, pods in ((space.any_of, True), (space.all_of, False))
         )
         outside = space.test(Probe(CALLER)) ^ 1
         given = space.any_of([space.test(Within(CALLER, inventory.keys)), outside])
@@ -104,11 +137,10 @@ def _selects(policy: Document, workload: Workload) -> bool:
 
 def _admitted(
     policies: Sequence[Document],
-    workload: Workload,
     inventory: Inventory,
     space: sp.Space,
     dimensions: Dimensions,
-    blocks_cover_pods: bool,
+    way: Way,
 ) -> sp.Literal:
     """Everything, where no policy selects the pod; else what some ingress rule admits."""
     if not policies:
@@ -125,12 +157,15 @@ def _admitted(
                 entries = node.get(field)
                 if isinstance(entries, list) and entries:
                     several = [
-                        read(mapping(one, field), policy, inventory, space, dimensions, blocks_cover_pods)
+                        read(mapping(one, field), policy, inventory, space, dimensions, way)
                         for one in entries
                     ]
                     parts.append(space.one_of(several))
             found.append(space.all_of(parts))
-    return space.any_of(found)
+    admitted = space.any_of(found)
+    if way.ports is None:
+        return admitted
+    return space.all_of([admitted, space.test(Interval(dimensions.port, way.ports))])
 
 
 def _peer(
@@ -139,7 +174,7 @@ def _peer(
     inventory: Inventory,
     space: sp.Space,
     dimensions: Dimensions,
-    blocks_cover_pods: bool,
+    way: Way,
 ) -> sp.Literal:
     if "ipBlock" in node:
         block = mapping(node["ipBlock"], "an ipBlock")
@@ -147,7 +182,7 @@ def _peer(
         inside = space.test(Interval(dimensions.source_ip, (network_span(str(block.get("cidr"))),)))
         spans = tuple(network_span(str(one)) for one in excepted) if isinstance(excepted, list) else ()
         outside = space.test(Interval(dimensions.source_ip, spans)) ^ 1 if spans else sp.TRUE
-        who = sp.TRUE if blocks_cover_pods else space.test(Probe(CALLER)) ^ 1
+        who = sp.TRUE if way.blocks_cover_pods else space.test(Probe(CALLER)) ^ 1
         return space.all_of([inside, outside, who])
     if set(node) - {"namespaceSelector", "podSelector"}:
         raise Undecidable(f"reading {policy.name}: a peer with {shown(sorted(node))}")
@@ -178,7 +213,7 @@ def _port(
     inventory: Inventory,
     space: sp.Space,
     dimensions: Dimensions,
-    blocks_cover_pods: bool,
+    way: Way,
 ) -> sp.Literal:
     if node.get("protocol", "TCP") != "TCP":
         return sp.FALSE  # the question is about TCP
@@ -188,6 +223,8 @@ def _port(
     high = node.get("endPort", low)
     if not isinstance(low, int) or not isinstance(high, int):
         raise Undecidable(f"reading {policy.name}: port {shown(low)} isn't a number")
+    if way.tunnelled:
+        return sp.TRUE if low <= TUNNEL_PORT <= high else sp.FALSE
     return space.test(Interval(dimensions.port, ((low, high),)))
 
 

@@ -4,6 +4,10 @@ NetworkPolicy knows pods and addresses, not identities: a caller is said by the 
 workload, and only where those select nobody else. It has no negation, so that `allow and not deny` is
 expanded over the inventory. A governed workload always gets a policy, which by itself refuses what isn't
 listed. Whatever needs a request can't be said here.
+
+What callers send to a pod of an ambient mesh comes through ztunnel's tunnel (HBONE) on port 15008, which
+carries all ports. So whom a rule admits to every port is admitted to the tunnel too, and nobody else is. A pod
+behind a waypoint sees the waypoint for its caller, and is refused here: ztunnel's policies hold segmentation.
 """
 
 from collections.abc import Sequence
@@ -21,7 +25,7 @@ from policies.formula import (
     atoms_of,
     negate,
 )
-from policies.inventory import Inventory, Workload
+from policies.inventory import Inventory, Mode, Workload
 from policies.targets.clause import Clause, Group
 from policies.targets.clauses import ClauseBuilder, Unsayable
 from policies.targets.emission import Emission, Options, refusal
@@ -32,12 +36,20 @@ from policies.targets.pod_peers import Node, pod_peers
 from policies.targets.shortfall import Shortfall, Step
 
 NAME: Final = "network-policy"
+TUNNEL_PORT: Final = 15008
 
 
 def emit_workload(
     question: Question, workload: Workload, inventory: Inventory, bundle: str, options: Options
 ) -> Emission:
     """The policy of one workload."""
+    if workload.mode is Mode.WAYPOINT:
+        return refusal(
+            NAME,
+            workload,
+            "a pod behind a waypoint sees the waypoint for its caller: the policies of the target "
+            "istio-waypoint hold segmentation there",
+        )
     selection = selector(workload, inventory)
     if isinstance(selection, str):
         return refusal(NAME, workload, selection)
@@ -56,7 +68,7 @@ def emit_workload(
     labels = (one.attribute for one in atoms_of(question.formula) if one.attribute.name == "source.labels")
     words = frozenset(label.path[0] for label in labels)
     for clause in clauses:
-        rule, reasons = _rule(clause, words, inventory, builder)
+        rule, reasons = _rule(clause, words, workload, inventory, builder)
         if reasons:
             step = Step.REFUSED if options.exact_only else Step.NARROWED
             reason = "; ".join(dict.fromkeys(reasons))
@@ -77,7 +89,7 @@ def emit_workload(
 
 
 def _rule(
-    clause: Clause, words: frozenset[str], inventory: Inventory, builder: ClauseBuilder
+    clause: Clause, words: frozenset[str], workload: Workload, inventory: Inventory, builder: ClauseBuilder
 ) -> tuple[Node | None, list[str]]:
     """An ingress rule that admits no more than the clause, and why it admits less where it does."""
     reasons: list[str] = []
@@ -102,6 +114,15 @@ def _rule(
         return None, reasons
     ports = clause.get(PORT)
     numbers = sorted(int(one.text) for one in ports.unions[0]) if ports is not None else []
+    if not numbers:
+        return None, reasons  # nothing listens; a rule without ports would be one for all of them
+    if workload.mode is Mode.AMBIENT:
+        if set(numbers) >= workload.ports.keys():
+            numbers.append(TUNNEL_PORT)
+        else:
+            reasons.append(
+                f"callers in an ambient mesh come through port {TUNNEL_PORT}, which carries every port"
+            )
     rule: dict[str, object] = {"from": peers} if peers else {}
     rule["ports"] = [{"port": number, "protocol": "TCP"} for number in numbers]
     return rule, reasons

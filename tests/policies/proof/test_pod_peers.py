@@ -1,9 +1,11 @@
 """NetworkPolicies that say callers by the labels a policy speaks of, and what spoils them."""
 
+import dataclasses
+
 import pytest
 
 from policies import formula as f
-from policies.inventory import Inventory
+from policies.inventory import Inventory, Mode, Port, Protocol
 from policies.inventory_file import inventory_from_document
 from policies.proof.manifests import read_manifests
 from policies.proof.network_policy import prove_segmentation
@@ -102,3 +104,59 @@ def test_spoilt_expressions_are_noticed(was, becomes, outcome) -> None:
     assert spoilt != texts
     verdict = proved(BY_TIER, inventory, spoilt)
     assert verdict.outcome is outcome, str(verdict)
+
+
+def tunnelled() -> Inventory:
+    """The estate in an ambient mesh, with two ports each."""
+    base = estate()
+    ports = (Port(80, 80, Protocol.TCP), Port(81, 81, Protocol.TCP))
+    return dataclasses.replace(
+        base,
+        workloads=tuple(
+            dataclasses.replace(
+                one, mode=Mode.AMBIENT, services=(dataclasses.replace(one.services[0], ports=ports),)
+            )
+            for one in base.workloads
+        ),
+    )
+
+
+def test_the_tunnel_of_an_ambient_mesh_carries_every_port() -> None:
+    """Callers come by port 15008 there: without it nobody of the mesh gets in, and with it to every port."""
+    inventory = tunnelled()
+    texts = rendered(BY_TIER, inventory)
+    (name,) = (name for name in texts if "networkpolicy" in name)
+    assert proved(BY_TIER, inventory, texts).outcome is Outcome.EXACT
+    closed = {name: texts[name].replace("    - port: 15008\n      protocol: TCP\n", "")}
+    assert closed[name] != texts[name]
+    assert proved(BY_TIER, inventory, closed).outcome is Outcome.NARROWER
+    one_port = allowing(f.one_of(f.label("tier"), ["web", "app"]) & f.equals(f.PORT, 80))
+    assert proved(one_port, inventory, texts).outcome is Outcome.WIDER
+    narrow = {name: texts[name].replace("    - port: 81\n      protocol: TCP\n", "")}
+    verdict = proved(one_port, inventory, narrow)
+    assert verdict.outcome is Outcome.WIDER
+    assert verdict.witness is not None and verdict.witness.get(f.PORT) == 81
+
+
+def test_whom_one_port_is_for_gets_no_tunnel() -> None:
+    inventory = tunnelled()
+    one_port = allowing(f.one_of(f.label("tier"), ["web", "app"]) & f.equals(f.PORT, 80))
+    emission = TARGETS["network-policy"](
+        f.PolicySet.of("x", f.WorkloadPolicy("north/s2", None, one_port)), inventory, Options()
+    )
+    (shortfall,) = emission.shortfalls
+    assert "15008" in shortfall.reason
+    assert proved(one_port, inventory, files(emission.manifests)).outcome is Outcome.NARROWER
+
+
+@pytest.mark.parametrize("mode", [Mode.NONE, Mode.AMBIENT])
+def test_a_pod_without_ports_is_closed(mode: Mode) -> None:
+    """A rule without ports would be one for all ports, and a job listens on none."""
+    base = estate()
+    inventory = dataclasses.replace(
+        base,
+        workloads=tuple(dataclasses.replace(one, mode=mode, services=()) for one in base.workloads),
+    )
+    texts = rendered(BY_TIER, inventory)
+    assert proved(BY_TIER, inventory, texts).outcome is Outcome.EXACT
+    assert all("ingress: []" in text for name, text in texts.items() if "networkpolicy" in name)

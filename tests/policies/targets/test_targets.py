@@ -86,6 +86,16 @@ def test_golden(target) -> None:
     assert path.read_text() == text
 
 
+def test_a_pod_behind_a_waypoint_has_no_network_policy() -> None:
+    """It sees the waypoint for its caller: a policy for its callers would cut it off."""
+    asked = PolicySet.of("sha256:0", WorkloadPolicy("shop/way", None, SEGMENTS))
+    result = compile_policies(asked, INVENTORY, "network-policy", Options())
+    assert not result.accepted
+    assert not result.emission.manifests
+    (shortfall,) = result.emission.shortfalls
+    assert "sees the waypoint" in shortfall.reason
+
+
 def test_emission_does_not_depend_on_the_order_of_rules() -> None:
     allow = list(FULL.allow.disjuncts)
     turned = Question(Decision(tuple(reversed(allow))), FULL.deny)
