@@ -119,6 +119,12 @@ class Mesh:
     root_namespace: str
     istio_version: str
 
+    def names_of(self, identity: str) -> tuple[str, ...]:
+        """An identity under each trust domain of the mesh, which its proxies take for one."""
+        domain, _, path = identity.removeprefix("spiffe://").partition("/")
+        own = (self.trust_domain, *self.trust_domain_aliases)
+        return tuple(f"spiffe://{one}/{path}" for one in own) if domain in own else (identity,)
+
 
 @dataclass(frozen=True)
 class Inventory:

@@ -109,7 +109,7 @@ def prove_workload(
         if not strict:
             meaning = space.all_of([meaning, space.test(Probe(dimensions.identity))])
         guards = Guards(space, dimensions, inventory, manifests, meaning)
-        layers = _layers(workload, guards, space, dimensions, meaning)
+        layers = _layers(workload, inventory, guards, space, dimensions, meaning)
         assumed = _assumed(question.formula, workload.mode, strict)
         return tuple(
             _compare(layer, space, question, workload, inventory, strict, assumed) for layer in layers
@@ -127,7 +127,12 @@ def _assumed(formula: Formula, mode: Mode, strict: bool) -> tuple[str, ...]:
 
 
 def _layers(
-    workload: Workload, guards: Guards, space: sp.Space, dimensions: Dimensions, meaning: sp.Literal
+    workload: Workload,
+    inventory: Inventory,
+    guards: Guards,
+    space: sp.Space,
+    dimensions: Dimensions,
+    meaning: sp.Literal,
 ) -> list[Layer]:
     if workload.mode is Mode.SIDECAR:
         return [Layer("istio-sidecar", guards.sidecar(workload), meaning)]
@@ -142,17 +147,18 @@ def _layers(
             here = space.test(Interval(dimensions.port, spans)) if spans else sp.FALSE
             asked = space.all_of([here, meaning])
             found.append(Layer(f"istio-waypoint {service.name}", guards.waypoint(workload, service), asked))
-        from_waypoint = _only(space, dimensions, workload, workload.waypoint.spiffe_id)
+        from_waypoint = _only(
+            space, dimensions, workload, inventory.mesh.names_of(workload.waypoint.spiffe_id)
+        )
         return [*found, Layer("istio-ztunnel", guards.ztunnel(workload), from_waypoint)]
     raise InvalidInput(f"proving {workload.key}: mode {workload.mode} has no guard")
 
 
-def _only(space: sp.Space, dimensions: Dimensions, workload: Workload, identity: str) -> sp.Literal:
+def _only(space: sp.Space, dimensions: Dimensions, workload: Workload, names: Sequence[str]) -> sp.Literal:
     """Connections from one identity to listed ports: what ztunnel owes a workload behind a waypoint."""
-
     spans = tuple((port, port) for port in workload.ports)
     here = space.test(Interval(dimensions.port, spans)) if spans else sp.FALSE
-    return space.all_of([here, space.test(Within(dimensions.identity, frozenset({identity})))])
+    return space.all_of([here, space.test(Within(dimensions.identity, frozenset(names)))])
 
 
 def _compare(

@@ -7,7 +7,7 @@ never matches. `Bound.INNER` asks for values that match a subset of the pattern 
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -64,9 +64,14 @@ class Speaker:
     def spell(self, place: Attribute, union: Union, bound: Bound) -> Spelling:
         """Values for a union of patterns; `everything` only for OUTER."""
         result = Spelling()
+        aliased: list[str] = []
         for pattern in sorted(union):
             if not self.visible(place):
                 spelled: Values = ([], None, f"{place} isn't visible to this proxy")
+            elif place == SOURCE_ID and (name := self._aliased(pattern)):
+                everywhere = all(twin in union for twin in self._twins(pattern))
+                spelled = ([name] if everywhere else [], [name], "")
+                aliased += [] if everywhere else [name]
             else:
                 spelled = self._pattern(place, pattern)
             inner, outer, reason = spelled
@@ -78,9 +83,28 @@ class Speaker:
                 result.everything = True
             else:
                 result.values.update(outer)
+        if aliased:
+            result.reasons.append(_told_of_aliases(aliased, self.mesh))
         if "*" in result.values:
             result.values = {"*"}
         return result
+
+    def _aliased(self, pattern: Pattern) -> str:
+        """The principal of a pattern that Istio takes for the same name in each trust domain of the mesh."""
+        if not self.mesh.trust_domain_aliases or pattern.kind not in ("exact", "prefix"):
+            return ""
+        domain, *rest = pattern.text.removeprefix(_SCHEME).split("/")
+        deep = len(rest) == 4 if pattern.kind == "exact" else len(rest) >= 4
+        own = pattern.kind == "prefix" or domain in (self.mesh.trust_domain, *self.mesh.trust_domain_aliases)
+        if not pattern.text.startswith(_SCHEME) or not deep or not own:
+            return ""
+        return pattern.text.removeprefix(_SCHEME) + ("*" if pattern.kind == "prefix" else "")
+
+    def _twins(self, pattern: Pattern) -> Iterable[Pattern]:
+        """A pattern of callers in each trust domain of the mesh."""
+        _, _, rest = pattern.text.removeprefix(_SCHEME).partition("/")
+        for domain in (self.mesh.trust_domain, *self.mesh.trust_domain_aliases):
+            yield Pattern(pattern.kind, f"{_SCHEME}{domain}/{rest}")
 
     def _pattern(self, place: Attribute, pattern: Pattern) -> Values:
         if pattern.kind == "other":
@@ -108,8 +132,6 @@ class Speaker:
             name = pattern.text.removeprefix(_SCHEME)
             domain, *rest = name.split("/")
             own = (self.mesh.trust_domain, *self.mesh.trust_domain_aliases)
-            if len(rest) == 4 and domain in own and self.mesh.trust_domain_aliases:
-                return [], [name], f"Istio lets {name} stand for every trust domain alias of the mesh"
             if len(rest) == 4 and domain == "cluster.local" and domain not in own:
                 return [], None, f"Istio reads cluster.local in {name} as the mesh's own trust domain"
             return _star_free([name], name)
@@ -119,8 +141,6 @@ class Speaker:
             if not pattern.text.startswith(_SCHEME):
                 return [], [], ""
             name = pattern.text.removeprefix(_SCHEME)
-            if name.count("/") >= 4 and self.mesh.trust_domain_aliases:
-                return [], [name + "*"], f"Istio lets {name}* stand for every trust domain alias of the mesh"
             return _star_free([name + "*"], name)
         if pattern.kind == "suffix":
             return self._principal_suffix(pattern.text)
@@ -246,3 +266,12 @@ def _is_template(spelled: str) -> bool:
 def _hull(head: str) -> list[str]:
     """Paths that start so."""
     return [head + "*"] if head and not head.startswith("*") and "{" not in head else ["*"]
+
+
+def _told_of_aliases(names: Sequence[str], mesh: Mesh) -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    domains = ", ".join(mesh.trust_domain_aliases)
+    return (
+        f"Istio admits {shown} under each trust domain of the mesh ({mesh.trust_domain}, {domains}): "
+        "let the policy name them all, or leave the aliases out of the inventory"
+    )

@@ -15,7 +15,7 @@ from policies.formula import (
     Decision,
     Disjunct,
     Question,
-    equals,
+    one_of,
 )
 from policies.inventory import Inventory, Workload
 from policies.targets.clause import Group, port_groups
@@ -50,7 +50,8 @@ def emit_workload(
         found.append(authorization_policies(question, workload, inventory, scope, bundle, options))
         if uses_claims(question) and inventory.issuers:
             found.append(Emission((checked_tokens(workload, inventory, NAME, {"targetRefs": refs}, bundle),)))
-    caller = Question(Decision((Disjunct(equals(SOURCE_ID, workload.waypoint.spiffe_id)),)))
+    names = inventory.mesh.names_of(workload.waypoint.spiffe_id)
+    caller = Question(Decision((Disjunct(one_of(SOURCE_ID, names)),)))
     behind = Scope(NAME, selection, port_groups(workload), visible_to_ztunnel, {}, custom=False)
     found.append(authorization_policies(caller, workload, inventory, behind, bundle, options))
     found.append(Emission((strict_mtls(workload, NAME, selection, bundle),)))

@@ -1,5 +1,6 @@
 """Emission: golden files, the ladder, limits, names that follow content, selectors, compactness."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -94,6 +95,25 @@ def test_a_pod_behind_a_waypoint_has_no_network_policy() -> None:
     assert not result.emission.manifests
     (shortfall,) = result.emission.shortfalls
     assert "sees the waypoint" in shortfall.reason
+
+
+@pytest.mark.parametrize("target", ["istio-sidecar", "istio-waypoint", "istio-ztunnel"])
+@pytest.mark.parametrize("named", [("example.org", "old.org"), ("example.org",)], ids=["all", "one"])
+def test_callers_under_every_trust_domain_of_the_mesh_are_said_exactly(
+    target: str, named: tuple[str, ...]
+) -> None:
+    """Istio takes one principal for all of them: whom the policy names under one only can't be let in."""
+    mesh = dataclasses.replace(INVENTORY.mesh, trust_domain_aliases=("old.org",))
+    ids = [f"spiffe://{domain}/ns/shop/sa/web" for domain in named]
+    asked = question({3: f.one_of(f.SOURCE_ID, ids)})
+    policies = PolicySet.of("sha256:0", WorkloadPolicy(f"shop/{MODES[target]}", asked))
+    result = compile_policies(policies, dataclasses.replace(INVENTORY, mesh=mesh), target, Options())
+    outcomes = {one.layer: one.outcome for one in result.verdicts}
+    exact = len(named) == 2
+    assert result.accepted
+    assert (Outcome.NARROWER in outcomes.values()) != exact
+    assert outcomes.get("istio-ztunnel", Outcome.EXACT) is Outcome.EXACT or target == "istio-ztunnel"
+    assert any("under each trust domain" in one.reason for one in result.emission.shortfalls) != exact
 
 
 def test_emission_does_not_depend_on_the_order_of_rules() -> None:
