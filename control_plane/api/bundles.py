@@ -44,6 +44,8 @@ class BundleService:
         return bundle_to_message(own, mask_of(request))
 
     async def append_bundle(self, call: Call, request: wire.AppendBundleRequest) -> bundle_pb2.Bundle:
+        if not request.x509_authorities and not request.jwt_authorities:
+            raise InvalidInput("bundle: no authorities to append")
         additions = bundle_from_message(
             bundle_pb2.Bundle(
                 trust_domain=self._context.trust_domain.name,

@@ -63,8 +63,9 @@ def _condition(
             raise InvalidInput("by_federates_with: holds no trust domain")
         by_domains = SetMatch.parse(filter_.by_federates_with.match, what="by_federates_with")
         conditions.append(lambda entry: matches(frozenset(entry.federates_with), domains, by_domains))
-    if filter_.by_hint.value:  # an empty one is none, as at SPIRE
+    # Empty and false are none, as at SPIRE, whose command line sends them when nobody asked.
+    if filter_.by_hint.value:
         conditions.append(lambda entry: entry.hint == filter_.by_hint.value)
-    if filter_.HasField("by_downstream"):
-        conditions.append(lambda entry: entry.downstream == filter_.by_downstream.value)
+    if filter_.by_downstream.value:
+        conditions.append(lambda entry: entry.downstream)
     return lambda entry: all(condition(entry) for condition in conditions)

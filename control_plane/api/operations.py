@@ -67,7 +67,8 @@ class LoggerService:
     async def set_log_level(self, call: Call, request: logger_pb2.SetLogLevelRequest) -> Logger:
         level = _LEVELS.get(request.new_level)
         if level is None:
-            raise InvalidInput("log level: newLevel value cannot be LogLevel_UNSPECIFIED")
+            known = ", ".join(f"{LogLevel.Name(one)} ({one})" for one in _LEVELS)
+            raise InvalidInput(f"log level {request.new_level}: expected one of {known}")
         return self._set(level)
 
     async def reset_log_level(self, call: Call, request: logger_pb2.ResetLogLevelRequest) -> Logger:

@@ -104,6 +104,11 @@ class Entry:
         check_member(self.spiffe_id, trust_domain, "registration entry: SPIFFE ID")
         check_member(self.parent_id, trust_domain, "registration entry: parent ID")
         check_unreserved(self.spiffe_id, "registration entry: SPIFFE ID")
+        if trust_domain in self.federates_with:
+            raise InvalidInput(
+                f"registration entry for {self.spiffe_id}: federates with its own trust domain {trust_domain}",
+                hint="leave it out: every identity comes with the bundle of its own trust domain",
+            )
         return self
 
     def check_fields(self) -> None:

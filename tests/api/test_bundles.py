@@ -47,6 +47,16 @@ def test_appending_to_our_bundle_is_remembered(serve: Any) -> None:
     serve(scenario)
 
 
+def test_appending_nothing_is_refused(serve: Any) -> None:
+    async def scenario(server: Any) -> None:
+        sequence = server.parts.trust.own.sequence
+        with pytest.raises(InvalidInput, match="no authorities"):
+            await call(server.admin, "AppendBundle", wire.AppendBundleRequest(), types.Bundle)
+        assert server.parts.trust.own.sequence == sequence
+
+    serve(scenario)
+
+
 def test_the_life_of_federated_bundles(serve: Any, api: Any) -> None:
     async def scenario(server: Any) -> None:
         own = await call(server.admin, "GetBundle", wire.GetBundleRequest(), types.Bundle)

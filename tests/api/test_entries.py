@@ -110,6 +110,17 @@ def test_an_id_that_is_taken_answers_no_entry(serve: Any, api: Any) -> None:
     serve(scenario)
 
 
+def test_federating_with_oneself_says_what_to_do(serve: Any, api: Any) -> None:
+    """SPIRE stores it, and its agents then ask for our bundle as a foreign one and fail whole."""
+
+    async def scenario(server: Any) -> None:
+        reply = await server.create(api.entry_for("/web", PARENT, federates_with=["example.org"]))
+        status = reply.results[0].status
+        assert status.code == 3 and "its own trust domain" in status.message
+
+    serve(scenario)
+
+
 def test_a_missing_id_is_the_callers_mistake(serve: Any) -> None:
     async def scenario(server: Any) -> None:
         with pytest.raises(InvalidInput, match="missing"):
@@ -167,12 +178,18 @@ def test_a_filter_by_an_id_that_no_entry_can_have_is_refused(
     serve(scenario)
 
 
-def test_an_empty_hint_filters_nothing_and_an_unknown_match_is_refused(serve: Any, api: Any) -> None:
+def test_filters_that_say_nothing_hide_nothing_and_an_unknown_match_is_refused(serve: Any, api: Any) -> None:
     async def scenario(server: Any) -> None:
         await server.create(api.entry_for("/a", PARENT, hint="h"), api.entry_for("/b", PARENT))
+        await server.create(api.entry_for("/down", PARENT, hint="d", downstream=True))
+        by_downstream = wire.ListEntriesRequest.Filter()
+        by_downstream.by_downstream.value = False  # SPIRE's command line sends this when nobody asked
+        assert await listed(server, filter=by_downstream) == ["/a", "/b", "/down"]
+        by_downstream.by_downstream.value = True
+        assert await listed(server, filter=by_downstream) == ["/down"]
         by_hint = wire.ListEntriesRequest.Filter()
         by_hint.by_hint.value = ""
-        assert await listed(server, filter=by_hint) == ["/a", "/b"]
+        assert await listed(server, filter=by_hint) == ["/a", "/b", "/down"]
         unknown = selector_pb2.SelectorMatch(selectors=[selector_pb2.Selector(type="u", value="a")])
         unknown.match = 7  # type: ignore[assignment]
         with pytest.raises(InvalidInput, match="match"):

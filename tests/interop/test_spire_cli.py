@@ -58,6 +58,17 @@ def test_entry_round(spire: Spire, server: Any) -> None:
     assert spire("entry", "show", "-spiffeID", identity)["entries"] == []
 
 
+def test_an_entry_of_a_nested_server_is_shown_unasked(spire: Spire, server: Any) -> None:
+    """The command line sends `by_downstream: false` with every question that names no entry."""
+    parent, identity = f"spiffe://{server.trust_domain}/host", f"spiffe://{server.trust_domain}/nested"
+    flags = ["-parentID", parent, "-spiffeID", identity, "-selector", "unix:uid:7", "-downstream"]
+    made = spire("entry", "create", *flags)["results"][0]["entry"]
+    assert [each["id"] for each in spire("entry", "show", "-spiffeID", identity)["entries"]] == [made["id"]]
+    assert [each["id"] for each in spire("entry", "show", "-downstream")["entries"]] == [made["id"]]
+    assert spire("entry", "count", "-spiffeID", identity)["count"] == 1
+    spire("entry", "delete", "-entryID", made["id"])
+
+
 def test_token_makes_an_alias_entry(spire: Spire, server: Any) -> None:
     alias = f"spiffe://{server.trust_domain}/fleet"
     token = spire("token", "generate", "-spiffeID", alias)["value"]
