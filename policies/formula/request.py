@@ -1,5 +1,6 @@
 """One concrete request: the attributes that have a value. What isn't there is absent."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -7,6 +8,7 @@ from types import MappingProxyType
 from policies.formula.attributes import Attribute, Value
 
 _EMPTY: Mapping[Attribute, Value] = MappingProxyType({})
+_place = operator.attrgetter("name", "path")  # the order of attributes, without a call for each comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class Request:
     @staticmethod
     def of(values: Mapping[Attribute, Value]) -> "Request":
         """A request with these attributes present."""
-        return Request(MappingProxyType(dict(sorted(values.items()))))
+        return Request(MappingProxyType({one: values[one] for one in sorted(values, key=_place)}))
 
     def get(self, attribute: Attribute) -> Value | None:
         """The value, or None where the attribute is absent."""

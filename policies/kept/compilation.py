@@ -197,7 +197,7 @@ class _Run:
         does follows from the whole inventory.
         """
         lines, facts = Lines(signature), self.evaluations.facts
-        workload = repr(self._inventory.by_key[key])
+        workload = facts.workload(self._inventory.by_key[key])
         narrow = digest(workload, facts.digest(signature.facts), signature.digest)
         wide = digest(workload, facts.whole, signature.digest)
         for name in (narrow, wide):

@@ -11,14 +11,13 @@ its formula where it stands: then the row is under rules that stand where they s
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.core.errors import InvalidInput
 from policies.formula import Formula, Opaque, atoms_of
-from policies.inventory import Mode, Workload
+from policies.inventory import Workload
 from policies.kept.facts import Facts
 from policies.kept.reads import Answers, read_text
 from policies.kept.rules import Places, RuleDigests
@@ -77,10 +76,9 @@ class Evaluations:
 
     def of(self, workload: Workload) -> Evaluation:
         """What stands for the questions. Raises Diagnostics as `asked` does."""
-        # How a workload is guarded is no part of any question about it.
-        bare = repr(dataclasses.replace(workload, mode=Mode.NONE, waypoint=None))
+        unguarded = self.facts.unguarded(workload)
         rules = self._rules.of(workload)
-        keys = [digest(form, bare) for form in (rules.loose, rules.exact)]
+        keys = [digest(form, unguarded) for form in (rules.loose, rules.exact)]
         rows: list[list[object]] = []
         for key in keys:
             rows.append(self._rows(key))

@@ -13,14 +13,16 @@ are told caller by caller: these are kept under the whole inventory.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.core.errors import InvalidInput
 from policies.formula import SOURCE_ID, SOURCE_IDENTITY, Atom, Equal, Formula, In, Opaque, Request, atoms_of
-from policies.inventory import Inventory
+from policies.inventory import Inventory, Workload
 from policies.kept.shelf import digest
 from policies.proof.verdict import caller_facts
 
@@ -28,6 +30,14 @@ _WHOLE: Final = json.dumps(["whole"])
 _LABELS: Final = "source.labels"
 _TABLES: Final = ("source.namespace", "source.service_account")
 _OF_CALLER: Final = SOURCE_IDENTITY - {SOURCE_ID.name}
+
+
+def _all_but(kind: type, *left_out: str) -> Callable[[object], tuple[object, ...]]:
+    return operator.attrgetter(*(one.name for one in dataclasses.fields(kind) if one.name not in left_out))
+
+
+_besides_workloads = _all_but(Inventory, "workloads")
+_unguarded = _all_but(Workload, "mode", "waypoint")
 
 
 def facts_of(formula: Formula) -> frozenset[str]:
@@ -53,14 +63,33 @@ class Facts:
 
     inventory: Inventory
     whole: str = field(init=False)
-    """A digest of the whole inventory, which is a value whose parts print in full."""
+    """A digest of the whole inventory."""
     constants: str = field(init=False)
     """A digest of the mesh and of the issuers of tokens."""
     _known: dict[str, str] = field(default_factory=dict)
+    _workloads: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.whole = digest(repr(self.inventory))
+        told = [self.workload(one) for one in self.inventory.workloads]
+        self.whole = digest(repr(_besides_workloads(self.inventory)), *told)
         self.constants = digest(repr(self.inventory.mesh), repr(self.inventory.issuers))
+
+    def unguarded(self, workload: Workload) -> str:
+        """A digest of a workload without how it is guarded, which no question asks about."""
+        return self._told(workload)[0]
+
+    def workload(self, workload: Workload) -> str:
+        """A digest of all there is to say of a workload."""
+        return self._told(workload)[1]
+
+    def _told(self, workload: Workload) -> tuple[str, str]:
+        known = self._workloads.get(workload.key)
+        if known is None:
+            # Values whose parts print in full.
+            unguarded = digest(repr(_unguarded(workload)))
+            known = unguarded, digest(unguarded, repr(workload.mode), repr(workload.waypoint))
+            self._workloads[workload.key] = known
+        return known
 
     def digest(self, facts: Iterable[str]) -> str:
         """A digest of the answers. Raises InvalidInput for a text that is no fact's."""

@@ -85,8 +85,9 @@ class Proofs:
         """What a workload's question becomes."""
         lines = Lines(signature)
         selected = [one.key for one in self._inventory.selected_by(workload.namespace, workload.labels)]
-        asked = self.evaluations.facts.digest(signature.facts)
-        key = digest(self._basis, repr(workload), repr(selected), asked, signature.digest)
+        facts = self.evaluations.facts
+        asked = facts.digest(signature.facts)
+        key = digest(self._basis, facts.workload(workload), repr(selected), asked, signature.digest)
         rendering = None
         try:
             match self.shelf.find("objects", key):

@@ -6,6 +6,7 @@ their own checks. Whatever has another shape raises InvalidInput, and counts as 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -145,12 +146,17 @@ def _request(document: Json) -> Request | None:
     for entry in _list(document):
         match entry:
             case [list(name), (str() | int()) as value]:
-                values[Attribute.of(*map(_text, name))] = value
+                values[_attribute(tuple(map(_text, name)))] = value
             case [list(name), list(value)]:
-                values[Attribute.of(*map(_text, name))] = tuple(map(_text, value))
+                values[_attribute(tuple(map(_text, name)))] = tuple(map(_text, value))
             case _:
                 raise InvalidInput("reading a request: another shape")
     return Request.of(values)
+
+
+@functools.lru_cache(maxsize=1024)
+def _attribute(name: tuple[str, ...]) -> Attribute:
+    return Attribute.of(*name)
 
 
 def _outcome(text: str) -> Outcome:

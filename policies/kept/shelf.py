@@ -16,6 +16,8 @@ from typing import Final, Protocol
 MAX_ROW_BYTES: Final = 64 << 20
 _WORTH_PACKING: Final = 512
 _SEAL: Final = 16
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+_DECODER: Final = json.JSONDecoder()
 _PLAIN: Final = b"j"
 _PACKED: Final = b"z"
 
@@ -66,7 +68,7 @@ class Shelf:
     def put(self, kind: str, key: str, document: object) -> None:
         """Keeps a document."""
         name = self._name(kind, key)
-        body = json.dumps(document, separators=(",", ":")).encode()
+        body = _ENCODER.encode(document).encode()
         if len(body) > MAX_ROW_BYTES:
             return
         body = _PLAIN + body if len(body) < _WORTH_PACKING else _PACKED + zlib.compress(body, 1)
@@ -78,11 +80,8 @@ class Shelf:
 
 def digest(*parts: str) -> str:
     """SHA-256 over texts; lengths stand before them, so that no two lists run together to the same bytes."""
-    found = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        found.update(len(encoded).to_bytes(8, "big") + encoded)
-    return found.hexdigest()
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+    return hashlib.sha256(b"".join([len(one).to_bytes(8, "big") + one for one in encoded])).hexdigest()
 
 
 def _seal(name: bytes, body: bytes) -> bytes:
@@ -100,7 +99,8 @@ def _read(name: bytes, row: bytes) -> object | None:
             text = reader.decompress(text, MAX_ROW_BYTES + 1)
             if len(text) > MAX_ROW_BYTES or not reader.eof:
                 return None
-        found: object = json.loads(text)
+        written = text.decode()
+        found, end = _DECODER.raw_decode(written)
     except (ValueError, RecursionError, zlib.error):
         return None
-    return found
+    return found if end == len(written) else None

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from policies.formula import Decision, Formula, Origin, Question
 from policies.formula.codec import formula_to_json
 from policies.kept.facts import facts_of
 from policies.kept.shelf import digest
+
+_ENCODER: Final = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Signer:
     def _formula(self, formula: Formula) -> tuple[str, frozenset[str]]:
         known = self._known.get(formula)
         if known is None:
-            text = json.dumps(formula_to_json(formula), sort_keys=True)
+            text = _ENCODER.encode(formula_to_json(formula))
             known = self._known[formula] = digest(text), facts_of(formula)
         return known
 

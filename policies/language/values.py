@@ -217,28 +217,32 @@ def from_python(source: object, *, nesting: int = MAX_NESTING) -> Value:
     Values that are Rego's already pass unchanged. A float is refused: it has lost the text that was written.
     Raises NestingLimitExceededError and TypeError.
     """
+    return _from_python(source, nesting)
+
+
+def _from_python(source: object, nesting: int) -> Value:
     kind = type(source)
     if source is None or kind in _ALREADY:
         return source  # type: ignore[return-value]
     if nesting <= 0:
         raise NestingLimitExceededError(f"a value is nested deeper than {MAX_NESTING}")
-    if isinstance(source, bool):
-        return TRUE if source else FALSE
     below = nesting - 1
     # Texts, of which data consists mostly, are passed without a call for each.
-    if kind is list or isinstance(source, list | tuple):
-        return tuple([v if type(v) is str else from_python(v, nesting=below) for v in source])  # type: ignore[attr-defined]
+    if kind is not dict and isinstance(source, list | tuple):
+        return tuple([v if type(v) is str else _from_python(v, below) for v in source])
     if kind is dict or isinstance(source, Mapping):
         return Object(
             {
-                k if type(k) is str else from_python(k, nesting=below): (
-                    v if type(v) is str else from_python(v, nesting=below)
+                k if type(k) is str else _from_python(k, below): (
+                    v if type(v) is str else _from_python(v, below)
                 )
                 for k, v in source.items()  # type: ignore[attr-defined]
             }
         )
+    if isinstance(source, bool):
+        return TRUE if source else FALSE
     if isinstance(source, set | frozenset):
-        return Set([from_python(item, nesting=below) for item in source])
+        return Set([_from_python(item, below) for item in source])
     if isinstance(source, Decimal):
         return Real(source, str(source).replace("E", "e"))
     raise TypeError(f"no Rego value for a {type(source).__name__}")
