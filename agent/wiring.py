@@ -49,7 +49,7 @@ from control_plane.proto.spire.api.agent.debug.v1 import debug_pb2
 from control_plane.proto.spire.api.agent.logger.v1 import logger_pb2
 from control_plane.runtime import log
 from control_plane.runtime.clock import Clock, SystemClock
-from control_plane.runtime.lifecycle import Service, run_services
+from control_plane.runtime.lifecycle import Ending, Service, run_services
 from control_plane.runtime.transport import Limits, Server, health, reflection, service
 
 WORKLOAD_SOCKET_MODE = 0o777  # who may have what is decided by attestation, not by the file's mode
@@ -105,23 +105,26 @@ async def run_agent(
     clock = SystemClock()
     lock = lock_data_dir(settings.data_dir)
     try:
-        agent = await build_agent(settings, clock, environment)
-        prepare_socket(settings.socket_path)
-        prepare_socket(settings.admin_socket_path)
-        await agent.workload_server.listen_unix(settings.socket_path, WORKLOAD_SOCKET_MODE)
-        await agent.admin_server.listen_unix(settings.admin_socket_path, ADMIN_SOCKET_MODE)
-        _log.info("agent_serving", socket=str(settings.socket_path), admin=str(settings.admin_socket_path))
-        await serve(agent, stop)
+        with Ending("agent") as ending:
+            agent = await build_agent(settings, clock, environment)
+            prepare_socket(settings.socket_path)
+            prepare_socket(settings.admin_socket_path)
+            await agent.workload_server.listen_unix(settings.socket_path, WORKLOAD_SOCKET_MODE)
+            await agent.admin_server.listen_unix(settings.admin_socket_path, ADMIN_SOCKET_MODE)
+            _log.info(
+                "agent_serving", socket=str(settings.socket_path), admin=str(settings.admin_socket_path)
+            )
+            await serve(agent, stop, ending)
+            if agent.node.standing is Standing.BANNED:
+                raise PermissionDenied(
+                    "the server has banned this agent",
+                    hint="find out why; then evict it on the server and attest anew",
+                )
     finally:
         os.close(lock)
-    if agent.node.standing is Standing.BANNED:
-        raise PermissionDenied(
-            "the server has banned this agent",
-            hint="find out why; then evict it on the server and attest anew",
-        )
 
 
-async def serve(agent: Agent, stop: asyncio.Event) -> None:
+async def serve(agent: Agent, stop: asyncio.Event, ending: Ending | None = None) -> None:
     """Runs all services until a signal, `stop`, or the agent's ban; closes everything."""
 
     services: dict[str, Service] = {
@@ -136,7 +139,7 @@ async def serve(agent: Agent, stop: asyncio.Event) -> None:
         **agent.more,
     }
     try:
-        await run_services(services, stop=stop)
+        await run_services(services, stop=stop, ending=ending)
     finally:
         if agent.node.standing is Standing.BANNED:
             agent.identities.withdraw_everything()

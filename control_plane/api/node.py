@@ -50,9 +50,10 @@ class NodeService:
                 del response  # a state of some KiB, which would stay until the next change
             del request
             stream.confirm()
-            while True:
+            while not subscription.ended:
                 if not await subscription.wait(HEARTBEAT_SECONDS):
-                    yield wire.WatchResponse()
+                    if not subscription.ended:
+                        yield wire.WatchResponse()
                     continue
                 await asyncio.sleep(COALESCE_SECONDS)
                 entries, shared = subscription.take()

@@ -24,10 +24,11 @@ SWEEP_SECONDS: Final = 300.0
 class Subscription:
     """News for one agent, gathered until they are taken: bounded, since it holds IDs and not values."""
 
-    __slots__ = ("_bundles", "_entries", "_everything", "_news", "_waiter", "agent_id")
+    __slots__ = ("_bundles", "_entries", "_everything", "_news", "_waiter", "agent_id", "ended")
 
     def __init__(self, agent_id: SpiffeId) -> None:
         self.agent_id = agent_id
+        self.ended = False  # the process is stopping: nothing more will come
         self._entries: set[str] | None = None
         self._everything = False
         self._bundles = False
@@ -35,8 +36,8 @@ class Subscription:
         self._waiter: asyncio.Future[None] | None = None  # ten thousand wait: an Event has a deque each
 
     async def wait(self, timeout_seconds: float) -> bool:
-        """True as soon as there are news, false after the timeout. One may wait at a time."""
-        if not self._news:
+        """True as soon as there are news, false after the timeout or at the end. One may wait at a time."""
+        if not self._news and not self.ended:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
             timer = loop.call_later(timeout_seconds, self._wake)
@@ -65,6 +66,11 @@ class Subscription:
         self._news = True
         self._wake()
 
+    def end(self) -> None:
+        """Has the waiter go."""
+        self.ended = True
+        self._wake()
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -79,6 +85,7 @@ class Replica:
         self._changes = changes
         self._subscriptions: dict[SpiffeId, set[Subscription]] = {}
         self._listeners: list[Callable[[Effects], None]] = []
+        self._ended = False
         self._reading = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -129,6 +136,7 @@ class Replica:
     def subscribe(self, agent_id: SpiffeId) -> Subscription:
         """News for an agent from now on. Give it back with `unsubscribe`."""
         subscription = Subscription(agent_id)
+        subscription.ended = self._ended
         self._subscriptions.setdefault(agent_id, set()).add(subscription)
         return subscription
 
@@ -139,6 +147,13 @@ class Replica:
             mine.discard(subscription)
             if not mine:
                 del self._subscriptions[subscription.agent_id]
+
+    def end_subscriptions(self) -> None:
+        """Ends them all, and those to come: their streams would else be open for as long as they may."""
+        self._ended = True
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.end()
 
     def tell_all(self) -> None:
         """Wakes every subscription: our own bundle, a policy or the quarantine changed."""

@@ -8,8 +8,10 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from control_plane.core.errors import Bug, GatehouseError
 from control_plane.runtime.log import Log, get_logger
@@ -24,6 +26,54 @@ class Service(Protocol):
         """Returns soon after `stop` is set. Returning before is fine when the work is done."""
 
 
+class Ending:
+    """Says in the log that a program ends, and why; and once it has, how long that took and whether it went
+    as it should. A context manager around the life of the program, until all is given back. Says nothing of
+    a program that never came to run its services: that is an error of the start."""
+
+    def __init__(self, program: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._program = program
+        self._monotonic = monotonic
+        self._log = get_logger("lifecycle")
+        self._started_at = 0.0
+        self._reason = ""
+        self._began_at = 0.0
+        self._troubles: list[str] = []
+
+    def begin(self, reason: str) -> None:
+        """The program is about to end: the first reason counts."""
+        if not self._reason:
+            self._reason, self._began_at = reason, self._monotonic()
+            self._log.info(f"{self._program}_stopping", reason=reason)
+
+    def trouble(self, what: str) -> None:
+        """Something didn't end as it should."""
+        self._troubles.append(what)
+
+    def __enter__(self) -> Self:
+        self._started_at = self._monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._reason:
+            return
+        if error is not None:
+            self._troubles.append(str(error) or type(error).__name__)
+        now = self._monotonic()
+        about = {
+            "reason": self._reason,
+            "clean": not self._troubles,
+            "took_seconds": round(now - self._began_at, 3),
+            "ran_seconds": round(self._began_at - self._started_at, 3),
+        }
+        if self._troubles:
+            self._log.error(f"{self._program}_stopped", **about, troubles=self._troubles)
+        else:
+            self._log.info(f"{self._program}_stopped", **about)
+
+
 async def run_services(
     services: Mapping[str, Service],
     *,
@@ -31,10 +81,11 @@ async def run_services(
     started: Callable[[], None] | None = None,
     grace_seconds: float = 30.0,
     log: Log | None = None,
+    ending: Ending | None = None,
 ) -> None:
     """Runs all services until a signal, `stop` or the first failure; then gives them time to end.
 
-    `started` is called once all run. A second signal doesn't wait for the grace.
+    `started` is called once all run. A second signal doesn't wait for the grace. `ending` is told the reason.
 
     Raises:
         GatehouseError: the failure of a service, the first of several.
@@ -46,14 +97,17 @@ async def run_services(
     failures: list[tuple[str, BaseException]] = []
     tasks = {loop.create_task(_run(name, each, stop, failures, log)): name for name, each in services.items()}
 
-    def on_signal() -> None:
+    reasons: list[str] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        reasons.append(number.name)
         if stop.is_set():
             for task in tasks:
                 task.cancel()
         stop.set()
 
     for number in _SIGNALS:
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     try:
         notify("READY=1")
         if started is not None:
@@ -63,6 +117,9 @@ async def run_services(
         first: list[asyncio.Future[Any]] = [stopping, everything]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        if ending is not None:
+            reasons += [f"{name} failed" for name, _ in failures]
+            ending.begin(reasons[0] if reasons else "nothing left to do")
         notify("STOPPING=1")
         _, late = await asyncio.wait(tasks, timeout=grace_seconds) if tasks else (set(), set())
         for task in late:

@@ -69,6 +69,7 @@ class NodeListener:
                 await self._svid.refresh()
                 await _pause(stop, CHECK_SECONDS)
         finally:
+            self._parts.replica.end_subscriptions()  # the grace is for calls that end by themselves
             await server.close(GRACE_SECONDS)
 
     def _on_trust(self) -> None:

@@ -6,21 +6,20 @@ stays open: its end tells them that the supervisor is gone, however it went, and
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
-from control_plane.core.errors import FailedPrecondition, Unavailable
+from control_plane.core.errors import Unavailable
 from control_plane.runtime import log, loop
-from control_plane.runtime.lifecycle import run_services
+from control_plane.runtime.lifecycle import Ending, run_services
 from control_plane.settings import ServerSettings
 from control_plane.sql.database import prepare
+from control_plane.wiring import data_directory
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
 MAX_BACKOFF_SECONDS: Final = 30.0
@@ -41,24 +40,30 @@ def run_server(settings: ServerSettings, started: Callable[[], None] | None = No
 async def supervise(settings: ServerSettings, *, started: Callable[[], None] | None = None) -> None:
     """The same inside an event loop."""
     log.configure(level=settings.written.log_level, json=settings.written.log_format == "json")
-    _make_directory(settings.data_dir)
-    if settings.api_bind is not None:
-        _check_free(*settings.api_bind)
-    with _lock(settings.data_dir), _reserve(settings.host, settings.port) as reserved:
-        prepare(settings.database)
-        settings = settings.with_port(reserved.getsockname()[1])
-        group = _Group(settings, started)
-        names = [("management", 0)] + [("issuer", index) for index in range(settings.issuers)]
-        await run_services(
-            {f"{kind}-{index}": _Child(settings, kind, index, group) for kind, index in names},
-            grace_seconds=STOP_SECONDS + 5,
-        )
+    async with data_directory.own(settings.data_dir) as inherited:
+        if settings.api_bind is not None:
+            _check_free(*settings.api_bind)
+        with _reserve(settings.host, settings.port) as reserved, Ending("server") as ending:
+            prepare(settings.database)
+            settings = settings.with_port(reserved.getsockname()[1])
+            group = _Group(settings, started, inherited, ending)
+            names = [("management", 0)] + [("issuer", index) for index in range(settings.issuers)]
+            await run_services(
+                {f"{kind}-{index}": _Child(settings, kind, index, group) for kind, index in names},
+                grace_seconds=STOP_SECONDS + 5,
+                ending=ending,
+            )
 
 
 class _Group:
-    """Counts who is ready, says so once, and leaves the address for others to find."""
+    """What the processes have in common: the lock that they inherit, and the server's way to its end. Counts
+    who is ready, says so once, and leaves the address for others to find."""
 
-    def __init__(self, settings: ServerSettings, started: Callable[[], None] | None) -> None:
+    def __init__(
+        self, settings: ServerSettings, started: Callable[[], None] | None, inherited: int, ending: Ending
+    ) -> None:
+        self.inherited = inherited
+        self.ending = ending
         self._settings = settings
         self._started = started
         self._waiting = settings.issuers + 1
@@ -76,7 +81,14 @@ class _Group:
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps(about) + "\n", encoding="ascii")
         temporary.rename(path)
-        self._log.info("server_ready", address=address, issuers=self._settings.issuers)
+        api = self._settings.api_bind
+        self._log.info(
+            "server_ready",
+            address=address,
+            issuers=self._settings.issuers,
+            admin=str(self._settings.admin_socket),
+            api=str(self._settings.rest_socket) if api is None else f"{api[0]}:{api[1]}",
+        )
         if self._started is not None:
             self._started()
 
@@ -102,6 +114,8 @@ class _Child:
                 began = clock.time()
                 code = await self._once(stopping)
                 if stop.is_set():
+                    if code:
+                        self._group.ending.trouble(f"{self._kind}-{self._index} ended with {code}")
                     return
                 if clock.time() - began > STABLE_SECONDS:
                     backoff = FIRST_BACKOFF_SECONDS
@@ -120,6 +134,7 @@ class _Child:
             str(self._index),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            pass_fds=(self._group.inherited,),
         )
         ready = asyncio.ensure_future(self._watch_output(child))
         ended = asyncio.ensure_future(child.wait())
@@ -158,37 +173,6 @@ class _Child:
 def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         child.send_signal(number)
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        about = path.stat()
-    except OSError as error:
-        raise Unavailable(f"data directory {path}: {error.strerror}") from error
-    if about.st_uid != os.geteuid():
-        raise FailedPrecondition(
-            f"data directory {path}: belongs to user {about.st_uid}, the server runs as {os.geteuid()}"
-        )
-    if about.st_mode & 0o077:
-        path.chmod(0o700)
-
-
-@contextlib.contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    """Two servers on one directory would fight over sockets and journals."""
-    descriptor = os.open(directory / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FailedPrecondition(
-                f"data directory {directory}: another server is running on it",
-                hint="stop that one, or choose another --data-dir",
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _check_free(host: str, port: int) -> None:

@@ -174,3 +174,19 @@ def test_a_bundle_that_is_not_loaded_yet_is_waited_for(serve: Any, api: Any) -> 
 
 async def _nothing(*_: object) -> None:
     return None
+
+
+def test_streams_end_in_order_when_the_server_stops(serve: Any) -> None:
+    """They never end by themselves: the stop would wait for them as long as it waits for anything."""
+
+    async def scenario(server: Any) -> None:
+        agent = await server.join()
+        async with asyncio.timeout(20), watching(agent) as watch:
+            assert (await watch.receive()).full
+            server.parts.replica.end_subscriptions()
+            assert await watch.receive() is None
+        async with asyncio.timeout(20), watching(agent) as late:
+            assert (await late.receive()).full
+            assert await late.receive() is None
+
+    serve(scenario)

@@ -172,6 +172,11 @@ class Process:
 
         until(condition, f"{what} to serve", seconds=START_SECONDS, log=self.log)
 
+    def wait(self) -> int:
+        """Waits for its end; the exit code."""
+        assert self._process is not None
+        return self._process.wait(DEADLINE_SECONDS)
+
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
         if self._process is not None:
@@ -236,6 +241,12 @@ class GatehouseServer(Process):
 
     def run(self) -> GatehouseServer:
         """Starts and waits until it serves."""
+        self.launch()
+        self.await_healthy()
+        return self
+
+    def launch(self) -> None:
+        """Starts it."""
         flags: list[str | Path] = [
             "--data-dir",
             self.data,
@@ -245,8 +256,10 @@ class GatehouseServer(Process):
             f"127.0.0.1:{self.port}",
         ]
         self.start([BIN / "gatehouse", "server", "run", *flags, *self.extra])
+
+    def await_healthy(self) -> None:
+        """Waits until it serves."""
         self.await_serving(lambda: accepts(self.socket) and self._is_healthy(), "the server")
-        return self
 
     def cli(self, *arguments: str, check: bool = True) -> Any:
         """The JSON answer of one command. Unless `check`, None from one that failed: it answers nothing."""

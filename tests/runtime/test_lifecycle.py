@@ -1,6 +1,8 @@
 """Services of a process start together, and a signal or a failure ends them together."""
 
 import asyncio
+import io
+import json
 import os
 import signal
 import socket
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 
 from control_plane.core.errors import Bug, Unavailable
-from control_plane.runtime.lifecycle import notify, run_services
+from control_plane.runtime import log
+from control_plane.runtime.lifecycle import Ending, notify, run_services
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -95,3 +98,46 @@ def test_systemd_is_told(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> No
     notify("READY=1")  # nobody listens any more; not our problem
     monkeypatch.setenv("NOTIFY_SOCKET", "relative")
     notify("READY=1")
+
+
+class Times:
+    def __init__(self, *times: float) -> None:
+        self._times = list(times)
+
+    def __call__(self) -> float:
+        return self._times.pop(0)
+
+
+@pytest.fixture
+def told() -> io.StringIO:
+    """What is logged."""
+    written = io.StringIO()
+    log.configure(stream=written)
+    return written
+
+
+def test_the_end_is_told_with_its_reason_and_how_it_went(run: Run, told: io.StringIO) -> None:
+    with Ending("agent", Times(100.0, 160.0, 160.25)) as ending:
+        run(
+            run_services(
+                {"waiting": Waiting()}, started=lambda: os.kill(os.getpid(), signal.SIGTERM), ending=ending
+            )
+        )
+    stopping, stopped = map(json.loads, told.getvalue().splitlines())
+    assert (stopping["event"], stopping["reason"]) == ("agent_stopping", "SIGTERM")
+    assert (stopped["event"], stopped["reason"], stopped["level"]) == ("agent_stopped", "SIGTERM", "info")
+    assert (stopped["clean"], stopped["took_seconds"], stopped["ran_seconds"]) == (True, 0.25, 60.0)
+
+
+def test_an_end_by_failure_is_not_clean(run: Run, told: io.StringIO) -> None:
+    with pytest.raises(Unavailable), Ending("server") as ending:
+        run(run_services({"failing": Failing(Unavailable("no port"))}, ending=ending))
+    stopped = json.loads(told.getvalue().splitlines()[-1])
+    assert (stopped["reason"], stopped["clean"]) == ("failing failed", False)
+    assert stopped["troubles"] == ["no port"] and stopped["level"] == "error"
+
+
+def test_a_start_that_fails_is_no_end(told: io.StringIO) -> None:
+    with pytest.raises(Unavailable), Ending("server"):
+        raise Unavailable("no port")
+    assert told.getvalue() == ""

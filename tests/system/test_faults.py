@@ -32,6 +32,7 @@ from control_plane.identity.journal_reader import read_journals
 from control_plane.identity.ledger import X509Record
 from control_plane.proto import convert
 from control_plane.proto import workloadapi_pb2 as workload
+from control_plane.proto.gatehouse.node.v1 import node_pb2
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.server.svid.v1 import svid_pb2
@@ -42,6 +43,7 @@ pytestmark = pytest.mark.timeout(240)
 UID = f"unix:uid:{os.getuid()}"
 BAN = "/spire.api.server.agent.v1.Agent/BanAgent"
 ENTRY, SVID = "/spire.api.server.entry.v1.Entry/", "/spire.api.server.svid.v1.SVID/"
+WATCH = "/gatehouse.node.v1.Node/Watch"
 HEADER = (("workload.spiffe.io", "true"),)
 SOON_SECONDS = 1.0  # without the time for which the machine had other things to do
 SILENT = 1000
@@ -371,8 +373,37 @@ def test_killed_children_come_back_and_a_killed_supervisor_leaves_no_orphans(
         )
         children = server.family()[1:]
         assert len(children) == 2
+        stuck = child(server, "issuer")
+        os.kill(stuck, signal.SIGSTOP)
         server.kill()
-        running.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "orphans to end")
+        others = [pid for pid in children if pid != stuck]
+        running.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in others), "orphans to end")
+        before = server.log.stat().st_size
+        server.launch()
+        waiting = "waiting_for_former_processes"
+        running.until(lambda: waiting in server.log.read_text()[before:], waiting, log=server.log)
+        os.kill(stuck, signal.SIGCONT)
+        server.await_healthy()
+        assert not Path(f"/proc/{stuck}").exists()
+        assert "process_failed" not in server.log.read_text()[before:], "the journal was free at once"
+        assert served()
+        run(stopped_beside_a_stream(server, channel_of(server, who, bundle)))
+        told = running.lines(server.log.read_text())[-2:]
+        assert [line["event"] for line in told] == ["server_stopping", "server_stopped"]
+        assert (told[1]["reason"], told[1]["clean"]) == ("SIGTERM", True)
+
+
+async def stopped_beside_a_stream(server: Any, channel: Channel) -> None:
+    """Stops the server while an agent's stream is open, which is ended and not waited for."""
+    async with (
+        channel,
+        channel.server_stream(WATCH, node_pb2.WatchRequest(), node_pb2.WatchResponse) as watch,
+    ):
+        assert (await watch.receive()).full
+        os.kill(server.pid, signal.SIGTERM)
+        while await watch.receive() is not None:
+            pass
+        assert await asyncio.to_thread(server.wait) == 0
 
 
 def child(server: Any, name: str) -> int:
