@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from policies.language.checks.constants import check_constants
 from policies.language.checks.mistakes import check_mistakes
-from policies.language.checks.reach import check_conflicts, check_never_holds, check_unreached
+from policies.language.checks.reach import check_conflicts, check_never_holds, check_unasked, check_unreached
+from policies.language.checks.requests import check_requests
 from policies.language.checks.types import check_comparisons, check_types
 from policies.language.compiler.calls import BuiltinDeclaration
 from policies.language.compiler.compile import compile_modules
@@ -64,9 +65,11 @@ def check_modules(
         *_typed(compiled, builtins, schema, foreign),
         *check_constants(compiled),
         *check_mistakes(modules, builtins),
+        *check_requests(module for module in modules if module.source.file not in foreign),
         *check_conflicts(compiled),
         *check_never_holds(compiled),
         *check_unreached(compiled, entrypoints),
+        *check_unasked(compiled, foreign),
     ]
     errors = [diagnostic for diagnostic in found if diagnostic.severity is Severity.ERROR]
     if errors:

@@ -3,7 +3,7 @@
 Each check looks at parsed rules; none needs evaluation. Errors are those after which a policy would allow
 or deny by accident; the rest are warnings.
 
-Not here: what can never hold or never be reached (reach), types, constants.
+Not here: what can never hold or never be reached (requests, reach), types, constants.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +25,6 @@ _REPLACEMENTS: Final[Mapping[str, str]] = {
     "cast_array": "a comprehension: [x | some x in xs]",
     "cast_set": "a comprehension: {x | some x in xs}",
 }
-_METHODS: Final = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"])
 
 
 def check_mistakes(modules: Iterable[Module], builtins: Mapping[str, BuiltinDeclaration]) -> list[Diagnostic]:
@@ -55,7 +54,7 @@ def _rule(
             elif isinstance(node, Ref):
                 yield from _reference(node)
             elif isinstance(node, Expr):
-                yield from _statement(node, builtins)
+                yield from _statement(node)
         branch = branch.otherwise
 
 
@@ -143,7 +142,7 @@ def _different_elements(body: ast.Body) -> Iterator[Diagnostic]:
                 )
 
 
-def _statement(expression: Expr, builtins: Mapping[str, BuiltinDeclaration]) -> Iterator[Diagnostic]:
+def _statement(expression: Expr) -> Iterator[Diagnostic]:
     node = expression.node
     if not isinstance(node, Call) or len(node.arguments) != 2:
         return
@@ -155,30 +154,6 @@ def _statement(expression: Expr, builtins: Mapping[str, BuiltinDeclaration]) -> 
                     "this holds as soon as one element differs, not when none is equal",
                     "for none: not value in xs, or every x in xs { x != value }",
                 )
-    if node.name in ("equal", "eq", "neq"):
-        left, right = node.arguments
-        for side, other in ((left, right), (right, left)):
-            if isinstance(side, String) and isinstance(other, Ref):
-                yield from _literal_comparison(side, other)
-
-
-def _literal_comparison(literal: String, reference: Ref) -> Iterator[Diagnostic]:
-    path = tuple(o.value for o in reference.operands if isinstance(o, String))
-    from_input = isinstance(reference.head, Var) and reference.head.name == "input"
-    if "*" in literal.value and from_input and literal.value != "*":
-        hint = 'use glob.match(pattern, ["/"], value), startswith or endswith'
-        yield _warning(literal, "* is a plain character here: == compares the whole text", hint)
-    method = literal.value.upper()
-    if from_input and path == ("request", "method") and literal.value != method and method in _METHODS:
-        yield _warning(literal, "methods are upper case: this never holds", f'write "{method}"')
-    if from_input and path == ("request", "host") and literal.value != literal.value.lower():
-        yield _warning(
-            literal, "input.request.host is lower case: this never holds", "write it in lower case"
-        )
-    if from_input and path == ("request", "path") and "?" in literal.value:
-        yield _warning(
-            literal, "input.request.path has no query string: this never holds", "remove the part behind ?"
-        )
 
 
 def _call(call: Call, builtins: Mapping[str, BuiltinDeclaration]) -> Iterator[Diagnostic]:
@@ -213,10 +188,6 @@ def _reference(reference: Ref) -> Iterator[Diagnostic]:
             "an attribute, such as input.source", "name the attributes that you mean",
         )  # fmt: skip
         return
-    path = [o.value if isinstance(o, String) else "" for o in reference.operands]
-    if path[:2] == ["request", "headers"] and len(path) > 2 and path[2] != path[2].lower():
-        hint = f'write input.request.headers["{path[2].lower()}"]'
-        yield _warning(reference.operands[2], "header names are lower case in input.request.headers", hint)
 
 
 def _warning(node: object, message: str, hint: str) -> Diagnostic:

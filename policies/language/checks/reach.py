@@ -4,7 +4,8 @@ Works on the compiled form. Contradictions are found only where they are plain: 
 to two constants in one body. `policies.unheld` finds others, against an inventory.
 """
 
-from collections.abc import Iterable, Iterator
+import difflib
+from collections.abc import Iterable, Iterator, Set
 from decimal import Decimal
 from typing import Final
 
@@ -21,6 +22,7 @@ _WHOLE_PACKAGES: Final[tuple[Path, ...]] = (
     ("gatehouse", "admission"),
     ("gatehouse", "quotas"),
 )
+_DECISIONS: Final = frozenset({*ENTRY_NAMES, "never"})
 _CONSTANTS = (String, ast.Number, ast.Boolean, ast.Null)
 
 
@@ -119,6 +121,31 @@ def check_unreached(compiled: CompiledModules, entrypoints: Iterable[Path] = ())
             message = f"no query reaches {'.'.join(('data', *path))}"
             hint = "remove it, use it, or annotate it with `entrypoint: true`"
             found.append(Diagnostic(rule.span, ErrorCode.LINT, message, hint=hint, severity=Severity.WARNING))
+    return found
+
+
+def check_unasked(compiled: CompiledModules, foreign: Set[str] = frozenset()) -> list[Diagnostic]:
+    """Warnings for decisions in packages that nothing asks: the package is misspelt, or another program's.
+
+    Files in `foreign` decide about another input and are asked by somebody else.
+    """
+    used = {path for group in compiled.groups.values() for path in uses(group, compiled.tree)}
+    asked = [*ENTRY_PACKAGES, *_WHOLE_PACKAGES]
+    names = [".".join(package) for package in asked]
+    found: list[Diagnostic] = []
+    for path, group in compiled.groups.items():
+        rule = group.rules[0] if group.rules else group.default
+        if rule is None or path[-1] not in _DECISIONS or path in used or _is_entry(path, group):
+            continue
+        package = ".".join(path[:-1])
+        if path[:-1] in asked or rule.span.source.file in foreign:
+            continue
+        near = difflib.get_close_matches(package, names, 1, 0.75)
+        hint = (
+            f"did you mean package {near[0]}?" if near else "a request is decided by package gatehouse.authz"
+        )
+        message = f"nothing asks data.{package}.{path[-1]}"
+        found.append(Diagnostic(rule.span, ErrorCode.LINT, message, hint=hint, severity=Severity.WARNING))
     return found
 
 

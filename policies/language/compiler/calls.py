@@ -84,6 +84,18 @@ def check_calls(
         _check_call(call, groups, builtins, replaced, known, found)
 
 
+def _likely(name: str, groups: Mapping[Path, RuleGroup], builtins: Mapping[str, BuiltinDeclaration]) -> str:
+    """What a function that doesn't exist was probably meant to be."""
+    owner, _, method = name.rpartition(".")
+    if method in builtins and owner.split(".")[0] not in ("", "data"):
+        return f"Rego has no methods: write {method}({owner}, …)"
+    functions = [path for path, group in groups.items() if group.shape is Shape.FUNCTION]
+    if name.startswith("data."):
+        near = did_you_mean(name, [".".join(("data", *path)) for path in functions])
+        return near or "no module defines it: check the package and the import"
+    return did_you_mean(name, [*builtins, *(path[-1] for path in functions)])
+
+
 def _check_call(
     call: Call,
     groups: Mapping[Path, RuleGroup],
@@ -107,8 +119,7 @@ def _check_call(
     path = _path(call.operator)
     group = groups.get(path) if path is not None else None
     if group is None or group.shape is not Shape.FUNCTION:
-        functions = [*builtins, *(path[-1] for path, g in groups.items() if g.shape is Shape.FUNCTION)]
-        hint = did_you_mean(name.removeprefix("data."), functions)
+        hint = _likely(name, groups, builtins)
         if group is not None:
             hint = f"{name} is a rule without arguments: use it without ()"
         found.append(Diagnostic(span, ErrorCode.TYPE, f"undefined function {name}", hint=hint))

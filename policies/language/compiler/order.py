@@ -135,8 +135,8 @@ class Order:
         elif expression is None and name not in self.names.globals:
             hint = f"bind it in the body: {name} := …, or some {name} in …"
         else:
-            near = did_you_mean(name, self.names.globals)
-            hint = f"no rule, import or bound variable has this name; {near}".removesuffix("; ")
+            near = did_you_mean(name, self.names.globals) if len(name) > 2 else ""
+            hint = f"no rule, import or bound variable has this name; {near or f'bind it: {name} := …'}"
         self.diagnostics.append(Diagnostic(variable.span, ErrorCode.UNSAFE_VAR, message, hint=hint))
 
     # --- statements

@@ -21,6 +21,15 @@ from policies.language.syntax.lexer import (
 )
 
 _CLOSING: Final = {"(": ")", "[": "]", "{": "}", TEMPLATE_OPEN: TEMPLATE_CLOSE}
+FOREIGN_WORDS: Final = {
+    "and": "put each condition on its own line, or ; between them",
+    "or": "write a second rule with the same head: rules are alternatives",
+    "for": "Rego has no loops: write some x in xs, or every x in xs { … }",
+    "return": "rules return nothing: write name := value if { … }",
+    "when": "conditions follow `if`",
+    "then": "conditions follow `if`, and the value stands in the head: name := value if { … }",
+}
+"""Words of other languages, and what Rego has for them."""
 
 
 class Failure(Exception):
@@ -73,13 +82,13 @@ class Cursor:
         )
         if kind in ("&", "|") and index and self.kinds[index - 1] == kind and self.touches(index):
             message = f"unexpected {'and' if kind == '&' else 'or'} token: Rego has no {kind * 2}"
-            hint = (
-                "put each condition on its own line, or ; between them"
-                if kind == "&"
-                else "write a second rule with the same head: rules are alternatives"
-            )
+            hint = FOREIGN_WORDS["and" if kind == "&" else "or"]
         elif kind in KEYWORDS:
             message += f" keyword: {kind} is reserved"
+        words = (self.values[index], self.values[index - 1] if index else "")
+        hint = hint or next((FOREIGN_WORDS[word] for word in words if word in FOREIGN_WORDS), "")
+        if kind == "=" and index and self.kinds[index - 1] in ("==", "!=") and self.touches(index):
+            hint = f"Rego has no {self.kinds[index - 1]}=: == and != compare types as well"
         self.fail(self.tokens.span(index), message, expected, hint)
 
     def unexpected_end(self, expected: str) -> NoReturn:

@@ -11,6 +11,7 @@ from typing import Final
 from policies.language.diagnostics import Diagnostic, ErrorCode
 from policies.language.syntax import ast
 from policies.language.syntax.ast import Body, Head, Ref, Rule, RuleKind, String, Term, Var
+from policies.language.syntax.cursor import FOREIGN_WORDS
 from policies.language.syntax.lexer import EOF, KEYWORDS, NAME
 from policies.language.syntax.statements import StatementParser
 
@@ -98,6 +99,7 @@ class RuleParser(StatementParser):
                 head.span,
                 "var cannot be used for rule name",
                 "`:= value`, `contains term` or `if body` after the name",
+                FOREIGN_WORDS.get(ast.dotted(head.reference), ""),
             )
         last = head.reference.operands[-1] if head.reference.operands else None
         if last is not None and len(head.reference.operands) == 1 and _constant(last):
