@@ -27,7 +27,7 @@ from control_plane.authority.make import Maker
 from control_plane.authority.schedule import Lifetimes
 from control_plane.authority.state import AuthorityState, Kind
 from control_plane.authority.steps import activate, prepare
-from control_plane.core.csr import check_csr
+from control_plane.core.csr import proven_key
 from control_plane.core.leaf_check import check_leaf
 from control_plane.core.lifetime import leaf_window
 from control_plane.core.profile import SigningRequest
@@ -78,7 +78,7 @@ async def _measure() -> None:
 
     def issue(number: int) -> None:
         spiffe_id = ids[number % BATCH]
-        spki = check_csr(csrs[number % BATCH]).spki
+        spki = proven_key(csrs[number % BATCH])
         serial = new_serial(os.urandom)
         window = leaf_window(spiffe_id, serial, now, 86400, issuer_not_after=issuer.not_after)
         request = SigningRequest(spiffe_id, spki, serial, window)

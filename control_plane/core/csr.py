@@ -10,12 +10,14 @@ slices by our own walk, one verification. Everything else is verified by cryptog
 
 import math
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509.oid import SignatureAlgorithmOID
 
@@ -34,7 +36,7 @@ ECDSA_SHA256: Final = bytes.fromhex("300a06082a8648ce3d040302")
 _VERSION_1 = bytes.fromhex("020100")
 _SMALL_PRIMES = math.prod(p for p in range(3, 752, 2) if all(p % q for q in range(3, int(p**0.5) + 1, 2)))
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_ES256 = ec.ECDSA(hashes.SHA256())
+_ES256_DIGEST = ec.ECDSA(Prehashed(hashes.SHA256()))  # hashlib's digest costs 1 µs less than the library's
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def _check_p256(data: bytes) -> bytes | None:
         raise InvalidInput("CSR: the signature isn't a bit string of whole bytes at its end")
     try:
         key: ec.EllipticCurvePublicKey = load_der_public_key(spki)  # type: ignore[assignment]  # so it begins
-        key.verify(data[signature + 1 : end], data[start:body_end], _ES256)
+        key.verify(data[signature + 1 : end], sha256(data[start:body_end]).digest(), _ES256_DIGEST)
     except ValueError as error:
         raise InvalidInput("CSR: its P-256 key isn't a point on the curve") from error
     except InvalidSignature as error:

@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.core import leaf_check
 from control_plane.core.bundle import Bundle, X509Authority
 from control_plane.core.ca_profile import build_intermediate, build_root, can_be_constrained
 from control_plane.core.certificate import Certificate, read_certificate
@@ -334,6 +335,46 @@ def test_the_last_look_accepts_another_order_and_refuses_more_or_less() -> None:
     uncritical = [(value, False) for value, _ in extensions]
     with pytest.raises(Bug, match="extension"):
         check_leaf(with_extensions(*uncritical), GOOD, P256.issuer)
+
+
+def test_another_parser_reads_the_first_leaf_of_each_length_and_a_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    issuer = Hierarchy(ec.generate_private_key(ec.SECP256R1()), LEAF_KEY).issuer
+    template = LeafTemplate(issuer)
+
+    def look(*, serial: int = 1 << 128 | 1, path: str = "/cart") -> None:
+        wanted = request(serial=serial, spiffe_id=SpiffeId(DOMAIN, path))
+        tbs = template.tbs(wanted)
+        check_leaf(template.assemble(tbs, P256.sign(tbs)), wanted, issuer)
+
+    def look_where_parsing_differs(**changes: Any) -> None:
+        with monkeypatch.context() as other:
+            other.setattr(leaf_check, "spki_of", lambda key: b"another key")
+            look(**changes)
+
+    for _ in range(2):  # what another parser reads otherwise doesn't become known
+        with pytest.raises(Bug, match="another parser"):
+            look_where_parsing_differs()
+    look()
+    look_where_parsing_differs(serial=1 << 128 | 2, path="/shop")
+    for changes in (
+        {"path": "/cashier"},
+        {"serial": 1 << 128},
+        {"serial": (1 << 128) + leaf_check.PARSE_SAMPLE},
+    ):
+        with pytest.raises(Bug, match="another parser"):
+            look_where_parsing_differs(**changes)
+
+
+def test_another_parser_reads_every_leaf_that_is_not_as_we_write_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    extensions = x509.load_der_x509_certificate(leaf_with()).extensions
+    turned = with_extensions(*((one.value, one.critical) for one in reversed(list(extensions))))
+    for _ in range(2):
+        check_leaf(turned, GOOD, P256.issuer)
+    monkeypatch.setattr(leaf_check, "spki_of", lambda key: b"another key")
+    with pytest.raises(Bug, match="another parser"):
+        check_leaf(turned, GOOD, P256.issuer)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, 100, 300])
