@@ -2,7 +2,8 @@
 
 Nothing of a body is read before the caller is known, and no more than its path and its caller's roles allow.
 A body is read whole here, against a clock, so that the application never waits for a peer; what all bodies
-together hold in memory is bounded too. How an answer leaves is `sending`'s affair.
+together hold in memory is bounded too. Reads give way to changes (`turns`). How an answer leaves is
+`sending`'s affair.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from control_plane.api.rest.evidence import TlsPeer
 from control_plane.api.rest.gate import REQUEST_ID, Gate, request_id_of
 from control_plane.api.rest.problems import problem_of
 from control_plane.api.rest.sending import HeldAnswers, NotTaken, Sending
+from control_plane.api.rest.turns import Turns
 from control_plane.core.access import SubjectKind
 from control_plane.core.errors import GatehouseError, InvalidInput, Unavailable, shown
 from control_plane.rollout.version import MAX_CONTENT_BYTES
@@ -69,6 +71,7 @@ class Front:
         self._requests = 0
         self._held = 0
         self._held_answers = HeldAnswers()
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request. Other kinds of scope aren't served."""
@@ -94,6 +97,8 @@ class Front:
     async def _answer(
         self, request: Request, request_id: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        if scope["method"] == "GET":
+            await self._turns.wait()
         told = Sending(request, send, self._held_answers)
         self._requests += 1
         try:
