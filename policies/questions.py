@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from control_plane.core.errors import ResourceExhausted, Unimplemented
+from control_plane.core.errors import InvalidInput, ResourceExhausted, Unimplemented
 from policies import formula as f
 from policies.formula import (
     FALSE,
@@ -79,7 +79,12 @@ class Questions:
         *,
         limits: Limits | None = None,
     ) -> Questions:
-        """A policy with `data` beside the inventory. Raises Diagnostics for a bad default."""
+        """A policy with `data` beside the inventory.
+
+        Raises Diagnostics for a bad default and for a `deny` without an `allow`, InvalidInput for a policy
+        that decides nothing: its manifests would be none, and leave the workloads open.
+        """
+        _check_decides(modules)
         for package in (AUTHZ, SEGMENTATION):
             for name in ("allow", "deny"):
                 _check_default(modules, (*package, name))
@@ -237,6 +242,24 @@ def _origin(span: Span, rule: str) -> Origin:
 def _group(modules: CompiledModules, path: tuple[str, ...]) -> RuleGroup | None:
     node = modules.tree.at(path)
     return node.group if node is not None else None
+
+
+def _check_decides(modules: CompiledModules) -> None:
+    groups = [(package, _group(modules, (*package, "allow"))) for package in (AUTHZ, SEGMENTATION)]
+    for package, allow in groups:
+        deny = _group(modules, (*package, "deny"))
+        first = None if deny is None else deny.rules[0] if deny.rules else deny.default
+        if allow is None and first is not None:
+            name = ".".join(("data", *package))
+            message = f"{name} has a deny and no allow: this question would not be asked at all"
+            hint = "add the rules that allow, or `default allow := false` to let nobody in"
+            raise Diagnostics([Diagnostic(first.span, ErrorCode.COMPILE, message, hint=hint)])
+    if all(allow is None for _, allow in groups):
+        raise InvalidInput(
+            "reading the policy: it decides nothing, since there is no rule `allow` in data.gatehouse.authz "
+            "or data.gatehouse.segmentation",
+            hint="`gatehouse policy check` names decisions in packages that nothing asks",
+        )
 
 
 def _check_default(modules: CompiledModules, path: tuple[str, ...]) -> None:

@@ -147,3 +147,23 @@ def test_an_unknown_target_is_refused_with_those_that_exist() -> None:
 def test_a_project_without_rego_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"no \.rego file"):
         Project.of({"data.json": "{}"})
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "package gatehouse.auhtz\nallow if input.connection.mtls",
+        "package gatehouse.lib.mine\nsame(x) := x",
+        'package gatehouse.invariants\nnever contains "x" if not input.connection.mtls',
+    ],
+    ids=["misspelt package", "library", "invariants alone"],
+)
+def test_a_policy_that_decides_nothing_is_refused(policy: str) -> None:
+    """Its manifests would be none, and a GitOps folder without manifests lets everybody in."""
+    with pytest.raises(InvalidInput, match="it decides nothing"):
+        compile_project(Project.of({"a.rego": policy}), INVENTORY, "istio-sidecar")
+
+
+def test_a_deny_without_an_allow_is_refused() -> None:
+    with pytest.raises(Diagnostics, match="deny and no allow"):
+        compile_project(small('deny if input.request.method == "TRACE"'), INVENTORY, "istio-sidecar")
