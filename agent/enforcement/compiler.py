@@ -46,7 +46,7 @@ class Compiler:
             "inventory": bundle.inventory,
             "identities": sorted(map(str, identities)),
         }
-        answer = await _ask(await self._child(), json.dumps(request).encode(), bundle.version)
+        answer = await self._answer(json.dumps(request).encode(), bundle.version)
         if self._making is None or self._making.done():
             self._making = asyncio.create_task(self._make_spare())
         return _read(answer, bundle)
@@ -61,9 +61,16 @@ class Compiler:
             await _end(self._spare)
             self._spare = None
 
-    async def _child(self) -> Process:
+    async def _answer(self, request: bytes, version: int) -> Any:
         spare, self._spare = self._spare, None
-        return spare if spare is not None and spare.returncode is None else await _start()
+        if spare is not None and spare.returncode is None:
+            try:
+                return await _ask(spare, request, version)
+            except Bug:
+                # Where memory is short the kernel ends what only waits, and the loop may hear of it too late.
+                if spare.returncode is None or spare.returncode >= 0:
+                    raise
+        return await _ask(await _start(), request, version)
 
     async def _make_spare(self) -> None:
         await asyncio.sleep(SPARE_DELAY_SECONDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from agent.enforcement.compiler import Compiler, judge_of
 from agent.enforcement.news import News
 from agent.enforcement.policies import Policies
 from agent.enforcement.ports import WorkloadPolicy
-from control_plane.core.errors import FailedPrecondition, ResourceExhausted
+from control_plane.core.errors import Bug, FailedPrecondition, ResourceExhausted
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.runtime.clock import FakeClock
 
@@ -82,14 +81,29 @@ def test_a_compiler_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPat
         asyncio.run(compiled(starter(), PAYMENTS))
 
 
-def children() -> list[int]:
-    """The processes that this one has started and that still run."""
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+class Children:
+    """The compilers that this process started, those that ended included."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started: list[asyncio.subprocess.Process] = []
+        start = asyncio.create_subprocess_exec
+
+        async def started(*command: Any, **options: Any) -> asyncio.subprocess.Process:
+            child = await start(*command, **options)
+            self.started.append(child)
+            return child
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+
+    async def reach(self, count: int) -> asyncio.subprocess.Process:
+        """The child number `count`, once it was started."""
+        await until(lambda: len(self.started) >= count)
+        return self.started[count - 1]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - the kernel tells it to nobody
+    async with asyncio.timeout(40):
+        while not condition():  # noqa: ASYNC110 - nobody tells it
             await asyncio.sleep(0.01)
 
 
@@ -97,20 +111,52 @@ def test_a_spare_child_waits_from_the_first_policy_on(monkeypatch: pytest.Monkey
     monkeypatch.setattr(compiler, "SPARE_DELAY_SECONDS", 0.0)
 
     async def story() -> None:
-        one = Compiler()
-        assert not children()
+        one, children = Compiler(), Children(monkeypatch)
         first = await one.compile_for(starter(), {PAYMENTS})
-        await until(lambda: len(children()) == 1)
-        (spare,) = children()
-        async with asyncio.timeout(30):
-            while spare in children():  # it may not have been ready yet
-                assert await one.compile_for(starter(), {PAYMENTS}) == first
-        await until(lambda: len(children()) == 1)
-        os.kill(children()[0], signal.SIGKILL)  # as the kernel does where memory is short
-        await until(lambda: not children())
+        spare = await children.reach(2)
+        assert spare.returncode is None
         assert await one.compile_for(starter(), {PAYMENTS}) == first
+        assert spare.returncode == 0 and len(children.started) == 2, "the spare has done it"
+        spare = await children.reach(3)
+        spare.kill()  # as the kernel does where memory is short
+        await spare.wait()
+        assert await one.compile_for(starter(), {PAYMENTS}) == first
+        spare = await children.reach(5)
         await one.close()
-        assert not children()
+        assert spare.returncode is not None
+        assert len(children.started) == 5
+
+    asyncio.run(story())
+
+
+def test_a_spare_child_whose_end_was_not_seen_yet_costs_no_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop hears of it when it comes to that: until then the child is one like any other."""
+    monkeypatch.setattr(compiler, "SPARE_DELAY_SECONDS", 0.0)
+
+    async def story() -> None:
+        one, children = Compiler(), Children(monkeypatch)
+        first = await one.compile_for(starter(), {PAYMENTS})
+        spare = await children.reach(2)
+        spare.kill()
+        assert spare.returncode is None
+        assert await one.compile_for(starter(), {PAYMENTS}) == first
+        assert spare.returncode == -signal.SIGKILL
+        await one.close()
+
+    asyncio.run(story())
+
+
+def test_a_child_that_breaks_at_the_policy_is_not_given_it_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compiler, "_COMMAND", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
+
+    async def story() -> None:
+        one, children = Compiler(), Children(monkeypatch)
+        with pytest.raises(Bug, match="ended with -9"):
+            await one.compile_for(starter(), {PAYMENTS})
+        assert len(children.started) == 1
+        await one.close()
 
     asyncio.run(story())
 
