@@ -68,7 +68,7 @@ class Compiler:
                 return await _ask(spare, request, version)
             except Bug:
                 # Where memory is short the kernel ends what only waits, and the loop may hear of it too late.
-                if spare.returncode is None or spare.returncode >= 0:
+                if not _was_killed(spare):
                     raise
         return await _ask(await _start(), request, version)
 
@@ -87,6 +87,10 @@ async def _start() -> Process:
         limit=MAX_ANSWER_BYTES,
         env={key: os.environ[key] for key in ("PATH", "PYTHONPATH", "LANG", "LC_ALL") if key in os.environ},
     )
+
+
+def _was_killed(child: Process) -> bool:
+    return child.returncode is not None and child.returncode < 0
 
 
 async def _end(child: Process) -> None:
