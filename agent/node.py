@@ -250,7 +250,7 @@ class Node:
             return
         if self.credential is None:
             raise FailedPrecondition(
-                f"attesting this node: {error.message}",
+                f"attesting this node: {error.message.removeprefix('attesting this node: ')}",
                 hint=f"a join token works once and for a limited time; {ATTEST_BY_HAND}",
             ) from error
         self._attestor = None

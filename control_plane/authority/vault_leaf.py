@@ -6,6 +6,7 @@ Vault's choice within bounds: at least 64 bits, valid now, and ending when it wa
 difference of two clocks.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -62,15 +63,20 @@ def check_vault_leaf(
     return replace(request, serial=leaf.serial, window=Window(leaf.not_before, leaf.not_after))
 
 
+def _listed(names: Iterable[str]) -> str:
+    """Names from outside, as a sentence has them."""
+    return ", ".join(shown(name) for name in names) or "none"
+
+
 def _difference(leaf: Certificate, request: SigningRequest, issuer: Certificate) -> str:
     """What differs but the times; empty if nothing does."""
     names = leaf.names
     if leaf.spki != request.spki:
         return "its public key isn't the one that was asked for"
     if names.uris != (str(request.spiffe_id),):
-        return f"it has the URI names {shown(names.uris)}, expected exactly one, the SPIFFE ID"
+        return f"it has the URI names {_listed(names.uris)}, expected exactly one, the SPIFFE ID"
     if sorted(names.dns) != sorted(set(request.dns_names)) or names.addresses or names.others:
-        return f"it has the DNS names {shown(names.dns)} and others {shown(tuple(sorted(names.others)))}"
+        return f"it has the DNS names {_listed(names.dns)} and others {_listed(sorted(names.others))}"
     if leaf.parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
         return "its subject has a common name, which some take for an identity"
     if leaf.is_ca:

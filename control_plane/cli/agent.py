@@ -132,7 +132,7 @@ def purge(
     def human() -> None:
         for each in purged:
             printing.line(f"{done} {each}")
-        printing.line(f"{done} {len(purged)} {'agent' if len(purged) == 1 else 'agents'}")
+        printing.line(f"{done} {printing.counted(len(purged), 'agent')}")
 
     printing.emit(output, {"purged": [] if dry_run else purged, "due": purged}, human)
 

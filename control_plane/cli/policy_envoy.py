@@ -86,13 +86,16 @@ def _print(output: Output, rewrite: Rewrite, written: list[str], tests: list[str
         _remarks(rewrite, "refused", "no counterpart")
         _remarks(rewrite, "differs", "rewritten, and different for some requests")
         same = sum(str(one.kind) == "same" for one in rewrite.remarks)
-        printing.line(f"{same} references mean the same" + (", assuming" if rewrite.assumptions else ""))
+        printing.line(
+            f"{printing.counted(same, 'reference')} {'means' if same == 1 else 'mean'} the same"
+            + (", assuming" if rewrite.assumptions else "")
+        )
         for one in rewrite.assumptions:
             printing.line(f"  {one}")
         for name in tests:
             printing.line(f"left out: {name}, whose inputs are Envoy's")
         if written:
-            printing.line(f"wrote {len(written)} files")
+            printing.line(f"wrote {printing.counted(len(written), 'file')}")
             printing.note(f"next: gatehouse policy check {Path(written[0]).parent}")
         else:
             printing.line("nothing is written: rewrite the lines without a counterpart first")

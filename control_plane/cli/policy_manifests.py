@@ -191,9 +191,9 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
             if compiled.exact
             else "accepted, narrower than Rego"
         )
-        printing.line(f"{compiled.target}: {compiled.objects} objects, {said}")
+        printing.line(f"{compiled.target}: {printing.counted(compiled.objects, 'object')}, {said}")
         if written:
-            printing.line(f"wrote {len(written)} files")
+            printing.line(f"wrote {printing.counted(len(written), 'file')}")
 
     printing.emit(output, answer, human)
 

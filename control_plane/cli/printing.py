@@ -51,6 +51,13 @@ def record(fields: Mapping[str, object]) -> None:
     Output().record(fields)
 
 
+def counted(number: int, one: str) -> str:
+    """A number of things, of which one is called `one`: `1 file`, `2 files`, `2 entries`."""
+    if number == 1:
+        return f"1 {one}"
+    return f"{number} {one.removesuffix('y')}ies" if one.endswith("ry") else f"{number} {one}s"
+
+
 def moment(unix_seconds: int, *, never: str = "never") -> str:
     """A time for people: `2026-11-21 11:05:00Z (in 23h)`; zero is `never`."""
     if unix_seconds == 0:
@@ -58,7 +65,9 @@ def moment(unix_seconds: int, *, never: str = "never") -> str:
     clock = SystemClock()
     shown = clock.now().fromtimestamp(unix_seconds, tz=clock.now().tzinfo).strftime("%Y-%m-%d %H:%M:%SZ")
     distance = unix_seconds - clock.unix()
-    return f"{shown} (in {span(distance)})" if distance >= 0 else f"{shown} ({span(-distance)} ago)"
+    if distance == 0:
+        return f"{shown} (now)"
+    return f"{shown} (in {span(distance)})" if distance > 0 else f"{shown} ({span(-distance)} ago)"
 
 
 def span(seconds: int) -> str:

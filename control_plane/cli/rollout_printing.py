@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from control_plane.cli import printing
+from control_plane.cli.printing import counted
 
 SHOWN_CHANGES = 20
 
@@ -65,15 +66,13 @@ def print_status(answer: dict[str, Any], waiting: Sequence[dict[str, Any]]) -> N
     for name, title in (("in_force", "in force"), ("canary", "canary")):
         one = answer[name]
         if one is not None:
-            share = "all agents" if one["percent"] == 100 else f"{one['percent']} % of the agents"
+            others = "other " if answer["canary"] is not None else ""
+            share = f"all {others}agents" if one["percent"] == 100 else f"{one['percent']} % of the agents"
             printing.line(
                 f"{title}: version {one['version']} on {share} ({one['agents']} of {answer['agents']}), "
                 f"assignment {one['sequence']}"
             )
-            printing.line(
-                f"    since {printing.moment(one['assigned_at'])}, {one['cause']} by {one['by']}: "
-                f"{one['reason']}"
-            )
+            printing.line(f"    since {printing.moment(one['assigned_at'])}, {_why(one)}")
     if answer.get("denials"):
         printing.line(f"    {answer['denials']['judged']}")
     if answer["in_force"] is None:
@@ -88,55 +87,47 @@ def print_status(answer: dict[str, Any], waiting: Sequence[dict[str, Any]]) -> N
 
 
 def print_history(versions: Sequence[dict[str, Any]], assignments: Sequence[dict[str, Any]]) -> None:
-    """Assignments, then versions, each the newest first."""
-    printing.table(
-        ("assignment", "version", "share", "cause", "at", "by", "reason"),
-        [
-            (
-                one["sequence"],
-                one["version"],
-                f"{one['percent']} %",
-                one["cause"],
-                printing.moment(one["assigned_at"]),
-                one["by"],
-                one["reason"],
-            )
-            for one in assignments
-        ],
-        empty="nothing was ever in force",
-    )
+    """Assignments, then versions, each the newest first. No tables: reasons may be long, terminals narrow."""
+    for one in assignments:
+        printing.line(
+            f"assignment {one['sequence']:<4} version {one['version']} on {one['percent']} %  "
+            f"{printing.moment(one['assigned_at'])}"
+        )
+        printing.line(f"    {_why(one)}")
+    if not assignments:
+        printing.line("nothing was ever in force")
     printing.line("")
-    printing.table(
-        ("version", "state", "digest", "author", "pushed", "reason"),
-        [
-            (
-                one["version"],
-                one["state"],
-                one["digest"][:19],
-                one["author"],
-                printing.moment(one["created_at"]),
-                one["reason"],
-            )
-            for one in versions
-        ],
-        empty="no version was pushed yet",
-    )
+    for one in versions:
+        printing.line(
+            f"version {one['version']:<4} {one['state']:8}  {one['digest'][:19]}  "
+            f"{printing.moment(one['created_at'])}"
+        )
+        printing.line(f"    by {one['author']}: {one['reason']}")
+    if not versions:
+        printing.line("no version was pushed yet")
+
+
+def _why(assignment: dict[str, Any]) -> str:
+    """How an assignment came to be, by whom, and why."""
+    cause = {"denials": "rolled back for denials"}.get(assignment["cause"], assignment["cause"])
+    return f"{cause} by {assignment['by']}: {assignment['reason']}"
 
 
 def _told(step: dict[str, Any]) -> str:
     """One step in a few words."""
     kind = step["step"]
     if kind == "evaluated":
-        return f"{step['files']} files, {step['tests']} tests passed"
+        return f"{counted(step['files'], 'file')}, {counted(step['tests'], 'test')} passed"
     if kind == "compiled":
-        return f"for {step['target']}: {step['workloads']} workloads, {step['objects']} objects"
+        found = f"{counted(step['workloads'], 'workload')}, {counted(step['objects'], 'object')}"
+        return f"for {step['target']}: {found}"
     if kind == "proved":
         return f"{step['exact']} exact, {len(step['narrower'])} narrower than Rego; every invariant holds"
     if kind == "refused":
         return f"at {step['stage']}"
     if kind == "planned":
-        counted = f"{step['gains']} gain, {step['loses']} lose access"
-        return counted + (f", {step['undecided']} undecided" if step["undecided"] else "")
+        moved = f"{step['gains']} gain, {step['loses']} lose access"
+        return moved + (f", {step['undecided']} undecided" if step["undecided"] else "")
     if kind == "applied":
         share = f"{step['cause']} to {step['percent']} % as assignment {step['sequence']}"
         return f"{share} by {step['by']}: {step['reason']}"

@@ -64,6 +64,10 @@ def print_event(seen: Seen, output: Output) -> None:
     if output is Output.JSON:
         print(json.dumps({"event": seen.kind, **seen.data}, ensure_ascii=False), flush=True)  # noqa: T201
         return
+    if seen.kind == "missed":
+        many = printing.counted(int(seen.data.get("at_least", 1)), "event")
+        printing.line(f"missed: {many} or more; what is true now follows")
+        return
     told = {
         name: value
         for name, value in seen.data.items()

@@ -154,7 +154,8 @@ def _verify(token: str, audience: str, bundles: Mapping[TrustDomain, Bundle], no
     _check_signature(algorithm, authority, f"{parts[0]}.{parts[1]}".encode("ascii"), from_base64url(parts[2]))
     audiences = _audiences(claims.get("aud"))
     if audience not in audiences:
-        raise Unauthenticated(f"JWT-SVID {spiffe_id}: is meant for {shown(audiences)}, not {shown(audience)}")
+        named = ", ".join(shown(one) for one in audiences)
+        raise Unauthenticated(f"JWT-SVID {spiffe_id}: is meant for {named}, not {shown(audience)}")
     expires_at, issued_at = _check_times(spiffe_id, claims, now)
     return JwtClaims(spiffe_id, audiences, expires_at, issued_at, key_id, authority.tainted, claims)
 

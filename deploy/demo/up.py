@@ -39,7 +39,7 @@ def up() -> None:
     envoys = {f"envoy-{service}": service for service in SERVICES}
     applications = {f"shop-{name}" for name in mesh.APPLICATIONS}
     if {"server", "agent", *WORKLOADS, *envoys, *applications} <= running.keys():
-        shown.step("everything runs already", "`make down` stops it")
+        shown.step("running", "all of it already; `make down` stops it")
     fresh_server, fresh_agent = "server" not in running, "agent" not in running
     _start(running, "server", _server_command(ports))
     _programs()  # while the server starts

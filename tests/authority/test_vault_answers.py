@@ -28,11 +28,11 @@ def wrong_key(order: Any, facts: dict[str, Any]) -> None:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"uris": ["spiffe://example.org/ns/shop/sa/*"]}, "URI names"),
-    ({"uris": [str(ID), "spiffe://example.org/admin"]}, "URI names"),
+    ({"uris": [str(ID), "spiffe://example.org/admin"]}, f"URI names '{ID}', 'spiffe://example.org/admin', "),
     ({"uris": [f"{ID},spiffe://example.org/admin"]}, "URI names"),
-    ({"uris": []}, "URI names"),
+    ({"uris": []}, "URI names none, "),
     ({"uris": ["spiffe://EXAMPLE.org/ns/shop/sa/cart"]}, "URI names"),
-    ({"dns": ["evil.example"]}, "DNS names"),
+    ({"dns": ["evil.example"]}, "DNS names 'evil.example' and others none"),
     ({"common_name": "cart.example.org"}, "common name"),
     ({"ca": True}, "it is a CA"),
     ({"usage": usage(digital_signature=True, key_agreement=True)}, "key usage"),

@@ -85,19 +85,42 @@ def test_status_and_history(gatehouse: Gatehouse, registry: Any) -> None:
         registry, "GET", "policy/status",
         {
             "sequence": 5, "in_force": one, "canary": {**one, "sequence": 5, "version": 3, "percent": 10,
-            "agents": 1}, "agents": 3, "quarantined": 2,
+            "agents": 1}, "agents": 4, "quarantined": 2,
             "denials": {"judged": "7.0 % of 200 requests denied"},
         },
     )  # fmt: skip
     answers(registry, "GET", "policy/versions", {"versions": [VERSION], "next_cursor": None})
     answers(registry, "GET", "policy/assignments", {"assignments": [one], "next_cursor": None})
     told = gatehouse("policy", "status").stdout
-    assert "in force: version 2 on all agents (3 of 3), assignment 4" in told
-    assert "canary: version 3 on 10 % of the agents (1 of 3), assignment 5" in told
+    assert "in force: version 2 on all other agents (3 of 4), assignment 4" in told
+    assert "canary: version 3 on 10 % of the agents (1 of 4), assignment 5" in told
     assert "7.0 % of 200 requests denied" in told
     assert "waiting: version 3 is planned, by login:ada" in told and "quarantined: 2" in told
-    listed = gatehouse("policy", "history").stdout
-    assert "sha256:abababababab" in listed and "olga" in listed
+    answers(registry, "GET", "policy/status", {
+        "sequence": 4, "in_force": {**one, "cause": "denials"}, "canary": None, "agents": 3, "quarantined": 0,
+    })  # fmt: skip
+    told = gatehouse("policy", "status").stdout
+    assert "in force: version 2 on all agents (3 of 3), assignment 4" in told
+    assert "rolled back for denials by olga: go" in told
+
+
+def test_history_fits_a_narrow_terminal(gatehouse: Gatehouse, registry: Any) -> None:
+    one = {
+        "sequence": 4, "version": 2, "digest": "sha256:x", "percent": 100, "cause": "apply", "by": "olga",
+        "reason": "go", "assigned_at": 1_700_000_000,
+    }  # fmt: skip
+    answers(registry, "GET", "policy/versions", {"versions": [VERSION], "next_cursor": None})
+    answers(registry, "GET", "policy/assignments", {"assignments": [one], "next_cursor": None})
+    listed = gatehouse("policy", "history").stdout.splitlines()
+    assert listed[0].startswith("assignment 4    version 2 on 100 %  2023-11-14 22:13:20Z (")
+    assert listed[1] == "    apply by olga: go"
+    assert listed[3].startswith("version 3    planned   sha256:abababababab  ")
+    assert listed[4].startswith("    by login:ada: ")
+    assert max(map(len, listed)) <= 80
+    for kind in ("versions", "assignments"):
+        answers(registry, "GET", f"policy/{kind}", {kind: [], "next_cursor": None})
+    nothing = gatehouse("policy", "history").stdout
+    assert nothing == "nothing was ever in force\n\nno version was pushed yet\n"
 
 
 def test_who_calls_is_told_by_a_token_and_never_printed(
@@ -108,7 +131,7 @@ def test_who_calls_is_told_by_a_token_and_never_printed(
     sent: list[dict[str, str]] = []
     real = remote._request
 
-    def spy(endpoint: Path, method: str, target: str, body: Any, headers: Any, timeout: float) -> Any:
+    def spy(endpoint: Any, method: str, target: str, body: Any, headers: Any, timeout: float) -> Any:
         sent.append(headers)
         return real(endpoint, method, target, body, headers, timeout)
 

@@ -227,6 +227,11 @@ def test_j_07_the_audience_must_be_there_and_hold_ours(audience: Any) -> None:
     assert "JWT-SVID" in refusal_of(forged(claims=CLAIMS | {"aud": audience}))
 
 
+def test_a_refusal_names_whom_a_token_is_meant_for() -> None:
+    told = refusal_of(forged(claims=CLAIMS | {"aud": ["x", "y"]}))
+    assert f"is meant for 'x', 'y', not '{AUDIENCE}'" in told
+
+
 def test_j_07_no_audience_at_all() -> None:
     assert "JWT-SVID" in refusal_of(
         forged(claims={name: value for name, value in CLAIMS.items() if name != "aud"})
