@@ -172,6 +172,25 @@ def _plain_value(text: str) -> Node:
     return _AMBIGUOUS_WORD if _read_differently(text) else text
 
 
+def nests_deeper(text: str, levels: int) -> bool:
+    """Whether a YAML text does; to be asked before PyYAML's own reader, which says best what is wrong with a
+    text, but takes a second for some thousand brackets. Raises yaml.YAMLError where only libyaml may say so.
+    """
+    level = 0
+    try:
+        next_event = _LOADER(text).get_event
+        while (event := next_event()) is not None and level <= levels:
+            if isinstance(event, yaml.CollectionStartEvent):
+                level += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                level -= 1
+    except yaml.YAMLError:
+        if text.count("[") + text.count("{") > levels:
+            raise
+        return False
+    return level > levels
+
+
 class _Reader:
     """Builds plain values from parser events, so that every refusal knows its place."""
 

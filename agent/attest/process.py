@@ -11,17 +11,20 @@ system; the periodic second look of `sessions` narrows it and doesn't close it.
 """
 
 import contextlib
+import errno
 import os
+import re
 import select
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane.core.errors import NotFound, Unavailable
+from control_plane.core.errors import NotFound, Unavailable, shown
 
 MAX_STATUS_BYTES: Final = 1 << 20  # /proc/PID/status grows with the number of groups, up to 65,536
 _DELETED: Final = " (deleted)"
+_ID: Final = re.compile(r"[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,22 @@ class Credentials:
     uid: int
     gid: int
     groups: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, status: str) -> "Credentials":
+        """From the text of /proc/PID/status (proc(5)). Raises ValueError for another text."""
+        fields: dict[str, list[str]] = {}
+        # Only where a line feed is: the name, which the process chose, may hold what else ends lines.
+        for line in status.split("\n"):
+            name, _, value = line.partition(":")
+            if name in ("Uid", "Gid", "Groups"):
+                fields[name] = value.split()
+        try:
+            # Uid and Gid hold real, effective, saved and file-system values, in that order.
+            uid, gid = (_number(fields[name][1]) for name in ("Uid", "Gid"))
+            return cls(uid, gid, tuple(sorted({_number(group) for group in fields["Groups"]})))
+        except LookupError as error:
+            raise ValueError("Uid, Gid and Groups aren't all there") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +172,8 @@ class AnchoredProcess:
 
 
 def read_credentials(directory: int) -> Credentials:
-    """Effective uid and gid and the groups, from /proc/PID/status (proc(5)). Raises OSError, ValueError."""
-    fields: dict[str, list[str]] = {}
-    for line in _read(directory, "status").splitlines():
-        name, _, value = line.partition(":")
-        if name in ("Uid", "Gid", "Groups"):
-            fields[name] = value.split()
-    # Uid and Gid hold real, effective, saved and file-system values, in that order.
-    return Credentials(
-        uid=int(fields["Uid"][1]),
-        gid=int(fields["Gid"][1]),
-        groups=tuple(sorted({int(group) for group in fields["Groups"]})),
-    )
+    """Effective uid and gid and the groups, from /proc/PID/status. Raises OSError, ValueError."""
+    return Credentials.parse(_read(directory, "status"))
 
 
 @contextlib.contextmanager
@@ -185,9 +194,27 @@ def open_executable(directory: int) -> Iterator[tuple[int, Executable]]:
         os.close(descriptor)
 
 
+def parse_start_time(stat_text: str) -> str:
+    """Field 22 of /proc/PID/stat (proc(5)), in ticks. Raises ValueError for another text."""
+    # The name before it is in parentheses and may hold anything.
+    fields = stat_text.rpartition(")")[2].split()
+    if len(fields) < 20:
+        raise ValueError(f"{len(fields)} fields after the name")
+    return fields[19]
+
+
 def _start_time(directory: int) -> str:
-    # Field 22 of /proc/PID/stat; the name before it is in parentheses and may hold anything.
-    return _read(directory, "stat").rpartition(")")[2].split()[19]
+    try:
+        return parse_start_time(_read(directory, "stat"))
+    except ValueError as error:
+        raise OSError(errno.EIO, f"its stat can't be read: {error}") from error
+
+
+def _number(text: str) -> int:
+    """An ID of a user or group: 32 bits, without sign. Raises ValueError."""
+    if not _ID.fullmatch(text):
+        raise ValueError(f"{shown(text)} is no ID")
+    return int(text)
 
 
 def _read(directory: int, name: str) -> str:

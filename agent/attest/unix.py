@@ -57,7 +57,7 @@ class UnixAttestor:
                 credentials = read_credentials(directory)
             except (FileNotFoundError, ProcessLookupError):
                 raise
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError) as error:
                 raise Unavailable(
                     f"attesting process {process.pid}: its status is unreadable: {error}"
                 ) from error

@@ -26,7 +26,11 @@ class Address:
         """Reads `10.0.0.1:80`, `[::1]:80`, `db.example.org:80` or `unix:/run/x.sock`. Raises InvalidInput."""
         if text.startswith(_SCHEME):
             path = text.removeprefix(_SCHEME)
-            if not path.startswith("/") or "\0" in path or len(path.encode()) > MAX_SOCKET_PATH_BYTES:
+            if (
+                not path.startswith("/")
+                or not path.isprintable()
+                or len(path.encode()) > MAX_SOCKET_PATH_BYTES
+            ):
                 raise InvalidInput(
                     f"{shown(text)} isn't a unix socket: unix: and an absolute path of at most"
                     f" {MAX_SOCKET_PATH_BYTES} bytes"

@@ -39,7 +39,11 @@ def read_description(path: Path) -> ServiceDescription:
 def _yaml(text: str) -> object:
     import yaml
 
+    from policies.documents import MAX_DEPTH, nests_deeper
+
     try:
+        if nests_deeper(text, MAX_DEPTH):
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error

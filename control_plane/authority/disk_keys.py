@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
@@ -148,13 +148,7 @@ class DiskKeyManager:
                 f"key file {path}: isn't encrypted, but a passphrase is set",
                 hint="start without the passphrase, or rotate the authorities under it",
             )
-        try:
-            key = load_pem_private_key(content, password=None)
-        except (ValueError, TypeError) as error:
-            raise Corrupt(f"key file {path}: isn't a PKCS #8 private key", hint=_RESTORE) from error
-        if not isinstance(key, _PRIVATE_KEYS):
-            raise Corrupt(f"key file {path}: holds a key of type {type(key).__name__}", hint=_RESTORE)
-        return key
+        return parse_key(content, f"key file {path}")
 
     def _decrypted(self, path: Path, key_id: str, sealed: bytes) -> bytes:
         if self._passphrase is None:
@@ -177,6 +171,17 @@ class DiskKeyManager:
                 derived = scrypt.derive(self._passphrase.reveal().encode("utf-8"))
                 self._wrapping_keys[salt] = AESGCM(derived)
             return self._wrapping_keys[salt]
+
+
+def parse_key(pem: bytes, what: str) -> PrivateKey:
+    """A key of a kind that signs here. Raises Corrupt, which names `what`."""
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise Corrupt(f"{what}: isn't a PKCS #8 private key", hint=_RESTORE) from error
+    if not isinstance(key, _PRIVATE_KEYS):
+        raise Corrupt(f"{what}: holds a key of type {type(key).__name__}", hint=_RESTORE)
+    return key
 
 
 _PRIVATE_KEYS = (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)

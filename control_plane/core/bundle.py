@@ -13,6 +13,7 @@ from typing import Final
 
 from cryptography import x509
 
+from control_plane.core.certificate import UNREADABLE
 from control_plane.core.errors import InvalidInput, NotFound, shown
 from control_plane.core.spiffe_id import TrustDomain
 
@@ -76,7 +77,7 @@ class Bundle:
             raise InvalidInput(f"PEM bundle of {trust_domain}: {len(data)} bytes, {MAX_PEM_BYTES} allowed")
         try:
             certificates = x509.load_pem_x509_certificates(data)
-        except ValueError as error:
+        except UNREADABLE as error:
             raise InvalidInput(f"PEM bundle of {trust_domain}: holds no readable certificate") from error
         return cls(trust_domain, _distinct(X509Authority(_der(certificate)) for certificate in certificates))
 

@@ -205,5 +205,8 @@ def shown(value: object, limit: int = 120) -> str:
         length = len(value)
         text = ascii(value[:limit])
         return text if length <= limit else f"{text}… ({length} long)"
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # more digits than Python writes, or nested too deep
+        text = f"a {type(value).__name__} that is too large to be shown"
     return text if len(text) <= limit else f"{text[:limit]}…"

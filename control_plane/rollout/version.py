@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from control_plane.core.errors import Corrupt, InvalidInput, ResourceExhausted, shown
 from control_plane.proto.gatehouse.node.v1.node_pb2 import PolicyBundle, PolicyFile
 from policies.files import DATA_FILES, digest_of, is_test
@@ -84,7 +86,7 @@ class PolicySource:
             bundle = PolicyBundle.FromString(zlib.decompress(packed))
             files = {file.path: file.content.decode() for file in bundle.files}
             return cls(files, bundle.inventory.decode())
-        except (zlib.error, ValueError) as error:
+        except (zlib.error, DecodeError, ValueError) as error:
             raise Corrupt(f"reading a stored policy of {len(packed)} bytes: {error}") from error
 
 

@@ -10,9 +10,11 @@ import atexit
 import http.client
 import os
 import queue
+import re
 import ssl
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +29,7 @@ from control_plane.runtime.tracing import ENDPOINT, FinishedSpan
 
 HEADERS: Final = "OTEL_EXPORTER_OTLP_HEADERS"
 PATH: Final = "/v1/traces"
+_HEADER: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")  # a token of RFC 9110, 5.6.2, in lower case
 MAX_WAITING: Final = 4096
 MAX_BATCH: Final = 512
 EVERY_SECONDS: Final = 1.0
@@ -35,17 +38,51 @@ ANSWER_SECONDS: Final = 3.0
 _log = get_logger("traces")
 
 
-class Exporter:
-    """One for a process. `dropped` counts spans that never arrived."""
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Where spans go, and what headers the collector wants; they may hold a credential and aren't shown."""
 
-    def __init__(self, endpoint: str, headers: Mapping[str, str], service_name: str) -> None:
-        self._url = urlsplit(endpoint)
-        if self._url.scheme not in ("http", "https") or not self._url.hostname:
+    host: str
+    port: int | None
+    path: str
+    tls: bool
+    headers: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def parse(cls, endpoint: str, headers: Mapping[str, str]) -> "Collector":
+        """Reads a URL, to which `/v1/traces` is added. Raises InvalidInput."""
+        try:
+            url = urlsplit(endpoint)
+            host, port = url.hostname, url.port
+        except ValueError:  # brackets that don't close, a port that is no number
+            host, port = None, None
+        if (
+            not host
+            or url.scheme not in ("http", "https")
+            or not endpoint.isascii()
+            or not endpoint.isprintable()
+        ):
             raise InvalidInput(
                 f"{ENDPOINT} is {shown(endpoint)}, expected the URL of a collector",
                 hint="such as http://127.0.0.1:4318 (OTLP over HTTP)",
             )
-        self._headers = {**headers, "content-type": "application/x-protobuf"}
+        return cls(host, port, url.path.rstrip("/") + PATH, url.scheme == "https", headers)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Collector":
+        """As the environment says. Raises InvalidInput."""
+        pairs = (one.partition("=") for one in environment.get(HEADERS, "").split(",") if one.strip())
+        headers = {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs}
+        if not all(_HEADER.fullmatch(name) and _is_plain(value) for name, value in headers.items()):
+            raise InvalidInput(f"{HEADERS}: expected name=value, separated by commas")
+        return cls.parse(environment.get(ENDPOINT, ""), headers)
+
+
+class Exporter:
+    """One for a process. `dropped` counts spans that never arrived."""
+
+    def __init__(self, collector: Collector, service_name: str) -> None:
+        self._collector = collector
         self._resource = [_text("service.name", service_name), _text("process.pid", str(os.getpid()))]
         self._waiting: queue.Queue[FinishedSpan] = queue.Queue(MAX_WAITING)
         self._ending = threading.Event()
@@ -57,12 +94,8 @@ class Exporter:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], service_name: str) -> "Exporter":
-        """As the environment says. Raises InvalidInput."""
-        pairs = (one.partition("=") for one in environment.get(HEADERS, "").split(",") if one.strip())
-        headers = {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs}
-        if not all(f"{name}{value}".isprintable() and name for name, value in headers.items()):
-            raise InvalidInput(f"{HEADERS}: expected name=value, separated by commas")
-        return cls(environment[ENDPOINT], headers, service_name)
+        """To the collector that the environment names. Raises InvalidInput."""
+        return cls(Collector.from_environment(environment), service_name)
 
     def take(self, span: FinishedSpan) -> None:
         """Hands a span over; never waits."""
@@ -89,7 +122,7 @@ class Exporter:
             except (OSError, http.client.HTTPException) as error:
                 self.dropped += len(batch)
                 if not self._failing:
-                    _log.warning("traces_not_sent", to=self._url.netloc, reason=str(error) or repr(error))
+                    _log.warning("traces_not_sent", to=self._collector.host, reason=str(error) or repr(error))
                 self._failing = True
                 return
 
@@ -103,16 +136,17 @@ class Exporter:
         return batch
 
     def _send(self, body: bytes) -> None:
-        host, port = self._url.hostname or "", self._url.port
-        if self._url.scheme == "https":
+        to = self._collector
+        if to.tls:
             context = ssl.create_default_context()
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=ANSWER_SECONDS, context=context
+                to.host, to.port, timeout=ANSWER_SECONDS, context=context
             )
         else:
-            connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
+            connection = http.client.HTTPConnection(to.host, to.port, timeout=ANSWER_SECONDS)
+        headers = {**to.headers, "content-type": "application/x-protobuf"}
         try:
-            connection.request("POST", self._url.path.rstrip("/") + PATH, body, self._headers)
+            connection.request("POST", to.path, body, headers)
             response = connection.getresponse()
             response.read(65536)
             if response.status >= 300:
@@ -141,6 +175,11 @@ def _request(batch: list[FinishedSpan], resource: list[common_pb2.KeyValue]) -> 
             span.status.code = trace_pb2.Status.STATUS_CODE_ERROR
             span.status.message = one.error
     return request.SerializeToString()
+
+
+def _is_plain(value: str) -> bool:
+    """Whether it can be a header's value (RFC 9110, 5.5): ASCII without control characters."""
+    return value.isascii() and value.isprintable()
 
 
 def _text(key: str, value: str) -> common_pb2.KeyValue:

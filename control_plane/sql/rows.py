@@ -164,7 +164,7 @@ def _text(data: bytes) -> str:
 def _read(table: str, key: object, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (InvalidInput, ValueError, KeyError, TypeError) as error:
+    except (InvalidInput, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt(
             f"database table {table}, row {shown(key)}: can't be read ({error})",
             hint="restore the database from a backup, or delete that row",

@@ -1,4 +1,4 @@
-"""Fuzz targets of what callers bring: bearer tokens, requests for metrics, Envoys' reports, files of entries."""
+"""Fuzz targets of what callers bring: bearer tokens, scrapes, reports of Envoys, files of entries."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ from control_plane.runtime.metrics_server import MetricsServer
 _LOOP: Final = asyncio.new_event_loop()
 
 
-class _InMemory(type(Path())):  # type: ignore[misc]
+class InMemory(type(Path())):  # type: ignore[misc]
     """The path of a file that is never written."""
 
     content = b""
 
     def open(self, mode: str = "r", *_: object, **_named: object) -> io.BytesIO:
         """What was set last."""
-        return io.BytesIO(_InMemory.content)
+        return io.BytesIO(InMemory.content)
 
     def read_bytes(self) -> bytes:
         """Likewise."""
-        return _InMemory.content
+        return InMemory.content
 
     def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
         """Likewise."""
-        return _InMemory.content.decode(encoding or "utf-8")
+        return InMemory.content.decode(encoding or "utf-8")
 
     def stat(self, **_: object) -> Any:
         """A file of that size, never older than it was."""
-        return SimpleNamespace(st_mtime_ns=1, st_size=len(_InMemory.content))
+        return SimpleNamespace(st_mtime_ns=1, st_size=len(InMemory.content))
 
 
 def _base64url(data: bytes) -> str:
@@ -66,7 +66,7 @@ def _subject(token: str) -> bool:
 def fuzz_bearer_token(data: bytes) -> bool:
     """A token of the management API as it comes, and header and claims (a line each) that the issuer's key
     has signed: only these ever have a subject."""
-    _InMemory.content = _JWKS
+    InMemory.content = _JWKS
     text = data.decode("latin-1")  # as servers give headers to applications
     assert not _subject(text), "a token was believed that nobody signed"
     parts = data.split(b"\n", 1)
@@ -78,7 +78,7 @@ def fuzz_bearer_token(data: bytes) -> bool:
 
 def fuzz_key_set(data: bytes) -> bool:
     """The file with an issuer's keys, and a token that none of them has signed."""
-    _InMemory.content = data
+    InMemory.content = data
     subjects = Subjects([_ISSUER], cast(Any, None), lambda: NOW)
     with contextlib.suppress(GatehouseError):
         subjects.of(cast(Any, SimpleNamespace(headers={"authorization": f"Bearer {_UNSIGNED}"})))
@@ -130,7 +130,7 @@ def fuzz_access_log(data: bytes) -> bool:
 
 def fuzz_entry_file(data: bytes) -> bool:
     """Entries in a file, as `entry create --data` takes them: a usage error is an answer too."""
-    _InMemory.content = data
+    InMemory.content = data
     with contextlib.suppress(typer.BadParameter):
         return all(given.message.SerializeToString() for given in entry_flags.from_file(_FILE))
     return False
@@ -153,14 +153,14 @@ _CLAIMS: Final = {
     "exp": NOW + 99,
 }
 _UNSIGNED: Final = ".".join(map(_base64url, (_HEADER, json.dumps(_CLAIMS).encode(), b"x" * 64)))
-_FILE: Final = _InMemory("input")
+_FILE: Final = InMemory("input")
 _ISSUER: Final = OidcIssuer("login", "https://i", _FILE, "gatehouse", "sub")
 _METRICS: Final = MetricsServer(Metrics(), "127.0.0.1", 0)
 
 
 def _subjects() -> Subjects:
     """They know the issuer's key; its file isn't read again while its size stays."""
-    _InMemory.content = _JWKS
+    InMemory.content = _JWKS
     subjects = Subjects([_ISSUER], cast(Any, None), lambda: NOW)
     subjects._key_set(_ISSUER)
     return subjects
@@ -206,7 +206,7 @@ SEEDS: Final[dict[str, Callable[[], list[bytes]]]] = {
     "bearer_token": _tokens,
     "key_set": lambda: [
         _JWKS,
-        json.dumps({"keys": [{"kty": "RSA", "n": "3Z" + "a" * 340, "e": "AQAB", "kid": "k"}]}).encode(),
+        json.dumps({"keys": [{"kty": "RSA", "n": "3Z" + "a" * 339 + "Q", "e": "AQAB", "kid": "k"}]}).encode(),
         b'{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}',
     ],
     "metrics_request": lambda: [

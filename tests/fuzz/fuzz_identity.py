@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from control_plane.core.errors import GatehouseError
 from control_plane.core.jwt_svid import JwtRequest, encode_jwt, parse_and_verify
 from control_plane.core.selectors import Selector
 from control_plane.core.spiffe_id import SpiffeId, TrustDomain
+from control_plane.core.svid import X509Svid
 from control_plane.core.verify_x509 import verify_x509
 from control_plane.identity.journal_file import Segment, marker, read_segment
 from control_plane.identity.journal_file import frame as journal_frame
@@ -125,8 +127,14 @@ def fuzz_certificate(data: bytes) -> bool:
     with contextlib.suppress(GatehouseError):
         verify_x509([data], BUNDLE, NOW)
         raise AssertionError("a chain was accepted that no authority signed")
-    with contextlib.suppress(GatehouseError):
-        X509Authority.parse(data)
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: X509Authority.parse(data),
+        lambda: X509Svid.from_chain([data]),
+        lambda: Bundle.parse_pem(TD, ssl.DER_cert_to_PEM_cert(data)),
+    )
+    for read in readers:
+        with contextlib.suppress(GatehouseError):
+            read()
     with contextlib.suppress(GatehouseError):
         read_certificate(data)
         return True
@@ -245,6 +253,7 @@ SEEDS: Final[dict[str, Callable[[], list[bytes]]]] = {
     "bundle": lambda: [
         BUNDLE.to_json().encode(),
         b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+        BUNDLE.to_pem().encode(),
     ],
     "journal": lambda: [_segment()],
     "record": _records,

@@ -28,9 +28,11 @@ _WORDS: Final = (
 _LONG: Final = (
     *(b"[" * 3000, b"(" * 3000, b'{"a":' * 1500, b"{a=" * 1500, b"- " * 1500, b"!" * 3000),
     *(b"9" * 5000, b"0x" + b"f" * 5000),
+    *(b"[" * depth + b"]" * depth for depth in (200, 800, 900, 950)),
+    *(b'{"a":' * depth + b"1" + b"}" * depth for depth in (200, 800, 900, 950)),
 )
-"""Nested deeper than a reader that calls itself can go, and more digits than Python reads: single bytes that
-turn hardly ever come to that. They are put where values begin."""
+"""Nested deeper than a reader that calls itself can go, or about as deep, so that what comes after it fails;
+and more digits than Python reads. Single bytes that turn hardly ever come to that. Put where values begin."""
 _BEFORE_VALUES: Final = frozenset(b':=[,({ \n"')
 
 
@@ -43,7 +45,7 @@ def mutations(seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
         for _ in range(dice.choice((1, 1, 2, 3, 8))):
             at = dice.randrange(len(data) + 1)
             end = min(len(data), at + dice.choice((0, 0, 1, 1, 2, 4, 16, 100)))
-            if dice.randrange(30) == 0:
+            if dice.randrange(20) == 0:
                 at = dice.choice(
                     [0, *(place + 1 for place, byte in enumerate(data) if byte in _BEFORE_VALUES)]
                 )

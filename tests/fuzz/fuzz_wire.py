@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from fuzz_identity import AUTHORITY, BUNDLE, LEAF, NOW, SPKI, TD
@@ -123,18 +123,18 @@ def fuzz_attestation(data: bytes) -> bool:
     """What a node presents as x509pop; never attested, since nobody signed the answer to the challenge."""
     conversation = X509PopAttestor(TD, [AUTHORITY], bytes).begin(data, NOW)
     with contextlib.suppress(GatehouseError):
-        _ended(conversation.proceed(None))
+        ended(conversation.proceed(None))
         with contextlib.suppress(GatehouseError):
-            _ended(conversation.proceed(data))
+            ended(conversation.proceed(data))
             raise AssertionError("a node was attested that signed nothing")
         return True
     return False
 
 
-def _ended(coroutine: Coroutine[Any, Any, T]) -> T:
+def ended(coroutine: Awaitable[T]) -> T:
     """The result of a coroutine that waits for nothing."""
     try:
-        coroutine.send(None)
+        next(iter(coroutine.__await__()))
     except StopIteration as ended:
         result: T = ended.value
         return result

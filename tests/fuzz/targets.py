@@ -37,6 +37,10 @@ MODULES: Final = {
         "xds", "check_request", "description", "agent_cache", "policy_held", "signed_policy",
     ),
     "fuzz_callers": ("bearer_token", "key_set", "metrics_request", "access_log", "entry_file"),
+    "fuzz_machine": ("process", "agent_settings", "environment", "private_key", "envoy_file"),
+    "fuzz_answers": ("challenge", "node_change", "trailers", "rest_answer", "vault_keys"),
+    "fuzz_kept": ("kept", "formula", "stored_policy", "database_row"),
+    "fuzz_language": ("envoy_input", "annotations"),
     "fuzz_policies": (
         "rego", "rego_query", "inventory", "documents", "manifest", "conformance", "builtins_regex",
         "builtins_glob", "builtins_network", "builtins_semver", "builtins_time", "builtins_documents",

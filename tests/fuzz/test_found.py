@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Final
 
 import pytest
 import targets
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from envoy.service.accesslog.v3 import als_pb2
+from fuzz_identity import KEY, LEAF
 
 _NESTED: Final = b"[" * 3000
 _DIGITS: Final = b"9" * 5000
 _ENTRY: Final = {"spiffe_id": "spiffe://a/b", "parent_id": "spiffe://a/c", "selectors": ["a:b"]}
+_KEY: Final = KEY.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+_P256, _OTHER_CURVE = (bytes.fromhex(f"06082a8648ce3d0301{last}") for last in ("07", "09"))
+_VERSION_6: Final = LEAF.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x06")
+
+
+def _pem(label: str, der: bytes) -> bytes:
+    return (
+        f"-----BEGIN {label}-----\n".encode() + base64.encodebytes(der) + f"-----END {label}-----\n".encode()
+    )
+
 
 FOUND: Final[dict[str, list[bytes]]] = {
     "settings": [b"issuers = " + _NESTED, b"issuers = " + _DIGITS, b"[rate_limits]\na = " + b"{a=" * 1500],
     "texts": [b"127.0.0.1:" + _DIGITS],
-    "description": [b"name = " + _NESTED, b"name: " + _NESTED, b"- " * 1500],
+    "description": [
+        *(b"name = " + _NESTED, b"name: " + _NESTED, b"- " * 1500),
+        b"name: 0x" + b"f" * 5000,
+    ],
+    "agent_settings": [
+        b'trust_domain = "a"\nserver = "a:' + _DIGITS + b'"',
+        b"svid_cache_size = " + _NESTED,
+    ],
+    "environment": [
+        *(b"OTEL_EXPORTER_OTLP_ENDPOINT=http://[::1", b"OTEL_EXPORTER_OTLP_ENDPOINT=http://a:99999"),
+        b"a=unix:/\x80",
+    ],
+    "process": [b"Uid:\t1\nGid:\t1\nGroups:\t\n", b"7 (a) S 1"],
+    "private_key": [_pem("PRIVATE KEY", _KEY.replace(_P256, _OTHER_CURVE)), _pem("CERTIFICATE", _VERSION_6)],
+    "certificate": [_VERSION_6],
+    "vault_keys": [_NESTED],
+    "challenge": [_NESTED, b'{"ecdsa_signature":' + _NESTED],
+    "rest_answer": [_NESTED],
+    "stored_policy": [_NESTED, b"\x0a\xff"],
+    "database_row": [b"{}", b'{"selectors":"[5]"}'],
+    "kept": [json.dumps(["[" * 3000]).encode()],
+    "annotations": [_NESTED, b"title: a\ncustom: " + b"[" * 200 + b"]" * 200],
     "bearer_token": [
         b"{}\n" + _NESTED,
         _NESTED + b'\n{"iss":"https://i"}',

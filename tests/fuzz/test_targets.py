@@ -16,6 +16,9 @@ COUNTS = {
     "description": 200,
     "signed_policy": 400,
     "attestation": 400,
+    "annotations": 300,
+    "envoy_input": 400,
+    "kept": 500,
 }  # the others are quick
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from control_plane.core.errors import InvalidInput
 from control_plane.runtime import tracing
-from control_plane.runtime.otlp import MAX_WAITING, Exporter
+from control_plane.runtime.otlp import MAX_WAITING, Collector, Exporter
 from control_plane.runtime.tracing import FinishedSpan, Kind, Outgoing, Span, TraceContext
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -133,7 +133,7 @@ def test_a_trace_begins_only_where_somebody_collects(told: list[FinishedSpan]) -
 def test_a_collector_that_is_away_costs_no_time_and_no_memory(told: list[FinishedSpan]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens
-        exporter = Exporter(f"http://127.0.0.1:{taken.getsockname()[1]}", {}, "test")
+        exporter = Exporter(Collector.parse(f"http://127.0.0.1:{taken.getsockname()[1]}", {}), "test")
     alone(lambda: Span("x", SAMPLED).__enter__().__exit__(None, None, None))
     began = time.perf_counter()
     for _ in range(3 * MAX_WAITING):
@@ -146,7 +146,7 @@ def test_a_collector_that_is_away_costs_no_time_and_no_memory(told: list[Finishe
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:4318", "grpc://x", "http://", "file:///etc/passwd"])
 def test_what_is_no_collector_is_refused(endpoint: str) -> None:
     with pytest.raises(InvalidInput, match="expected the URL of a collector"):
-        Exporter(endpoint, {}, "test")
+        Collector.parse(endpoint, {})
 
 
 def test_who_exports_nothing_loads_nothing() -> None:

@@ -22,6 +22,7 @@ from control_plane.authority.keys import new_key_id, purpose_of
 from control_plane.authority.ports import KeyPurpose, KeyType
 from control_plane.clients.vault.answers import Answer, text_of
 from control_plane.clients.vault.door import VaultDoor
+from control_plane.core.certificate import UNREADABLE
 from control_plane.core.errors import (
     Bug,
     Corrupt,
@@ -185,7 +186,7 @@ def _public_key(answer: Answer, key_id: str) -> bytes:
             raw = base64.b64decode(text, validate=True)
             return spki_of(ed25519.Ed25519PublicKey.from_public_bytes(raw))
         key = load_pem_public_key(text.encode("ascii"))
-    except ValueError as error:
+    except UNREADABLE as error:
         raise Corrupt(f"key {key_id} in Vault: its public key can't be read") from error
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise Corrupt(f"key {key_id} in Vault: its public key isn't of the type {kind}")

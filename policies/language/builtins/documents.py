@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from policies.documents import nests_deeper
 from policies.language.builtins.encoding import text_of
 from policies.language.builtins.errors import BuiltinError, HaltError, OperandError
 from policies.language.builtins.formatting import general_text
@@ -79,6 +80,8 @@ def json_marshal_with_options(value: Value, options: Object) -> str:
 def yaml_unmarshal(text: str) -> Value:
     """The value of the first document."""
     try:
+        if nests_deeper(text, MAX_NESTING):
+            raise HaltError(f"yaml: nested deeper than {MAX_NESTING}")
         loader = yaml.SafeLoader(text)
         try:
             node = loader.get_node() if loader.check_node() else None

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import yaml
 
+from policies.documents import MAX_DEPTH, nests_deeper
 from policies.language.diagnostics import Diagnostic, ErrorCode, did_you_mean
 from policies.language.source import Span
 from policies.language.syntax.ast import Annotations, Comment, Module, Rule
@@ -105,6 +106,8 @@ def _read(block: list[Comment], span: Span, default_scope: str) -> Annotations:
     text = "\n".join(comment.text for comment in block[1:])
     if len(text) > MAX_BLOCK:
         raise _Unfit(f"more than {MAX_BLOCK} characters")
+    if nests_deeper(text, MAX_DEPTH):
+        raise _Unfit(f"nested deeper than {MAX_DEPTH}")
     # The text is bounded and the loader makes plain values only.
     value = yaml.load(text, Loader=_Loader)  # noqa: S506
     if not isinstance(value, dict):
