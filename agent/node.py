@@ -249,8 +249,10 @@ class Node:
         if self._attestor is not None and not self._attestor.single_use:
             return
         if self.credential is None:
+            if self._attestor is None:
+                raise error  # nothing was asked for yet: its own words say what is missing
             raise FailedPrecondition(
-                f"attesting this node: {error.message.removeprefix('attesting this node: ')}",
+                f"attesting this node: {error.message}",
                 hint=f"a join token works once and for a limited time; {ATTEST_BY_HAND}",
             ) from error
         self._attestor = None

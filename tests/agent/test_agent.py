@@ -156,6 +156,17 @@ def test_a_banned_agent_stops_and_forgets(agent_in: Any, entry: Any, run_async: 
     run_async(work())
 
 
+def test_an_agent_without_a_way_to_attest_is_told_of_both(agent_in: Any, run_async: Any) -> None:
+    async def work() -> None:
+        async with agent_in(wait=False, join_token=Secret("")) as run:
+            with pytest.raises(FailedPrecondition) as ended:
+                await asyncio.wait_for(run.task, 20)
+        assert ended.value.message == "attesting this node: no method is configured"
+        assert ended.value.hint == "give --join-token, or node attestation by x509pop in the configuration"
+
+    run_async(work())
+
+
 def test_a_used_join_token_ends_an_agent_that_has_nothing(agent_in: Any, entry: Any, run_async: Any) -> None:
     async def work() -> None:
         async with agent_in(wait=False, join_token=Secret("unknown")) as run:
