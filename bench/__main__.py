@@ -12,10 +12,7 @@ the table says so. It ends with 1 when a limit is missed or a benchmark fails.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,14 +20,11 @@ import time
 from pathlib import Path
 from typing import Final
 
+from bench._ending import end_with_us, left_behind
 from bench.report import COLLECTED, Result, Skipped, load
 
 FOLDER: Final = Path(__file__).resolve().parent
 NOT_BENCHMARKS: Final = {"__main__", "__init__", "report"}
-LEAVING_SECONDS: Final = 5.0
-"""How long what a benchmark started may take to end after it."""
-
-_PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
 
 
 def names() -> list[str]:
@@ -53,8 +47,7 @@ def main() -> int:
     chosen = parser.parse_args().names or names()
     if unknown := sorted(set(chosen) - set(names())):
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(names())}")
-    _inherit_orphans()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    end_with_us()
     begun, broken = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
         collected = Path(folder) / "results.jsonl"
@@ -76,49 +69,12 @@ def _run(name: str, collected: Path) -> list[str]:
     started = time.monotonic()
     environment = {**os.environ, COLLECTED: str(collected)}
     command = [sys.executable, "-m", f"bench.{name}"]
-    try:
-        status = subprocess.run(command, cwd=FOLDER.parent, env=environment, check=False).returncode
-    finally:  # also when we are told to end
-        left = _left_behind()
+    status = subprocess.run(command, cwd=FOLDER.parent, env=environment, check=False).returncode
+    left = left_behind()
     troubles = [] if status == 0 else [f"{name}: failed, it ended with {status}"]
     troubles += [f"{name}: left behind {each}" for each in left]
     print(f"   ({time.monotonic() - started:.0f} s)", flush=True)
     return troubles
-
-
-def _inherit_orphans() -> None:
-    """Makes us the parent of what a benchmark leaves behind, so that we see it and may end it."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def _left_behind() -> list[str]:
-    """The processes that didn't end within a moment, by their command lines; they are ended."""
-    deadline = time.monotonic() + LEAVING_SECONDS
-    while (children := _children()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    told = [f"process {pid}: {command}" for pid, command in children.items()]
-    while children:  # theirs become ours as they end
-        for pid in children:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-        children = _children()
-    return told
-
-
-def _children() -> dict[int, str]:
-    """Our children that run, with the beginning of their command lines; those that ended are laid to rest."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG) != (0, 0):
-            pass
-    found = {}
-    for task in Path("/proc/self/task").iterdir():
-        for pid in map(int, (task / "children").read_text().split()):
-            with contextlib.suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-                found[pid] = words.decode(errors="replace")[:120].strip()
-    return found
 
 
 def _table(results: list[Result], skipped: list[Skipped]) -> None:

@@ -15,6 +15,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench._ending import end_with_us
+
 COLLECTED = "GATEHOUSE_BENCH_RESULTS"
 """Names the file in which the runner collects results, a JSON object a line."""
 
@@ -72,7 +74,9 @@ def skip(what: str, reason: str) -> None:
 
 
 def command_line(text: str | None) -> argparse.ArgumentParser:
-    """The arguments of a benchmark, to be added; `text` is what its module says of itself."""
+    """The arguments of a benchmark, to be added; `text` is what its module says of itself. Called first, it
+    also sees to it that what the benchmark starts ends with it."""
+    end_with_us()
     return argparse.ArgumentParser(
         prog=f"python -m bench.{Path(sys.argv[0]).stem}",
         description=text,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -18,11 +19,28 @@ MISSED = Result("slow", "3 µs", "peer 2 µs", 1.5, 0.6)
 
 LEAVES_ONE_BEHIND = """
 import subprocess
-from bench import __main__ as runner
-runner.LEAVING_SECONDS = 0.3
-runner._inherit_orphans()
+from bench import _ending
+_ending.LEAVING_SECONDS = 0.3
+_ending.inherit_orphans()
 subprocess.run(["sh", "-c", "sleep 1000 & sleep 1001 &"], start_new_session=True)
-print(len(runner._left_behind()), len(runner._children()))
+print(len(_ending.left_behind()), len(_ending.children()))
+"""
+
+# As benchmarks do: one child is waited for, one is stubborn and has left a child of its own somewhere else.
+WAITS_FOR_ITS_CHILDREN = """
+import subprocess
+from bench import _ending
+from bench.report import command_line
+_ending.LEAVING_SECONDS = 1
+command_line("A benchmark.").parse_args()
+stubborn = (
+    "import os, signal, time; signal.signal(15, signal.SIG_IGN); "
+    "print(os.getpid(), flush=True); time.sleep(1000)"
+)
+with subprocess.Popen([PYTHON, "-c", stubborn]), subprocess.Popen(["sleep", "1000"]) as waited:
+    subprocess.run(["sh", "-c", "sleep 1000 & echo $!"], start_new_session=True)
+    print(waited.pid, flush=True)
+    waited.wait()
 """
 
 
@@ -60,8 +78,7 @@ def test_only_missed_limits_and_failures_are_failures(
         return [f"{name}: failed, it ended with {status}"] if status else []
 
     monkeypatch.setattr(runner, "_run", run)
-    monkeypatch.setattr(runner, "_inherit_orphans", lambda: None)
-    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(runner, "end_with_us", lambda: None)
     monkeypatch.setattr(sys, "argv", ["bench", "issue_x509"])
     assert runner.main() == expected
     assert told.verdict in capsys.readouterr().out
@@ -72,3 +89,16 @@ def test_what_a_benchmark_leaves_behind_is_named_and_ended() -> None:
         [sys.executable, "-c", LEAVES_ONE_BEHIND], cwd=runner.FOLDER.parent, capture_output=True, text=True
     )
     assert done.stdout.split() == ["2", "0"], done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_benchmark_that_is_told_to_end_leaves_nothing_running(number: signal.Signals) -> None:
+    program = WAITS_FOR_ITS_CHILDREN.replace("PYTHON", repr(sys.executable))
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=runner.FOLDER.parent, stdout=subprocess.PIPE, text=True
+    ) as benchmark:
+        assert benchmark.stdout is not None
+        pids = [int(benchmark.stdout.readline()) for _ in range(3)]
+        benchmark.send_signal(number)
+        assert benchmark.wait(40) == 128 + number
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
