@@ -4,6 +4,7 @@ Issuers serve without it. What it writes reaches them by the change log.
 """
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -54,8 +55,16 @@ five milliseconds answers would wait for several of those."""
 
 def run_management(settings: ServerSettings, started: Callable[[], None] | None = None) -> None:
     """Serves until a signal."""
+
+    def ready() -> None:
+        # As in an issuer: what was loaded and built stays, and looking at it again would stop everybody.
+        gc.collect()
+        gc.freeze()
+        if started is not None:
+            started()
+
     sys.setswitchinterval(SWITCH_SECONDS)
-    loop.run(manage(settings, started=started))
+    loop.run(manage(settings, started=ready))
 
 
 async def manage(
