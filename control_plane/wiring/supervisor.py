@@ -114,7 +114,7 @@ class _Child:
                 began = clock.time()
                 code = await self._once(stopping)
                 if stop.is_set():
-                    if code:
+                    if code not in (0, -signal.SIGTERM):  # the latter: it hadn't come to listen for it yet
                         self._group.ending.trouble(f"{self._kind}-{self._index} ended with {code}")
                     return
                 if clock.time() - began > STABLE_SECONDS:
@@ -135,6 +135,7 @@ class _Child:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             pass_fds=(self._group.inherited,),
+            start_new_session=True,  # Ctrl-C is for us: we end the children in order, however far they are
         )
         ready = asyncio.ensure_future(self._watch_output(child))
         ended = asyncio.ensure_future(child.wait())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -21,10 +22,14 @@ from control_plane.wiring import data_directory, supervisor
 def test_a_child_that_is_killed_before_it_reads_its_settings_has_ended_and_no_more(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Nor does the interrupt of a terminal reach it, which goes to a whole group of processes: it would end
+    with a traceback while it loads, beside a supervisor that is about to end it in order."""
     start = asyncio.create_subprocess_exec
+    groups = []
 
     async def killed_at_once(*command: Any, **options: Any) -> asyncio.subprocess.Process:
         child = await start(*command, **options)
+        groups.append(os.getpgid(child.pid))
         child.kill()
         await child.wait()
         return child
@@ -43,6 +48,7 @@ def test_a_child_that_is_killed_before_it_reads_its_settings_has_ended_and_no_mo
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(main()) == -9
+    assert groups and groups != [os.getpgid(0)]
 
 
 def test_a_directory_is_free_again_when_the_last_process_has_ended(tmp_path: Path) -> None:
