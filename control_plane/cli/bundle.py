@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from control_plane.cli import printing, wire
 from control_plane.cli.bundle_wire import bundle_json, bundle_value, federated_message
+from control_plane.cli.given import read_given
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
 from control_plane.cli.remote import Remote, with_server
 from control_plane.core.bundle import Bundle
@@ -157,14 +157,15 @@ def _read(trust_domain: str, path: Path | None, bundle_format: Format) -> Bundle
     """A bundle from a file or standard input. Raises typer's usage error."""
     where = f"--path {path or '(standard input)'}"
     try:
-        text = path.read_text(encoding="ascii") if path else sys.stdin.read(MAX_FILE_BYTES + 1)
+        text = read_given(path, MAX_FILE_BYTES, where).decode("ascii")
         owner = TrustDomain.parse(trust_domain)
         if bundle_format is Format.PEM:
             return Bundle.parse_pem(owner, text)
         return Bundle.parse_json(owner, text)
-    except OSError as error:
-        raise typer.BadParameter(error.strerror or str(error), param_hint=where) from error
-    except (UnicodeError, GatehouseError) as error:
+    except UnicodeDecodeError as error:
+        why = f"is no trust bundle in the format {bundle_format}: byte {error.start} isn't ASCII"
+        raise typer.BadParameter(why, param_hint=where) from error
+    except GatehouseError as error:
         raise typer.BadParameter(str(error), param_hint=where) from error
 
 

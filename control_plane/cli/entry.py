@@ -9,15 +9,22 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from control_plane.cli import printing, wire
-from control_plane.cli.cut_off import those_cut_off, told
+from control_plane.cli.cut_off import those_cut_off
 from control_plane.cli.entry_flags import EntryFields, GivenEntry, from_file, to_message
+from control_plane.cli.entry_printing import print_entries
+from control_plane.cli.entry_query import (
+    FederatesFilterFlag,
+    Match,
+    MatchFederatesFlag,
+    MatchSelectorsFlag,
+    counting,
+    filter_of,
+)
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
 from control_plane.cli.remote import Remote, with_server
 from control_plane.proto.gatehouse.server.v1 import entry_pb2 as ours
-from control_plane.proto.google.protobuf.wrappers_pb2 import BoolValue, StringValue
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.types import entry_pb2 as types_pb2
-from control_plane.proto.spire.api.types.selector_pb2 import SelectorMatch
 
 ENTRY = entry_pb2.DESCRIPTOR.services_by_name["Entry"]
 PRIORITY = ours.DESCRIPTOR.services_by_name["Entry"]
@@ -149,13 +156,20 @@ def show(
     spiffe_id: SpiffeIdFlag = "",
     parent_id: ParentIdFlag = "",
     selector: SelectorFlag = [],  # noqa: B006
+    match_selectors_on: MatchSelectorsFlag = Match.SUPERSET,
+    federates_with: FederatesFilterFlag = [],  # noqa: B006
+    match_federates_with_on: MatchFederatesFlag = Match.SUPERSET,
     hint: HintFlag = "",
     downstream: DownstreamFlag = False,
     data_dir: DataDirFlag = None,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Shows entries: all, one by ID, or those that have all the given properties."""
-    wanted = _filter(spiffe_id, parent_id, selector, hint, downstream)
+    wanted = filter_of(
+        spiffe_id=spiffe_id, parent_id=parent_id, selectors=selector, match_selectors=match_selectors_on,
+        federates_with=federates_with, match_federates_with=match_federates_with_on, hint=hint,
+        downstream=downstream,
+    )  # fmt: skip
 
     async def work(server: Remote) -> list[dict[str, Any]]:
         found = await _found(server, wanted, entry_id)
@@ -165,15 +179,32 @@ def show(
         return [{**entry, "quarantined": cut_off.get(entry["spiffe_id"])} for entry in entries]
 
     entries = with_server(work, data_dir=data_dir, output=output)
-    printing.emit(output, {"entries": entries}, lambda: _print_entries(entries))
+    printing.emit(output, {"entries": entries}, lambda: print_entries(entries))
 
 
 @app.command()
-def count(data_dir: DataDirFlag = None, output: OutputFlag = Output.HUMAN) -> None:
-    """Counts all entries."""
+def count(
+    spiffe_id: SpiffeIdFlag = "",
+    parent_id: ParentIdFlag = "",
+    selector: SelectorFlag = [],  # noqa: B006
+    match_selectors_on: MatchSelectorsFlag = Match.SUPERSET,
+    federates_with: FederatesFilterFlag = [],  # noqa: B006
+    match_federates_with_on: MatchFederatesFlag = Match.SUPERSET,
+    hint: HintFlag = "",
+    downstream: DownstreamFlag = False,
+    data_dir: DataDirFlag = None,
+    output: OutputFlag = Output.HUMAN,
+) -> None:
+    """Counts entries: all, or those that have all the given properties."""
+    wanted = filter_of(
+        spiffe_id=spiffe_id, parent_id=parent_id, selectors=selector, match_selectors=match_selectors_on,
+        federates_with=federates_with, match_federates_with=match_federates_with_on, hint=hint,
+        downstream=downstream,
+    )  # fmt: skip
 
     async def work(server: Remote) -> Any:
-        return await server.call(ENTRY, "CountEntries", entry_pb2.CountEntriesRequest())
+        request = entry_pb2.CountEntriesRequest(filter=counting(wanted))
+        return await server.call(ENTRY, "CountEntries", request)
 
     number = with_server(work, data_dir=data_dir, output=output).count
     printing.emit(output, {"count": number}, lambda: printing.line(str(number)))
@@ -226,25 +257,6 @@ async def _found(
             return found
 
 
-def _filter(
-    spiffe_id: str, parent_id: str, selector: list[str], hint: str, downstream: bool
-) -> entry_pb2.ListEntriesRequest.Filter:
-    """The server-side filter of `show`; selectors match entries that have at least these."""
-    wanted = entry_pb2.ListEntriesRequest.Filter()
-    if spiffe_id:
-        wanted.by_spiffe_id.CopyFrom(wire.spiffe_id(spiffe_id, "--spiffe-id"))
-    if parent_id:
-        wanted.by_parent_id.CopyFrom(wire.spiffe_id(parent_id, "--parent-id"))
-    if selector:
-        match = SelectorMatch(selectors=wire.selectors(selector), match=SelectorMatch.MATCH_SUPERSET)
-        wanted.by_selectors.CopyFrom(match)
-    if hint:
-        wanted.by_hint.CopyFrom(StringValue(value=hint))
-    if downstream:
-        wanted.by_downstream.CopyFrom(BoolValue(value=True))
-    return wanted
-
-
 def _priorities(entries: Sequence[GivenEntry]) -> dict[int, int]:
     """By position, as the request wants them."""
     return {position: entry.priority for position, entry in enumerate(entries)}
@@ -280,37 +292,7 @@ def _show_results(written: Written, done: str, output: Output) -> None:
             if each["error"]:
                 printing.note(f"gatehouse: {each['error']}")
             if each["entry"]:
-                _print_entries([each["entry"]])
+                print_entries([each["entry"]])
 
     printing.emit(output, {"results": answer}, human)
     wire.end_unless_done(results)
-
-
-def _print_entries(entries: list[dict[str, Any]]) -> None:
-    """Entries one below the other; what is at its default is left out."""
-    if not entries:
-        printing.line("no entries")
-    for index, entry in enumerate(entries):
-        if index:
-            printing.line("")
-        shown = {
-            "entry": entry["id"],
-            "spiffe id": entry["spiffe_id"],
-            "parent id": entry["parent_id"],
-            "selectors": entry["selectors"],
-            "x509-svid ttl": printing.span(entry["x509_svid_ttl_seconds"])
-            if entry["x509_svid_ttl_seconds"]
-            else "",
-            "jwt-svid ttl": printing.span(entry["jwt_svid_ttl_seconds"])
-            if entry["jwt_svid_ttl_seconds"]
-            else "",
-            "federates with": entry["federates_with"],
-            "dns names": entry["dns_names"],
-            "hint": entry["hint"],
-            "flags": [name for name in ("admin", "downstream", "store_svid") if entry[name]],
-            "expires": printing.moment(entry["expires_at"]) if entry["expires_at"] else "",
-            "priority": entry["priority"] or "",
-            "revision": entry["revision"],
-            "quarantined": told(cut_off) if (cut_off := entry.get("quarantined")) else "",
-        }
-        printing.record({name: value for name, value in shown.items() if value not in ("", [])})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import typer
 
 from control_plane.cli import wire
+from control_plane.cli.given import read_given
 from control_plane.core.errors import shown
 from control_plane.core.spiffe_id import SpiffeId, server_id
 from control_plane.proto.spire.api.types.entry_pb2 import Entry
@@ -92,12 +94,7 @@ def from_file(path: Path) -> list[GivenEntry]:
     """Entries of a JSON file: `{"entries": […]}` or a list. Raises typer's usage error."""
     flag = f"--data {path}"
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise typer.BadParameter(f"{size} bytes is over the limit of {MAX_FILE_BYTES}", param_hint=flag)
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise typer.BadParameter(error.strerror or str(error), param_hint=flag) from error
+        content = json.loads(read_given(path, MAX_FILE_BYTES, flag))
     except (ValueError, RecursionError) as error:
         why = "it is too deeply nested" if isinstance(error, RecursionError) else str(error)
         raise typer.BadParameter(why, param_hint=flag) from error
@@ -111,7 +108,9 @@ def _from_object(given: dict[str, Any], where: str) -> GivenEntry:
     """One entry of a file; a key that we do not know is an error, since it was meant to do something."""
     unknown = sorted(set(given) - FILE_KEYS)
     if unknown:
-        raise typer.BadParameter(f"unknown key {unknown[0]!r}", param_hint=where)
+        nearest = difflib.get_close_matches(unknown[0], sorted(FILE_KEYS), n=1, cutoff=0.3)
+        meant = f", did you mean {nearest[0]!r}?" if nearest else ""
+        raise typer.BadParameter(f"unknown key {unknown[0]!r}{meant}", param_hint=where)
     try:
         fields = EntryFields(
             entry_id=_text(given, "id"),

@@ -59,11 +59,15 @@ def counted(number: int, one: str) -> str:
 
 
 def moment(unix_seconds: int, *, never: str = "never") -> str:
-    """A time for people: `2026-11-21 11:05:00Z (in 23h)`; zero is `never`."""
+    """A time for people: `2026-11-21 11:05:00Z (in 23h)`; zero is `never`, and what no calendar has the
+    number of seconds."""
     if unix_seconds == 0:
         return never
     clock = SystemClock()
-    shown = clock.now().fromtimestamp(unix_seconds, tz=clock.now().tzinfo).strftime("%Y-%m-%d %H:%M:%SZ")
+    try:
+        shown = clock.now().fromtimestamp(unix_seconds, tz=clock.now().tzinfo).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        shown = f"second {unix_seconds}"
     distance = unix_seconds - clock.unix()
     if distance == 0:
         return f"{shown} (now)"

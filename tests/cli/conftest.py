@@ -119,6 +119,7 @@ class FakeRegistry:
         return entry_pb2.ListEntriesResponse(entries=found[start : start + 2], next_page_token=token)
 
     async def count_entries(self, call: object, request: Any) -> Any:
+        self.asked.append(request)
         return entry_pb2.CountEntriesResponse(count=len(self.entries))
 
     async def create_join_token(self, call: object, request: Any) -> Any:

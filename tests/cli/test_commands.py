@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from typer.testing import CliRunner, Result
 
+from control_plane.cli import bundle, entry_flags
 from control_plane.cli.root import app
 from control_plane.proto.grpc.health.v1 import health_pb2
 from control_plane.proto.spire.api.types import agent_pb2, spiffeid_pb2
@@ -129,6 +130,57 @@ def test_entry_show_filters_on_the_server(gatehouse: Gatehouse, registry: Any) -
     wanted = registry.asked[-1].filter
     assert (wanted.by_spiffe_id.path, wanted.by_hint.value, wanted.by_downstream.value) == ("/web", "h", True)
     assert wanted.by_selectors.selectors[0].value == "uid:1"
+
+
+def test_entries_are_counted_and_shown_by_the_same_flags(gatehouse: Gatehouse, registry: Any) -> None:
+    flags = ("--parent-id", PARENT, "--selector", "a:1", "--match-selectors-on", "exact")
+    flags += ("--federates-with", "spiffe://other.test", "--match-federates-with-on", "any")
+    asked = []
+    for command in ("show", "count"):
+        done = gatehouse("entry", command, *flags)
+        assert done.exit_code == 0, done.output
+        asked.append(registry.asked[-1].filter)
+    shown, counted = asked
+    assert shown.SerializeToString(deterministic=True) == counted.SerializeToString(deterministic=True)
+    assert (counted.by_parent_id.path, counted.by_selectors.match, counted.by_federates_with.match) == (
+        "/node",
+        0,
+        3,
+    )
+    assert list(counted.by_federates_with.trust_domains) == ["other.test"]
+    refused = gatehouse("entry", "count", "--selector", "a:1", "--match-selectors-on", "like")
+    assert refused.exit_code == 2 and "superset" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [("entry", "create", "--data"), ("bundle", "set", "--id", "other.test", "--path")], ids=str
+)
+def test_a_file_without_end_is_refused_after_its_limit(
+    gatehouse: Gatehouse, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """Its size, as the system tells it, is 0."""
+    for module in (entry_flags, bundle):
+        monkeypatch.setattr(module, "MAX_FILE_BYTES", 1000)
+    refused = gatehouse(*command, "/dev/zero")
+    assert refused.exit_code == 2
+    assert "1000 bytes" in refused.stderr and "/dev/zero" in refused.stderr
+
+
+def test_a_file_that_is_no_bundle_is_said_to_be_none(gatehouse: Gatehouse, tmp_path: Path) -> None:
+    path = tmp_path / "notes.md"
+    path.write_text("no bundle — a note")
+    for form in ("pem", "spiffe"):
+        refused = gatehouse("bundle", "set", "--id", "other.test", "--path", str(path), "--format", form)
+        assert refused.exit_code == 2
+        assert str(path) in refused.stderr and "codec" not in refused.stderr and "bundle" in refused.stderr
+
+
+def test_an_unknown_key_of_an_entry_comes_with_the_nearest_right_one(
+    gatehouse: Gatehouse, tmp_path: Path
+) -> None:
+    path = tmp_path / "entries.json"
+    path.write_text('[{"x509_svid_ttl": 60}]')
+    assert "x509_svid_ttl_seconds" in gatehouse("entry", "create", "--data", str(path)).stderr
 
 
 def test_entry_update_needs_the_id(gatehouse: Gatehouse, registry: Any) -> None:

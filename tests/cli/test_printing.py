@@ -34,3 +34,9 @@ def test_events_that_were_missed_are_told_in_words(
     assert capsys.readouterr().out == f"missed: {told}; what is true now follows\n"
     print_event(seen, Form.JSON)
     assert f'"at_least": {count}' in capsys.readouterr().out
+
+
+def test_times_that_no_calendar_has_are_shown_all_the_same() -> None:
+    """An entry may expire at any number of seconds that the wire carries."""
+    for unix_seconds in (2**40, 2**62, -(2**62)):
+        assert str(unix_seconds) in printing.moment(unix_seconds)
