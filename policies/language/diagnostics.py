@@ -184,4 +184,6 @@ def _excerpt(span: Span) -> list[str]:
 
 def _visible(text: str) -> str:
     # Control characters in a hostile policy must not reach the terminal.
+    if text.isprintable():
+        return text
     return "".join(_TAB if c == "\t" else c if c.isprintable() else "�" for c in text)

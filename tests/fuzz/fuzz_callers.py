@@ -19,13 +19,15 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2
 from fuzz_identity import KEY, NOW, WEB
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 
-from agent.envoy import running
+from agent.envoy import counters, counting, running
 from control_plane.api.rest.subjects import OidcIssuer, Subjects
 from control_plane.cli import entry_flags
 from control_plane.core.errors import GatehouseError
 from control_plane.runtime.metrics import Metrics
 from control_plane.runtime.metrics_server import MetricsServer
+from control_plane.runtime.otlp_names import scopes
 
 _LOOP: Final = asyncio.new_event_loop()
 
@@ -128,6 +130,15 @@ def fuzz_access_log(data: bytes) -> bool:
     return False
 
 
+def fuzz_counters(data: bytes) -> bool:
+    """What an Envoy has counted, as OTLP: never fewer requests than denials."""
+    with contextlib.suppress(GatehouseError):
+        found = counting.read(data)
+        assert all(0 <= one.denied <= one.requests for one in found.values())
+        return bool(found)
+    return False
+
+
 def fuzz_entry_file(data: bytes) -> bool:
     """Entries in a file, as `entry create --data` takes them: a usage error is an answer too."""
     InMemory.content = data
@@ -189,6 +200,15 @@ def _reports() -> list[bytes]:
     return [message.SerializeToString()]
 
 
+def _counted() -> list[bytes]:
+    request = metrics_service_pb2.ExportMetricsServiceRequest()
+    scope = scopes(request.resource_metrics.add()).add()
+    for name, number in ((counters.REQUESTS, 7), (counters.DENIED, 2), (counters.CUT_OFF, 1)):
+        point = scope.metrics.add(name=name).sum.data_points.add(as_int=number)
+        point.attributes.add(key=counters.WORKLOAD).value.string_value = str(WEB)
+    return [request.SerializeToString()]
+
+
 _ENTRY: Final = {
     "spiffe_id": str(WEB),
     "parent_id": "spiffe://example.org/agent",
@@ -214,6 +234,7 @@ SEEDS: Final[dict[str, Callable[[], list[bytes]]]] = {
         b"HEAD /metrics?a HTTP/1.0\r\n\r\n",
     ],
     "access_log": _reports,
+    "counters": _counted,
     "entry_file": lambda: [
         json.dumps({"entries": [_ENTRY]}).encode(),
         json.dumps([{name: _ENTRY[name] for name in ("spiffe_id", "parent_id", "selectors")}]).encode(),

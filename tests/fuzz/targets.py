@@ -29,14 +29,14 @@ MODULES: Final = {
         "spiffe_id", "selector", "csr", "certificate", "jwt", "jwt_claims", "bundle", "journal", "record",
         "settings",
     ),
-    "fuzz_http2": ("http2",),
+    "fuzz_http2": ("http2", "http2_client"),
     "fuzz_wire": (
         "texts", "falco", "push", "entry", "bundle_message", "vault", "attestation", "authority_state",
     ),
     "fuzz_agent": (
         "xds", "check_request", "description", "agent_cache", "policy_held", "signed_policy",
     ),
-    "fuzz_callers": ("bearer_token", "key_set", "metrics_request", "access_log", "entry_file"),
+    "fuzz_callers": ("bearer_token", "key_set", "metrics_request", "access_log", "counters", "entry_file"),
     "fuzz_machine": ("process", "agent_settings", "environment", "private_key", "envoy_file"),
     "fuzz_answers": ("challenge", "node_change", "trailers", "rest_answer", "vault_keys"),
     "fuzz_kept": ("kept", "formula", "stored_policy", "database_row"),

@@ -6,6 +6,7 @@ from fuzz_mutations import mutations
 
 COUNTS = {
     "http2": 800,
+    "http2_client": 500,
     "inventory": 150,
     "rego": 350,
     "manifest": 400,
