@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.core.errors import InvalidInput
+from policies.budget import Budget, unbounded
 from policies.formula import Decision, Origin, PolicySet
 from policies.inventory import Inventory, Mode, Waypoint, Workload
 from policies.language.diagnostics import Diagnostic
@@ -114,19 +115,29 @@ class Compiled:
 
 
 def compile_project(
-    project: Project, inventory: Inventory, target: str, options: Options | None = None
+    project: Project,
+    inventory: Inventory,
+    target: str,
+    options: Options | None = None,
+    budget: Budget = unbounded,
 ) -> Compiled:
-    """Compiles and proves. Raises Diagnostics, or InvalidInput for the target."""
+    """Compiles and proves.
+
+    Raises Diagnostics, InvalidInput for the target, ResourceExhausted past the budget.
+    """
     placed = guarded_by(target, inventory)
     checked = project.checked()
     questions = Questions.of(checked.compiled, placed, project.data)
-    asked = [questions.asked(workload) for workload in placed.workloads]
+    asked = []
+    for workload in placed.workloads:
+        budget(workload.key)
+        asked.append(questions.asked(workload))
     policies = PolicySet.of(project.digest, *(one.policy for one in asked))
     violations: Mapping[str, Decision] = (
         {one.policy.workload: one.violations for one in asked} if questions.has_invariants else {}
     )
     breaches = tuple(broken_invariants(policies, placed, violations))
-    proved = compile_policies(policies, placed, target, options or Options())
+    proved = compile_policies(policies, placed, target, options or Options(), budget)
     unheld = unheld_rules(questions, _origins(asked))
     return Compiled(policies, proved, breaches, (*checked.warnings, *unheld))
 

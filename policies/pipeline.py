@@ -5,10 +5,11 @@ mesh's root namespace whose selector takes in its labels, or that have no select
 follows from what is therefore small, and `policies.kept` can tell what has to be done again.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from policies.budget import Budget, unbounded
 from policies.formula import PolicySet, Question
 from policies.inventory import Inventory, Workload
 from policies.proof.manifests import Document, collect, read_manifest
@@ -25,16 +26,22 @@ _SELECTORS: Final = {
     "RequestAuthentication": "selector",
     "NetworkPolicy": "podSelector",
 }
+_ATTACHED: Final = frozenset({"AuthorizationPolicy", "RequestAuthentication"})
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file of a rendering: whom its object can select (None: anybody there), and a digest of its text."""
+    """A file of a rendering: whom its object can select (None: anybody there), and a digest of its text.
+
+    `only`: the workload that it is written for, or the services that it is attached to, where it says so by
+    name (`_targets`).
+    """
 
     name: str
     namespace: str
     labels: Labels | None
     digest: str = ""
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +69,22 @@ class Compilation:
         return not self.emission.refused and all(verdict.accepted for verdict in self.verdicts)
 
 
-def compile_policies(policies: PolicySet, inventory: Inventory, target: str, options: Options) -> Compilation:
+def compile_policies(
+    policies: PolicySet, inventory: Inventory, target: str, options: Options, budget: Budget = unbounded
+) -> Compilation:
     """Emit and prove a policy set for one target.
 
-    Raises KeyError for an unknown target. Trouble with single workloads is in their verdicts and shortfalls;
-    a refused workload has no verdict.
+    Raises KeyError for an unknown target, ResourceExhausted past the budget. Trouble with single workloads is
+    in their verdicts and shortfalls; a refused workload has no verdict.
     """
     emitter = EMITTERS[target]
     asked = list(emitter.questions(policies, inventory))
-    emissions = {
-        workload.key: emitter.emit_workload(question, workload, inventory, policies.bundle_digest, options)
-        for workload, question in asked
-    }
+    emissions = {}
+    for workload, question in asked:
+        budget(workload.key)
+        emissions[workload.key] = emitter.emit_workload(
+            question, workload, inventory, policies.bundle_digest, options
+        )
     documents = {
         manifest.file_name(): read_manifest(manifest.text(), manifest.file_name())
         for emission in emissions.values()
@@ -84,6 +95,7 @@ def compile_policies(policies: PolicySet, inventory: Inventory, target: str, opt
         near.add(written(name, found))
     pieces: dict[str, Piece] = {}
     for workload, question in asked:
+        budget(workload.key)
         verdicts: tuple[Verdict, ...] = ()
         if not emissions[workload.key].refused:
             objects = [one for written in near.around(workload) for one in documents[written.name]]
@@ -107,7 +119,7 @@ def written(name: str, documents: Iterable[Document], digest: str = "") -> Writt
     listed = list(documents)
     if len(listed) != 1:
         return Written(name, "", None, digest)
-    return Written(name, listed[0].namespace, _labels(listed[0]), digest)
+    return Written(name, listed[0].namespace, _labels(listed[0]), digest, _targets(listed[0]))
 
 
 def _labels(document: Document) -> Labels | None:
@@ -126,6 +138,28 @@ def _labels(document: Document) -> Labels | None:
     return labels if plain else None
 
 
+def _targets(document: Document) -> tuple[str, ...]:
+    """Whom an object names, as `_names` has them; nobody where the proof has to look at the object itself."""
+    if document.kind == "EnvoyRbac":
+        workload = document.body.get("workload")
+        return (f"workload {workload}",) if isinstance(workload, str) else ()
+    spec = document.body.get("spec")
+    attached = spec.get("targetRefs") if isinstance(spec, Mapping) and "targetRef" not in spec else None
+    found: list[str] = []
+    for one in attached if document.kind in _ATTACHED and isinstance(attached, list) else ():
+        match one:
+            case {"group": "", "kind": "Service", "name": str(name), **rest} if not rest:
+                found.append(f"service {name}")
+            case _:
+                return ()
+    return tuple(found)
+
+
+def _names(workload: Workload) -> Iterator[str]:
+    yield f"workload {workload.key}"
+    yield from (f"service {service.name}" for service in workload.services)
+
+
 class Nearby:
     """Objects by the workloads that they can select."""
 
@@ -133,10 +167,14 @@ class Nearby:
         self._root = inventory.mesh.root_namespace
         self._anybody: dict[str, list[Written]] = {}
         self._selecting: dict[tuple[str, str, str], list[Written]] = {}
+        self._named: dict[tuple[str, str], list[Written]] = {}
 
     def add(self, one: Written) -> None:
         """Takes an object in."""
-        if one.labels:
+        if one.only:
+            for name in one.only:
+                self._named.setdefault((one.namespace, name), []).append(one)
+        elif one.labels:
             # By one of its labels, any: `around` looks under each label of a workload.
             label = max(one.labels.items(), key=lambda item: (len(item[1]), item))
             self._selecting.setdefault((one.namespace, *label), []).append(one)
@@ -148,6 +186,8 @@ class Nearby:
         found: list[Written] = []
         for namespace in {workload.namespace, self._root, ""}:
             found += self._anybody.get(namespace, ())
+            for target in _names(workload):
+                found += [one for one in self._named.get((namespace, target), ()) if one not in found]
             for label in workload.labels.items():
                 listed = self._selecting.get((namespace, *label), ())
                 found += [one for one in listed if (one.labels or {}).items() <= workload.labels.items()]

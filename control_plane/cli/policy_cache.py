@@ -5,8 +5,8 @@ else may look into it or change it: it is made with mode 0700, and one of anothe
 nor is a file of somebody else's in it. From there on users are trusted with their own files, as they are with
 the policy. Accidents (a damaged file, a full disk, rows of another version) cost time and change no answer.
 
-Several commands may use the file at once; what one made is written at its end, in one transaction. The rows
-that were used longest ago go first when there are too many.
+Several commands may use the file at once; what one made is written at its end, and before whenever that is
+much: each row holds for itself. The rows that were used longest ago go first when there are too many.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from policies.kept.shelf import MAX_ROW_BYTES, MemoryStore, Shelf, digest
 
 FILE: Final = "kept.sqlite"
 MAX_BYTES: Final = 512 << 20
+_MAX_UNWRITTEN_BYTES: Final = 32 << 20
 _BUSY_SECONDS: Final = 5.0
 _WORTH_A_MARK: Final = 8
 """A row's last use is written again only when so many other runs have written since."""
@@ -75,7 +76,7 @@ def _folder(given: Path | None) -> Path:
 
 @dataclass(slots=True)
 class _Rows:
-    """The rows of one file; new ones stay in memory until `write`."""
+    """The rows of one file; new ones stay in memory until `write`, or until there are too many."""
 
     file: Path
     _database: sqlite3.Connection
@@ -84,6 +85,8 @@ class _Rows:
     _new: dict[bytes, bytes] = field(default_factory=dict)
     _used: list[bytes] = field(default_factory=list)
     _damaged: bool = False
+    _unwritten_bytes: int = 0
+    _full: bool = False
 
     @staticmethod
     def open(file: Path) -> _Rows:
@@ -147,7 +150,14 @@ class _Rows:
 
     def put(self, key: bytes, content: bytes) -> None:
         """As `Store` has it."""
-        self._new[key] = content
+        if self._unwritten_bytes + len(content) > _MAX_UNWRITTEN_BYTES and not self._full:
+            try:
+                self.write()
+            except (sqlite3.Error, OSError):
+                self._full = True  # what there is no room for isn't kept; the last write says why
+        if not self._full:
+            self._new[key] = content
+            self._unwritten_bytes += len(content)
 
     def write(self) -> None:
         """Writes what is new, all or nothing; into a new file where this one is damaged.
@@ -179,6 +189,9 @@ class _Rows:
             database.executemany(
                 "UPDATE kept SET used = ? WHERE key = ?", ((self._run, key) for key in self._used)
             )
+        self._new.clear()
+        self._used.clear()
+        self._unwritten_bytes = 0
         self._forget()
 
     def _forget(self) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag
+from control_plane.cli.policy_budget import MAX_MIB, MAX_SECONDS, MemoryFlag, SecondsFlag, Spending
 from control_plane.cli.policy_files import (
     CacheFlag,
     FolderArgument,
@@ -44,12 +45,16 @@ def compile_policy(
     custom_provider: CustomFlag = "",
     cache: CacheFlag = None,
     no_cache: NoCacheFlag = False,
+    max_seconds: SecondsFlag = MAX_SECONDS,
+    max_memory: MemoryFlag = MAX_MIB,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Compiles a policy for a target and proves that the manifests admit nothing that Rego refuses."""
     with (
         reported(output),
-        _compiled(folder, inventory, target, exact_only, custom_provider, cache, no_cache) as compiled,
+        _compiled(
+            folder, inventory, target, exact_only, custom_provider, cache, no_cache, max_seconds, max_memory
+        ) as compiled,
     ):
         _print_compilation(output, compiled, [])
     if not compiled.accepted:
@@ -65,12 +70,16 @@ def render(
     custom_provider: CustomFlag = "",
     cache: CacheFlag = None,
     no_cache: NoCacheFlag = False,
+    max_seconds: SecondsFlag = MAX_SECONDS,
+    max_memory: MemoryFlag = MAX_MIB,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Writes the proved manifests for GitOps; files of an earlier render that are no longer meant go."""
     with (
         reported(output),
-        _compiled(folder, inventory, target, exact_only, custom_provider, cache, no_cache) as compiled,
+        _compiled(
+            folder, inventory, target, exact_only, custom_provider, cache, no_cache, max_seconds, max_memory
+        ) as compiled,
     ):
         written = _write(out, compiled.files()) if compiled.accepted else []
         _print_compilation(output, compiled, written)
@@ -87,6 +96,8 @@ def _compiled(
     custom_provider: str,
     cache: Path | None,
     no_cache: bool,
+    max_seconds: int,
+    max_memory: int,
 ) -> Iterator[Any]:
     """The compilation; what it left to be worked out later is kept at the end as well."""
     from policies.project import Project
@@ -95,16 +106,17 @@ def _compiled(
     project = Project.of(read_project(folder))
     known = read_inventory(inventory)
     options = Options(exact_only=exact_only, custom_provider=custom_provider)
+    budget = Spending(max_seconds, max_memory)
     if no_cache:
         from policies.compilation import compile_project
 
-        yield compile_project(project, known, target, options).result
+        yield compile_project(project, known, target, options, budget).result
         return
     from control_plane.cli.policy_cache import kept_between_runs
     from policies.kept.compilation import compile_kept
 
     with kept_between_runs(cache) as shelf:
-        yield compile_kept(project, known, target, options, shelf)
+        yield compile_kept(project, known, target, options, shelf, budget)
 
 
 def _print_compilation(output: Output, compiled: Any, written: list[str]) -> None:

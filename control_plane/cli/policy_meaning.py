@@ -11,6 +11,7 @@ import typer
 
 from control_plane.cli import printing
 from control_plane.cli.options import Output, OutputFlag
+from control_plane.cli.policy_budget import MAX_MIB, MAX_SECONDS, MemoryFlag, SecondsFlag, Spending
 from control_plane.cli.policy_files import (
     CacheFlag,
     FolderArgument,
@@ -38,6 +39,8 @@ def diff(
     fail_on: Annotated[FailOn, typer.Option(help="Which changes exit with 1.")] = FailOn.GAINS,
     cache: CacheFlag = None,
     no_cache: NoCacheFlag = False,
+    max_seconds: SecondsFlag = MAX_SECONDS,
+    max_memory: MemoryFlag = MAX_MIB,
     output: OutputFlag = Output.HUMAN,
 ) -> None:
     """Tells who gains and who loses access, each with one request that shows it and the Rego lines."""
@@ -48,7 +51,8 @@ def diff(
 
     with reported(output), _shelf(cache, no_cache) as shelf:
         versions = [Project.of(read_project(folder)) for folder in (old, new)]
-        changes = compare_kept(versions[0], versions[1], read_inventory(inventory), shelf)
+        budget = Spending(max_seconds, max_memory)
+        changes = compare_kept(versions[0], versions[1], read_inventory(inventory), shelf, budget)
     answer = [
         {
             "direction": str(one.direction), "workload": one.workload, "question": one.question,

@@ -11,15 +11,16 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from control_plane.core.errors import InvalidInput
+from control_plane.core.errors import Bug, InvalidInput
+from policies.budget import Budget, unbounded
 from policies.compilation import Result, compile_project, guarded_by
 from policies.diff import Change, compare_policies
 from policies.formula import Origin, PolicySet
 from policies.inventory import Inventory, Workload
 from policies.kept.evaluations import Evaluation, Evaluations
-from policies.kept.proofs import Proofs
+from policies.kept.proofs import Proofs, Rendering
 from policies.kept.records import (
     Lines,
     UnknownLineError,
@@ -32,9 +33,10 @@ from policies.kept.records import (
 from policies.kept.shelf import Shelf, digest
 from policies.kept.signatures import Signature, combined
 from policies.language.diagnostics import Diagnostic, Diagnostics
-from policies.layers import Blocked, blocked_at, first_pairs
-from policies.pipeline import Nearby
+from policies.layers import MAX_PAIRS, Blocked, blocked_at, first_pairs
+from policies.pipeline import Nearby, Written
 from policies.project import Project
+from policies.proof.verdict import Verdict
 from policies.questions import Questions
 from policies.reach import Breach, broken_invariants
 from policies.targets.emission import Options
@@ -42,31 +44,50 @@ from policies.targets.manifest import with_listing
 from policies.targets.registry import EMITTERS
 from policies.unheld import unheld_rules
 
+MAX_HELD: Final = 5_000
+"""Of more workloads than these, no questions and texts are held that aren't in use; they are made again."""
 _Said = TypeVar("_Said", Breach, Blocked)
 
 
 def compile_kept(
-    project: Project, inventory: Inventory, target: str, options: Options, shelf: Shelf
+    project: Project,
+    inventory: Inventory,
+    target: str,
+    options: Options,
+    shelf: Shelf,
+    budget: Budget = unbounded,
 ) -> Result:
-    """Compiles and proves what isn't on the shelf. Raises Diagnostics, or InvalidInput for the target."""
+    """Compiles and proves what isn't on the shelf.
+
+    Raises Diagnostics, InvalidInput for the target, ResourceExhausted past the budget.
+    """
     placed = guarded_by(target, inventory)
     checked = project.checked()
     questions = Questions.of(checked.compiled, placed, project.data)
     try:
-        run = _Run(project.digest, Evaluations(questions, shelf), shelf, target, options)
+        run = _Run(project.digest, Evaluations(questions, shelf), shelf, target, options, budget)
         return run.result(checked.warnings)
     except (Diagnostics, RecursionError):
         # A refusal says what was reached first, and a bound counts what went before: both are told as if
         # nothing had been kept.
-        return compile_project(project, inventory, target, options).result
+        return compile_project(project, inventory, target, options, budget).result
 
 
-def compare_kept(old: Project, new: Project, inventory: Inventory, shelf: Shelf) -> list[Change]:
-    """Who gains and who loses access; a workload is evaluated where its two signatures differ."""
+def compare_kept(
+    old: Project, new: Project, inventory: Inventory, shelf: Shelf, budget: Budget = unbounded
+) -> list[Change]:
+    """Who gains and who loses access; a workload is evaluated where its two signatures differ.
+
+    Raises Diagnostics, ResourceExhausted past the budget.
+    """
     versions = [Questions.of(project.checked().compiled, inventory, project.data) for project in (old, new)]
     try:
         before, after = (Evaluations(one, shelf) for one in versions)
-        changed = [one for one in inventory.workloads if _asked(before.of(one)) != _asked(after.of(one))]
+        changed = []
+        for one in inventory.workloads:
+            budget(one.key)
+            if _asked(before.of(one)) != _asked(after.of(one)):
+                changed.append(one)
         sets = [
             PolicySet.of(project.digest, *(side.asked(one).policy for one in changed))
             for project, side in ((old, before), (new, after))
@@ -81,6 +102,17 @@ def _asked(evaluation: Evaluation) -> tuple[str | None, ...]:
 
 
 @dataclass(slots=True)
+class _Piece:
+    """What one workload comes to; `blocked` where that was worked out already."""
+
+    evaluation: Evaluation
+    breaches: tuple[Breach, ...] = ()
+    rendering: Rendering | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    blocked: tuple[Blocked, ...] | None = None
+
+
+@dataclass(slots=True)
 class _Run:
     """One compilation under way."""
 
@@ -89,65 +121,110 @@ class _Run:
     shelf: Shelf
     target: str
     options: Options
-    _found: dict[str, Evaluation] = field(default_factory=dict)
+    budget: Budget = unbounded
+    proofs: Proofs = field(init=False)
+    _pieces: dict[str, _Piece] = field(default_factory=dict)
+    _told: int = 0
+
+    def __post_init__(self) -> None:
+        self.proofs = Proofs(self.evaluations, self.shelf, self.target, self.options, self.version)
 
     def result(self, warnings: tuple[Diagnostic, ...]) -> Result:
-        """Walks through all workloads: in the inventory's order for refusals, then in that of names."""
-        for workload in self._inventory.workloads:
-            self._found[workload.key] = self.evaluations.of(workload)
-        self._found = dict(sorted(self._found.items()))
-        invariants = self.evaluations.questions.has_invariants
-        breaches = [one for key in self._found for one in self._breaches(key)] if invariants else []
-        proofs = Proofs(self.evaluations, self.shelf, self.target, self.options, self.version)
-        near = Nearby(self._inventory)
-        guarded = [
-            (proofs.rendering(workload, signature), signature) for workload, signature in self._guarded()
-        ]
-        for rendering, _ in guarded:
-            for one in rendering.objects:
-                near.add(one)
-        verdicts = [
-            verdict
-            for rendering, signature in guarded
-            if not rendering.refused
-            for verdict in proofs.verdicts(rendering, near, signature)
-        ]
-        renderings = [rendering for rendering, _ in guarded]
+        """Walks through all workloads, one namespace after the other; the result is in the order of names."""
+        root = self._inventory.mesh.root_namespace
+        namespaces: dict[str, list[Workload]] = {}
+        for workload in sorted(self._inventory.workloads, key=lambda one: one.key):
+            namespaces.setdefault(workload.namespace, []).append(workload)
+        everywhere = self._namespace(namespaces.pop(root, []), [])
+        for workloads in namespaces.values():
+            self._namespace(workloads, everywhere)
+            if len(self._inventory.workloads) > MAX_HELD:
+                self._forget(workloads)
+        pieces = [self._pieces[key] for key in sorted(self._pieces)]
+        renderings = [one.rendering for one in pieces if one.rendering is not None]
         return Result(
             self.target,
             self.version,
             sum(len(one.objects) for one in renderings),
             any(one.refused for one in renderings),
-            tuple(verdicts),
+            tuple(verdict for one in pieces for verdict in one.verdicts),
             tuple(short for one in renderings for short in one.shortfalls),
-            tuple(breaches),
+            tuple(breach for one in pieces for breach in one.breaches),
             (*warnings, *unheld_rules(self.evaluations.questions, self._origins())),
             self._blocked,
-            lambda: with_listing(proofs.all_texts(renderings)),
+            lambda: with_listing(self.proofs.all_texts(renderings)),
         )
+
+    def _namespace(self, workloads: Iterable[Workload], everywhere: Iterable[Written]) -> list[Written]:
+        """Evaluates, emits and proves; gives the objects.
+
+        What a proof looks at is there (`pipeline.Nearby`): objects of the workload's own namespace, and those
+        of the root namespace, which are `everywhere`.
+        """
+        near = Nearby(self._inventory)
+        for one in everywhere:
+            near.add(one)
+        found: list[Written] = []
+        for workload in workloads:
+            self.budget(workload.key)
+            piece = self._pieces[workload.key] = self._piece(workload)
+            found += piece.rendering.objects if piece.rendering is not None else ()
+        for one in found:
+            near.add(one)
+        for workload in workloads:
+            self.budget(workload.key)
+            piece = self._pieces[workload.key]
+            signature = self._asked(workload, piece.evaluation)
+            if piece.rendering is not None and signature is not None and not piece.rendering.refused:
+                piece.verdicts = self.proofs.verdicts(piece.rendering, near, signature)
+        return found
+
+    def _piece(self, workload: Workload) -> _Piece:
+        """All of a workload but its verdicts, which rest on the objects around."""
+        piece = _Piece(self.evaluations.of(workload))
+        self._pieces[workload.key] = piece
+        if self.evaluations.questions.has_invariants:
+            piece.breaches = tuple(self._breaches(workload.key))
+        signature = self._asked(workload, piece.evaluation)
+        if signature is not None:
+            piece.rendering = self.proofs.rendering(workload, signature)
+            for one in piece.rendering.objects:
+                if one.namespace != workload.namespace:
+                    raise Bug(
+                        f"compiling {workload.key}: {one.name} is written to namespace {one.namespace!r}"
+                    )
+        return piece
+
+    def _forget(self, workloads: Iterable[Workload]) -> None:
+        """Lets go of all that isn't in the result, once what may be asked later has been answered."""
+        for workload in workloads:
+            piece = self._pieces[workload.key]
+            if self._told <= MAX_PAIRS:
+                piece.blocked = tuple(self._blocked_at(workload.key))
+                self._told += len(piece.blocked)
+            if piece.rendering is not None:
+                self.proofs.forget(piece.rendering)
+        self.evaluations.forget()
 
     @property
     def _inventory(self) -> Inventory:
         return self.evaluations.questions.inventory
 
-    def _guarded(self) -> Iterator[tuple[Workload, Signature]]:
-        """The workloads that the target guards and that are asked its question."""
+    def _asked(self, workload: Workload, evaluation: Evaluation) -> Signature | None:
+        """The target's question, where it guards the workload and there is one."""
         emitter = EMITTERS[self.target]
-        for key, evaluation in self._found.items():
-            workload = self._inventory.by_key[key]
-            signature = evaluation.segmentation if emitter.segmentation else evaluation.authz
-            if signature is not None and emitter.mode in (None, workload.mode):
-                yield workload, signature
+        signature = evaluation.segmentation if emitter.segmentation else evaluation.authz
+        return signature if emitter.mode in (None, workload.mode) else None
 
     def _origins(self) -> Iterator[Origin]:
         """The lines of all decisions."""
-        for evaluation in self._found.values():
-            for signature in (evaluation.authz, evaluation.segmentation):
+        for piece in self._pieces.values():
+            for signature in (piece.evaluation.authz, piece.evaluation.segmentation):
                 yield from signature.origins if signature is not None else ()
 
     def _breaches(self, key: str) -> Iterable[Breach]:
         """The broken invariants of a workload; where authz alone breaks none, segmentation doesn't count."""
-        evaluation = self._found[key]
+        evaluation = self._pieces[key].evaluation
 
         def found(*, segmented: bool) -> Iterable[Breach]:
             asked = self.evaluations.asked(self._inventory.by_key[key])
@@ -166,11 +243,14 @@ class _Run:
         return kept(combined(evaluation.parts), segmented=True)
 
     def _blocked(self) -> tuple[list[Blocked], bool]:
-        return first_pairs(self._blocked_at(key) for key in self._found)
+        return first_pairs(self._blocked_at(key) for key in sorted(self._pieces))
 
     def _blocked_at(self, key: str) -> Iterable[Blocked]:
         """What authz allows at a workload and segmentation blocks."""
-        evaluation = self._found[key]
+        piece = self._pieces[key]
+        if piece.blocked is not None:
+            return piece.blocked
+        evaluation = piece.evaluation
         if evaluation.authz is None or evaluation.segmentation is None:
             return ()
 

@@ -53,6 +53,7 @@ class Evaluations:
     facts: Facts = field(init=False)
     _signer: Signer = field(default_factory=Signer)
     _asked: dict[str, Asked] = field(default_factory=dict)
+    _evaluated: set[str] = field(default_factory=set)
     _opaque: dict[Formula, bool] = field(default_factory=dict)
     _rules: RuleDigests = field(init=False)
     _answers: Answers = field(init=False)
@@ -67,12 +68,19 @@ class Evaluations:
         found = self._asked.get(workload.key)
         if found is None:
             found = self._asked[workload.key] = self.questions.asked(workload)
+            self._evaluated.add(workload.key)
         return found
+
+    def forget(self) -> None:
+        """Lets go of all questions; who asks for one again has it evaluated again."""
+        self._asked.clear()
+        self._opaque.clear()
+        self._signer = Signer()
 
     @property
     def evaluated(self) -> Set[str]:
         """The workloads that had to be evaluated."""
-        return self._asked.keys()
+        return self._evaluated
 
     def of(self, workload: Workload) -> Evaluation:
         """What stands for the questions. Raises Diagnostics as `asked` does."""

@@ -151,6 +151,13 @@ class Proofs:
         """Whether the request of a verdict is what the inventory of today makes of it."""
         return EMITTERS[self.target].segmentation or self.evaluations.facts.shows(verdict.witness)
 
+    def forget(self, rendering: Rendering) -> None:
+        """Lets go of the texts of a workload near which nothing is proved any more."""
+        self._texts.pop(rendering.key, None)
+        for one in rendering.objects:
+            self._documents.pop(one.name, None)
+            self._owners.pop(one.name, None)
+
     def texts(self, rendering: Rendering) -> Mapping[str, str]:
         """The files of one workload."""
         found = self._texts.get(rendering.key)

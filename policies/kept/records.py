@@ -121,15 +121,16 @@ def read_blocked(document: Json, workload: str, lines: Lines) -> Blocked:
 
 def written_json(one: Written) -> Json:
     """What a file's object can select."""
-    return [one.name, one.namespace, None if one.labels is None else dict(one.labels), one.digest]
+    labels = None if one.labels is None else dict(one.labels)
+    return [one.name, one.namespace, labels, one.digest, [*one.only]]
 
 
 def read_written(document: Json) -> Written:
     """Raises InvalidInput."""
     match document:
-        case [str(name), str(namespace), (None | dict()) as labels, str(digest)]:
+        case [str(name), str(namespace), (None | dict()) as labels, str(digest), list(only)]:
             if labels is None or all(isinstance(value, str) for value in labels.values()):
-                return Written(name, namespace, labels, digest)
+                return Written(name, namespace, labels, digest, tuple(map(_text, only)))
     raise InvalidInput("reading an object's record: another shape")
 
 

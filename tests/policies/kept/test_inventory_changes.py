@@ -14,7 +14,7 @@ from control_plane.core.errors import GatehouseError
 from policies.compilation import Result, compile_project
 from policies.inventory import Inventory
 from policies.inventory_file import parse_inventory
-from policies.kept import proofs
+from policies.kept import compilation, proofs
 from policies.kept.compilation import compile_kept
 from policies.kept.facts import Facts, facts_of
 from policies.kept.shelf import MemoryStore, Shelf
@@ -22,6 +22,7 @@ from policies.pipeline import prove
 from policies.project import Project
 from policies.questions import Questions
 from policies.targets.emission import Options
+from policies.targets.manifest import WORKLOAD_ANNOTATION
 
 POLICY = {
     "authz.rego": """package gatehouse.authz
@@ -190,6 +191,38 @@ def test_every_inventory_comes_to_what_it_comes_to_alone(seed: int) -> None:
         inventory = parsed(document)
         assert kept(inventory, target, store) == alone(inventory, target)
         chance.choice(CHANGES)(document, chance)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_was_let_go_of_is_made_again(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "MAX_HELD", 0)
+    chance, store, document = random.Random(seed), MemoryStore(), copy.deepcopy(START)
+    # Objects of the root namespace are for everybody whom their labels take in.
+    mesh = workload("mesh", "istio-system", "front", tier="web", env="prod")
+    del mesh["labels"]["app"]
+    document["workloads"].append(mesh)
+    target = TARGETS[seed % len(TARGETS)]
+    for _ in range(2):
+        inventory = parsed(document)
+        assert kept(inventory, target, store) == alone(inventory, target)
+        chance.choice(CHANGES)(document, chance)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_proof_looks_at_the_objects_of_one_workload(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    near: dict[str, set[str]] = {}
+
+    def noted(
+        emitter: Any, question: Any, one: Any, inventory: Any, documents: Any, real: Any = prove
+    ) -> Any:
+        listed = list(documents)
+        near[one.key] = {each.body["metadata"]["annotations"][WORKLOAD_ANNOTATION] for each in listed}
+        return real(emitter, question, one, inventory, listed)
+
+    monkeypatch.setattr(proofs, "prove", noted)
+    kept(parsed(START), target, MemoryStore())
+    assert near
+    assert near == {key: {key} for key in near}
 
 
 @pytest.fixture
