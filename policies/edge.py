@@ -58,7 +58,7 @@ def edge_policies(project: Project, inventory: Inventory, identities: Set[str]) 
         workloads=tuple(dataclasses.replace(one, mode=Mode.ENVOY) for one in inventory.workloads),
     )
     wanted = [_only(placed.by_identity[one]) for one in sorted(identities) if one in placed.by_identity]
-    questions = Questions.of(project.checked().compiled, placed, project.data)
+    questions = Questions.of(project.checked().compiled, placed, project.data, decides=False)
     asked = {workload.key: questions.workload(workload) for workload in wanted}
     layers = {
         name: _proved(project.digest, placed, {key: question for key, question in layer.items() if question})

@@ -78,13 +78,16 @@ class Questions:
         data: Mapping[str, object] | None = None,
         *,
         limits: Limits | None = None,
+        decides: bool = True,
     ) -> Questions:
         """A policy with `data` beside the inventory.
 
         Raises Diagnostics for a bad default and for a `deny` without an `allow`, InvalidInput for a policy
-        that decides nothing: its manifests would be none, and leave the workloads open.
+        that decides nothing: its manifests would be none, and leave the workloads open. Who answers no where
+        nothing is asked passes `decides=False`.
         """
-        _check_decides(modules)
+        if decides:
+            _check_decides(modules)
         for package in (AUTHZ, SEGMENTATION):
             for name in ("allow", "deny"):
                 _check_default(modules, (*package, name))

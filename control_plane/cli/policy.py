@@ -17,6 +17,7 @@ from control_plane.cli.options import Output, OutputFlag, group
 from control_plane.cli.policy_envoy import import_envoy
 from control_plane.cli.policy_explain import explain
 from control_plane.cli.policy_files import (
+    LIBRARY,
     FolderArgument,
     read_inventory,
     read_project,
@@ -189,10 +190,11 @@ def schema(
     folder: Annotated[Path, typer.Argument(help="Where to put the files; ours there are replaced.")],
     output: OutputFlag = Output.HUMAN,
 ) -> None:
-    """Writes schemas and capabilities, by which editors and `opa check` know our fields and built-ins."""
+    """Writes schemas, capabilities and our library, so that editors and `opa check` know what we know."""
     import json
     from importlib.resources import files
 
+    from policies.files import is_test
     from policies.language.builtins.registry import BUILTINS
     from policies.language.schema import INPUT_SCHEMA_FILE, input_schema
     from policies.language.schema.capabilities import capabilities
@@ -202,14 +204,17 @@ def schema(
         _INVENTORY_SCHEMA: (files("policies") / _INVENTORY_SCHEMA).read_text(encoding="utf-8"),
         _CAPABILITIES: json.dumps(capabilities(BUILTINS), indent=2) + "\n",
     }
+    library = {
+        f"{LIBRARY}/{Path(name).name}": text for name, text in shipped(LIBRARY).items() if not is_test(name)
+    }
     with reported(output):
-        written = write_files(folder, made)
+        written = write_files(folder, made | library)
 
     def human() -> None:
         for path in written:
             printing.line(path)
         given = f"--schema {folder / INPUT_SCHEMA_FILE} --capabilities {folder / _CAPABILITIES}"
-        printing.note(f"next: opa check --strict {given} POLICY")
+        printing.note(f"next: opa check --strict {given} {folder / LIBRARY} POLICY")
 
     printing.emit(output, {"written": written}, human)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -29,10 +30,11 @@ MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 64 << 20
 
 LIBRARY: Final = "lib"
+_PACKAGE: Final = re.compile(r"^package[ \t]+([\w.]+)", re.MULTILINE)
 
 __all__ = [
-    "CacheFlag", "FolderArgument", "InventoryFlag", "NoCacheFlag", "read_inventory", "read_project",
-    "read_text", "shipped", "write_files", "writing",
+    "LIBRARY", "CacheFlag", "FolderArgument", "InventoryFlag", "NoCacheFlag", "read_inventory",
+    "read_project", "read_text", "shipped", "write_files", "writing",
 ]  # fmt: skip
 
 
@@ -60,10 +62,15 @@ def read_project(folder: Path, *, with_library: bool = True) -> dict[str, str]:
     if not any(name.endswith(".rego") for name in found):
         hint = "`gatehouse policy init` makes a project to start from"
         raise InvalidInput(f"reading the policy: {folder} holds no .rego file", hint=hint)
-    if with_library and not _has_library(found):
-        library = {name: text for name, text in shipped(LIBRARY).items() if not is_test(name)}
-        return {**library, **found}
-    return found
+    if not with_library:
+        return found
+    own = _packages(found.values())
+    library = {
+        name: text
+        for name, text in shipped(LIBRARY).items()
+        if not is_test(name) and own.isdisjoint(_packages([text]))
+    }
+    return {**library, **found}
 
 
 def read_text(path: Path) -> str:
@@ -108,5 +115,6 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _has_library(files: Mapping[str, str]) -> bool:
-    return any("package gatehouse.lib" in text for text in files.values())
+def _packages(texts: Iterable[str]) -> set[str]:
+    """The packages that modules say they are, as far as a line tells."""
+    return {name for text in texts for name in _PACKAGE.findall(text)}
