@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from control_plane.authority.ports import Active, KeyManager, Order, Signer, SigningStatus, WhoSigns
 from control_plane.authority.state import AuthorityState, JwtSlot, X509Slot, bundle_of
-from control_plane.core.certificate import Certificate, read_certificate
+from control_plane.core.certificate import read_certificate
 from control_plane.core.errors import Bug, GatehouseError, InvalidInput, Unauthenticated, Unavailable
 from control_plane.core.jwk import load_public_key
 from control_plane.core.jwt_svid import JwtRequest, encode_jwt, finish, parse_and_verify, signing_input
@@ -31,56 +31,29 @@ _SELF_TEST_SERIAL: Final = 1 << 128
 
 
 class EmbeddedX509Signer:
-    """See `ports.X509Signer`."""
+    """See `ports.X509Signer`. What is asked of it for each leaf is an attribute, found out once."""
 
     def __init__(self, slot: X509Slot, signer: Signer, *, mark: str = "") -> None:
         issuer = read_certificate(slot.issuing.certificate)
         if signer.public_key != issuer.spki:
             raise Bug(f"key {signer.key_id}: isn't the key of the issuing CA {issuer.title}")
-        self._slot = slot
+        self.authority_id: Final = slot.authority_id
+        self.issuer: Final = issuer
+        self.chain: Final = slot.issuing.chain
+        self.mark: Final = mark
+        self.ends_with_issuer: Final = bool(mark)  # only a stand-in cuts leaves short
+        # See `core.lifetime`: end and renewal are drawn together, by the serial number.
+        self.not_after_jitter: Final = NOT_AFTER_JITTER
         self._signer = signer
-        self._issuer = issuer
-        self._mark = mark
-        self._chain = slot.issuing.chain
         self._algorithm = signature_algorithm(issuer.public_key)
         p256 = isinstance(issuer.public_key, ec.EllipticCurvePublicKey) and issuer.public_key.key_size == 256
         self._template = LeafTemplate(issuer) if p256 else None
-
-    @property
-    def authority_id(self) -> str:
-        """The root's key identifier in hex."""
-        return self._slot.authority_id
-
-    @property
-    def issuer(self) -> Certificate:
-        """The CA certificate that leaves are signed by."""
-        return self._issuer
-
-    @property
-    def chain(self) -> tuple[bytes, ...]:
-        """The issuing CA, and what is between it and the root, which is in the bundle."""
-        return self._chain
-
-    @property
-    def mark(self) -> str:
-        """See `ports.X509Signer`."""
-        return self._mark
-
-    @property
-    def ends_with_issuer(self) -> bool:
-        """Only a stand-in cuts leaves short."""
-        return bool(self._mark)
-
-    @property
-    def not_after_jitter(self) -> float:
-        """See `core.lifetime`: end and renewal are drawn together, by the serial number."""
-        return NOT_AFTER_JITTER
 
     def order(self, request: SigningRequest, csr: bytes) -> Order:
         """The bytes to be signed: from the template where it fits, else by the builder."""
         if self._template is not None and self._template.fits(request):
             return Order(request, csr, self._template.tbs(request))
-        return Order(request, csr, leaf_tbs(request, self._issuer))
+        return Order(request, csr, leaf_tbs(request, self.issuer))
 
     async def sign(self, orders: Sequence[Order]) -> list[bytes | GatehouseError]:
         """See `ports.X509Signer`."""
@@ -95,9 +68,9 @@ class EmbeddedX509Signer:
     def check(self, certificate: bytes, order: Order) -> SigningRequest:
         """Every leaf byte by byte, the signature of a sample. Raises Bug."""
         request = order.request
-        check_leaf(certificate, request, self._issuer)
+        check_leaf(certificate, request, self.issuer)
         if request.serial % SIGNATURE_SAMPLE == 0:
-            check_signature(certificate, self._issuer)
+            check_signature(certificate, self.issuer)
         return request
 
 

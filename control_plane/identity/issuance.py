@@ -225,8 +225,9 @@ class Issuer:
 
     async def _sign(self, batch: _Batch) -> list[X509Svid | GatehouseError]:
         signer, now = batch.signer, batch.now
+        authority_id, issuing_chain = signer.authority_id, signer.chain
         orders = [one for one in batch.orders if isinstance(one, Order)]
-        await self._journal.append([intent_of(order, signer.authority_id, now) for order in orders])
+        await self._journal.append([intent_of(order, authority_id, now) for order in orders])
         # A crash here leaves intents: what is about to be signed is known, and nobody has it.
         signed = iter(await signer.sign(orders))
         results: list[X509Svid | GatehouseError] = []
@@ -246,7 +247,7 @@ class Issuer:
                 results.append(error)
                 records.append(withheld(item, certificate, signer, error, now))
                 continue
-            results.append(X509Svid.issued(request, (certificate, *signer.chain), signer.authority_id))
+            results.append(X509Svid.issued(request, (certificate, *issuing_chain), authority_id))
             records.append(record_of(item, request, certificate, signer, now))
             if count % LOOKS_PER_TURN == 0:
                 await asyncio.sleep(0)

@@ -37,12 +37,16 @@ class X509Intent:
 
     def encode(self) -> bytes:
         """The binary form."""
+        serial = _serial_bytes(self.serial)
         return b"".join(
             (
                 b"\x01",
                 _SECONDS.pack(self.at),
                 _texts(str(self.spiffe_id)),
-                _prefixed(_serial_bytes(self.serial), self.digest),
+                _length(serial),
+                serial,
+                _length(self.digest),
+                self.digest,
                 _texts(self.authority_id),
             )
         )
@@ -70,15 +74,18 @@ class X509Record:
 
     def encode(self) -> bytes:
         """The binary form."""
+        serial = _serial_bytes(self.serial)
         return b"".join(
             (
                 b"\x02",
                 _SECONDS.pack(self.at),
                 _texts(str(self.spiffe_id)),
-                _prefixed(_serial_bytes(self.serial)),
+                _length(serial),
+                serial,
                 _SECONDS.pack(self.not_after),
                 _texts(self.authority_id, self.entry_id, self.requested_by, self.mark),
-                _prefixed(self.certificate),
+                _length(self.certificate),
+                self.certificate,
             )
         )
 
@@ -338,10 +345,12 @@ def _texts(*texts: str) -> bytes:
 
 
 def _prefixed(*contents: bytes) -> bytes:
-    """Each content after its length in two bytes."""
-    pieces: list[bytes] = []
-    for content in contents:
-        if len(content) > MAX_FIELD_BYTES:
-            raise Bug(f"ledger record: a field of {len(content)} bytes, {MAX_FIELD_BYTES} fit")
-        pieces += (_LENGTH.pack(len(content)), content)
-    return b"".join(pieces)
+    """Each content after its length."""
+    return b"".join([piece for content in contents for piece in (_length(content), content)])
+
+
+def _length(content: bytes) -> bytes:
+    """What stands before a content: its length in two bytes."""
+    if len(content) > MAX_FIELD_BYTES:
+        raise Bug(f"ledger record: a field of {len(content)} bytes, {MAX_FIELD_BYTES} fit")
+    return _LENGTH.pack(len(content))

@@ -3,6 +3,7 @@
 Nearly everything is asked for when Prometheus looks; only calls and ledger records are counted as they come.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from control_plane.authority.ports import WhoSigns
@@ -48,13 +49,13 @@ def metrics_of(parts: Parts) -> tuple[Metrics, Observe]:
 
     def durable(records: Sequence[Record], seconds: float) -> None:
         appended.observe(seconds)
-        for record in records:
-            if isinstance(record, X509Record):
-                issued.labels("x509").inc()
-            elif isinstance(record, JwtRecord):
-                issued.labels("jwt").inc()
-            elif isinstance(record, X509Withheld):
-                withheld.inc()
+        for kind, count in Counter(map(type, records)).items():  # counted first: each look at a label is dear
+            if kind is X509Record:
+                issued.labels("x509").inc(count)
+            elif kind is JwtRecord:
+                issued.labels("jwt").inc(count)
+            elif kind is X509Withheld:
+                withheld.inc(count)
 
     parts.journal.observe = durable
     return metrics, metrics.calls()
