@@ -35,7 +35,6 @@ from policies.language.symbolic import Limits, Memory, PartialInput, SymbolicEva
 from policies.language.symbolic.memory import KNOWN, Read
 from policies.language.symbolic.relations import equal
 from policies.language.symbolic.rule_index import Need
-from policies.language.symbolic.values import text_of
 from policies.language.syntax.ast import Boolean as BooleanTerm
 from policies.language.values import TRUE as REGO_TRUE
 from policies.language.values import Object, from_python
@@ -153,9 +152,16 @@ class Questions:
         found = []
         for evaluator, guard in asked:
             for condition, name, span in evaluator.set_members(INVARIANTS):
-                origin = Origin(span.source.file, span.row, name if isinstance(name, str) else text_of(name))
+                said = name if isinstance(name, str) else self._written(span)
+                origin = Origin(span.source.file, span.row, said)
                 found.append(Disjunct(condition & guard, (origin,)))
         return Decision.of(*found)
+
+    def _written(self, rule: Span) -> str:
+        """The member of `never` that a rule adds, as it is written: what it is depends on the request."""
+        group = _group(self.memory.modules, INVARIANTS)
+        members = (one.member for one in group.rules if one.span == rule) if group is not None else ()
+        return next((" ".join(one.span.text.split()) for one in members if one is not None), "never")
 
     def _evaluators(self, workload: Workload) -> Iterator[tuple[SymbolicEvaluator, Formula]]:
         """One for each service of the workload, with the ports that lead to it."""

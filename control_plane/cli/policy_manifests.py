@@ -23,7 +23,7 @@ from control_plane.cli.policy_files import (
     write_files,
     writing,
 )
-from control_plane.cli.policy_meaning import what_is_asked
+from control_plane.cli.policy_report import print_compilation
 from control_plane.cli.remote import reported
 from control_plane.core.errors import AlreadyExists
 
@@ -170,59 +170,9 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
     }  # fmt: skip
 
     def human() -> None:
-        for warning in warnings:
-            for text in warning.render().splitlines():
-                printing.note(text)
-        rows = [
-            (one.workload, one.layer, one.outcome, ", ".join(map(str, one.origins)))
-            for one in compiled.verdicts
-        ]
-        printing.table(["workload", "guard", "outcome", "rego"], rows, empty="no workload is governed")
-        for one in compiled.verdicts:
-            if one.witness is not None:
-                verb = (
-                    "is refused, though Rego allows"
-                    if one.accepted
-                    else "is let through, though Rego refuses"
-                )
-                printing.line(f"{one.workload}: {verb}: {what_is_asked(one.witness)}")
-            elif one.reason:
-                printing.line(f"{one.workload}: {one.reason}")
-        for one in compiled.shortfalls:
-            printing.line(str(one))
-        for one in compiled.breaches:
-            rule = one.invariant[0]
-            printing.line(f"{one.workload}: broken invariant: {rule.rule} ({rule})")
-            shown = what_is_asked(one.request) if one.request else one.reason
-            printing.line(f"    {shown}  admitted by {', '.join(map(str, one.admitted_by))}")
-        _print_blocked(blocked, more)
-        said = (
-            "refused"
-            if not compiled.accepted
-            else "exact"
-            if compiled.exact
-            else "accepted, narrower than Rego"
-        )
-        printing.line(f"{compiled.target}: {printing.counted(compiled.objects, 'object')}, {said}")
-        if written:
-            printing.line(f"wrote {printing.counted(len(written), 'file')}")
+        print_compilation(compiled, warnings, blocked, more, written)
 
     printing.emit(output, answer, human)
-
-
-def _print_blocked(blocked: list[Any], more: bool) -> None:
-    if blocked:
-        printing.line("authz allows what segmentation blocks:")
-    for one in blocked:
-        printing.line(f"  {one.caller or 'callers outside the inventory'} → {one.workload}")
-        if one.request is None:
-            printing.line(f"    can't be decided: {one.reason}")
-            continue
-        lines = ", ".join(map(str, one.allowed_by))
-        extent = "; nothing else gets through" if one.entirely else ""
-        printing.line(f"    {what_is_asked(one.request)}  authz allows at {lines}, {one.why}{extent}")
-    if more:
-        printing.line("  … and more")
 
 
 def _write(folder: Path, files: Any) -> list[str]:

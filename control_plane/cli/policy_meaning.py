@@ -71,7 +71,8 @@ def diff(
             printing.line(
                 f"{one.direction}  {one.caller or 'callers outside the inventory'} → {one.workload}"
             )
-            printing.line(f"    {what_is_asked(one.request) if one.request else one.reason}")
+            known = what_is_asked(one.request, with_caller=not one.caller) if one.request else one.reason
+            printing.paragraph(known, 4)
             for side, origins in (("before", one.before), ("after", one.after)):
                 printing.line(f"    {side}: {one.question} {', '.join(map(str, origins)) or 'no rule'}")
         if not changes:
@@ -151,15 +152,19 @@ def _print_access(output: Output, found: Any) -> None:
     def human() -> None:
         for one in found:
             printing.line(f"{one.caller or 'callers outside the inventory'} → {one.workload}")
-            printing.line(f"    {what_is_asked(one.request)}  ({', '.join(map(str, one.origins))})")
+            asked = what_is_asked(one.request, with_caller=not one.caller)
+            printing.paragraph(f"{asked}  ({', '.join(map(str, one.origins))})", 4)
         if not found:
             printing.line("nobody")
 
     printing.emit(output, {"access": answer}, human)
 
 
-def what_is_asked(request: Any) -> str:
-    """A request without what the workload's name and the caller's identity say already."""
+def what_is_asked(request: Any, *, with_caller: bool = True) -> str:
+    """A request without what the workload's name and the caller's identity say already.
+
+    `with_caller` shows that identity, for where it isn't printed beside the request.
+    """
     from policies.formula import Request
 
     said = (
@@ -174,5 +179,6 @@ def what_is_asked(request: Any) -> str:
         attribute: value
         for attribute, value in request.values.items()
         if attribute.name == "destination.port" or not attribute.name.startswith(said)
+        if with_caller or attribute.name != "source.spiffe_id"
     }
     return str(Request.of(kept))

@@ -7,6 +7,9 @@ in `…_at`. For people, times are shown in UTC and with the distance from now.
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +32,21 @@ def emit(output: Form, answer: Any, human: Human) -> None:
 def line(text: str) -> None:
     """One line for people."""
     typer.echo(escaped(text))
+
+
+def paragraph(text: str, indent: int) -> None:
+    """A sentence or a list for people, folded where a terminal would break it; one line where it is piped."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    margin = " " * indent
+    if len(margin) + len(text) <= width or not width:
+        line(margin + text)
+        return
+    folded = textwrap.wrap(
+        escaped(text), max(width, 40), initial_indent=margin, subsequent_indent=margin + "  ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    for part in folded:
+        line(part)
 
 
 def document(text: str) -> None:
