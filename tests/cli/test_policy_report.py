@@ -62,7 +62,7 @@ def test_a_target_that_nothing_is_asked_for_says_so(tmp_path: Path) -> None:
 
 def test_an_invariant_with_a_text_of_the_request_is_shown_as_it_is_written(tmp_path: Path) -> None:
     rules = tmp_path / "policy"
-    shown = compiled(tmp_path, AUTHZ)
+    compiled(tmp_path, AUTHZ)
     (rules / "never.rego").write_text(
         "package gatehouse.invariants\n\n"
         'never contains $"{input.request.method} gets in" if data.gatehouse.authz.allow\n'
