@@ -175,6 +175,11 @@ def _tell(response: pb.ExplainResponse, pid: int, output: Output) -> None:
             output.done(
                 f"  {miss.spiffe_id} (entry {miss.entry_id}) misses {', '.join(_texts(miss.missing))}"
             )
+    if not response.matches and not response.near:
+        output.done(
+            "\nno entry that this agent may serve comes near. It may serve those whose --parent-id is its own ID,"
+            "\nwhich is below, or that of a node set it belongs to; `gatehouse explain` knows all entries."
+        )
     output.done("\nattested selectors:" if response.attested else "\nno selectors could be attested")
     for text in _texts(response.attested):
         output.done(f"  {text}")
