@@ -208,5 +208,5 @@ def shown(value: object, limit: int = 120) -> str:
     try:
         text = ascii(value)
     except (ValueError, RecursionError):  # more digits than Python writes, or nested too deep
-        text = f"a {type(value).__name__} that is too large to be shown"
+        text = f"({type(value).__name__}, too large to be shown)"
     return text if len(text) <= limit else f"{text[:limit]}…"

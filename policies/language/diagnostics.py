@@ -132,8 +132,12 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """
     best: tuple[int, str] | None = None
     limit = max(1, min(3, len(word) // 3 + (len(word) > 3)))
+    letters = _letters(word)
     for candidate in candidates:
         if candidate == word or abs(len(candidate) - len(word)) > limit:
+            continue
+        theirs = _letters(candidate)  # each letter that the other lacks is a step at least
+        if len(letters - theirs) > limit or len(theirs - letters) > limit:
             continue
         distance = _distance(word, candidate, limit)
         if distance <= limit and (best is None or (distance, candidate) < best):
@@ -145,6 +149,11 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """A question naming the nearest candidate, or an empty text."""
     found = nearest(word, candidates)
     return f"did you mean {found}?" if found else ""
+
+
+def _letters(word: str) -> set[str]:
+    """Those that count in every case: `_distance` takes words that differ in others alone for near."""
+    return set(word.lower()) - {"_", "-"}
 
 
 def _distance(left: str, right: str, limit: int) -> int:

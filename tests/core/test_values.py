@@ -64,6 +64,15 @@ def test_shown_text_is_short_and_printable(value: object) -> None:
     assert text.isprintable()
 
 
+def test_what_python_cannot_write_is_shown_by_its_kind() -> None:
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert shown(1 << 20_000).startswith("(int, ")
+    assert shown([1 << 20_000]).startswith("(list, ")
+    assert shown(nested).startswith("(list, ")
+
+
 def test_secrets_do_not_show() -> None:
     secret = Secret("hunter2")
     for text in (

@@ -15,6 +15,7 @@ import pytest
 from agent.attest.digests import DigestCache, ExecutableChanged, ExecutableTooLarge
 from agent.attest.process import (
     AnchoredProcess,
+    Credentials,
     FileIdentity,
     ProcessEnded,
     open_executable,
@@ -66,6 +67,25 @@ def test_a_process_that_ends_while_it_is_read_gives_nothing(
         sleeper.kill()
         sleeper.wait()  # what was read so far is true, and must not be used
     process.close()
+
+
+STATUS = "Name:\t{}\nUid:\t1000\t1001\t0\t0\nGid:\t100\t101\t0\t0\nGroups:\t4 27 \n"
+
+
+@pytest.mark.parametrize("end_of_line", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\r"])
+def test_a_process_whose_name_looks_like_a_line_of_its_status_gains_nothing(end_of_line: str) -> None:
+    named = STATUS.format(f"a{end_of_line}Uid:\t0 0")
+    assert Credentials.parse(named) == Credentials(1001, 101, (4, 27))
+    assert Credentials.parse(named + f"Later:\ta{end_of_line}Uid:\t0 0\n") == Credentials(1001, 101, (4, 27))
+
+
+@pytest.mark.parametrize(
+    "status",
+    ["", "Uid:\t0\nGid:\t0\nGroups:\t\n", STATUS.replace("1001", "-1"), STATUS.replace("27", "9" * 5000)],
+)
+def test_a_status_that_cannot_be_read_is_told(status: str) -> None:
+    with pytest.raises(ValueError):
+        Credentials.parse(status)
 
 
 def test_a_zombie_counts_as_ended(sleeper: subprocess.Popen[bytes]) -> None:
