@@ -45,8 +45,11 @@ class AggregatedDiscovery:
         refusals: Refusals,
         encoder: Encoder,
         new_mark: Callable[[], str],
+        *,
+        traced: bool = False,
     ) -> None:
-        """`new_mark` gives another drain mark at each call, also after a restart of the agent."""
+        """`new_mark` gives another drain mark at each call, also after a restart of the agent; `traced`:
+        spans of Envoys are wanted."""
         self._identities = identities
         self._streams = streams
         self._broadcast = broadcast
@@ -55,6 +58,7 @@ class AggregatedDiscovery:
         self._refusals = refusals
         self._encoder = encoder
         self._new_mark = new_mark
+        self._traced = traced
 
     async def stream_aggregated_resources(
         self, call: Call, requests: AsyncIterator[Any]
@@ -88,7 +92,7 @@ class AggregatedDiscovery:
     def begin(self, listener: Listener, service: ServiceDescription, *, delta: bool) -> Catalogue:
         """What this Envoy is told, from now on. Raises PermissionDenied for somebody else's service."""
         self.check(listener, service)
-        catalogue = Catalogue(service, self._encoder, self._new_mark, delta=delta)
+        catalogue = Catalogue(service, self._encoder, self._new_mark, delta=delta, traced=self._traced)
         self._fleet.join(listener, catalogue)
         _log.info(
             "envoy_connected",

@@ -50,8 +50,9 @@ class Authorization:
         PermissionDenied for a caller that isn't the workload's Envoy: both deny. Raises Unavailable while the
         agent doesn't know what is enforced: Envoy asks again."""
         attributes = _attributes(request.SerializeToString())
-        # Envoy itself traces nothing here, so the caller's own trace is the one to continue.
-        header = attributes.request.http.headers.get(tracing.HEADER)
+        # An Envoy that traces says by the call itself what this is a part of; else it is the caller's trace.
+        asked = attributes.request.http.headers.get(tracing.HEADER)
+        header = None if tracing.outgoing() else asked
         with tracing.Span("ext_authz", header, tracing.Kind.SERVER):
             return await self._checked(call, attributes)
 

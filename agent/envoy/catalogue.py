@@ -55,9 +55,11 @@ class Catalogue:
         new_mark: Callable[[], str],
         *,
         delta: bool,
+        traced: bool = False,
     ) -> None:
         self.service = service
         self._encoder = encoder
+        self._traced = traced
         self._new_mark = new_mark
         self._delta = delta
         self._policy: WorkloadPolicy | None = None
@@ -109,7 +111,7 @@ class Catalogue:
     def _built(self, quarantined: frozenset[SpiffeId]) -> Mapping[str, Mapping[str, Resource]]:
         # A connection is judged once, so one of TCP ends when what it was judged by does.
         marks = {**self._marks, **dict.fromkeys(self._inbound_tcp, self._digest)}
-        situation = Situation(self.service, self._policy, quarantined, marks, self._delta)
+        situation = Situation(self.service, self._policy, quarantined, marks, self._delta, self._traced)
         return {
             type_url: {
                 name: self._encoder.resource(

@@ -5,7 +5,7 @@ a path is normalised, without doubled and without escaped slashes, and has no fr
 header name has no underscore, which servers would take for a hyphen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent.enforcement.ports import WorkloadPolicy
@@ -74,11 +74,12 @@ _NOBODY: Final[Json] = {"address_prefix": "255.255.255.255", "prefix_len": 32}
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What other parts add to listeners: access logs, by kind of listener."""
+    """What other parts add to listeners: access logs, by kind of listener, and the tracing of requests."""
 
     http_logs: tuple[Json, ...] = ()
     tcp_logs: tuple[Json, ...] = ()
     listener_logs: tuple[Json, ...] = ()
+    tracing: Json = field(default_factory=dict)
 
 
 def inbound_listener(
@@ -181,6 +182,7 @@ def _manager(one: Inbound | Outbound, extras: Extras) -> dict[str, object]:
         },
         "http2_protocol_options": _HTTP2,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
+        **extras.tracing,
     }
     return found | _logging(extras.http_logs)
 

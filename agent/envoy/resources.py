@@ -5,7 +5,7 @@ here knows how resources travel.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agent.enforcement.ports import WorkloadPolicy
@@ -17,6 +17,7 @@ from agent.envoy.filters import http_contents
 from agent.envoy.listeners import inbound_listener, outbound_listener
 from agent.envoy.names import CLUSTER, EXTENSION, LISTENER, Json
 from agent.envoy.subscription import Kind
+from agent.envoy.tracer import tracing_of
 from control_plane.core.spiffe_id import SpiffeId
 
 Resources = Mapping[str, Mapping[str, Json]]
@@ -35,13 +36,15 @@ ORDER: Final = (CLUSTER, LISTENER, EXTENSION)
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the resources are made from. `marks` are the drain marks of inbound listeners, by name."""
+    """What the resources are made from. `marks` are the drain marks of inbound listeners, by name.
+    `traced`: spans of the service's Envoy are wanted."""
 
     service: ServiceDescription
     policy: WorkloadPolicy | None = None
     quarantined: frozenset[SpiffeId] = frozenset()
     marks: Mapping[str, str] = field(default_factory=dict)
     delta: bool = True
+    traced: bool = False
 
     @property
     def cut_off(self) -> bool:
@@ -53,6 +56,8 @@ def build(situation: Situation) -> Resources:
     """The resources of the situation."""
     service, policy, quarantined = situation.service, situation.policy, situation.quarantined
     extras = file_logs(service.access_log)
+    if situation.traced:
+        extras = replace(extras, tracing=tracing_of(service.name))
     listeners: dict[str, Json] = {
         one.name: inbound_listener(
             service,

@@ -17,6 +17,7 @@ SECRETS: Final = "envoy.service.secret.v3.SecretDiscoveryService"
 AUTHORIZATION: Final = "envoy.service.auth.v3.Authorization"
 ACCESS_LOGS: Final = "envoy.service.accesslog.v3.AccessLogService"
 METRICS: Final = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+SPANS: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
 AGGREGATED: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 Load = Callable[[], object]
@@ -42,16 +43,17 @@ def lazy_service(name: str, streams: Iterable[str], unary: Iterable[str], load: 
 
 
 def envoy_services(
-    secrets: Load, aggregated: Load, authorization: Load, running: Load, counting: Load
+    secrets: Load, aggregated: Load, authorization: Load, running: Load, counting: Load, spans: Load
 ) -> list[Service]:
-    """SDS, ADS, external authorization, the access log service that hears of running requests, and the sink
-    for counters."""
+    """SDS, ADS, external authorization, the access log service that hears of running requests, and those that
+    take counters and spans."""
     return [
         lazy_service(SECRETS, ("StreamSecrets", "DeltaSecrets"), ("FetchSecrets",), secrets),
         lazy_service(AGGREGATED, ("StreamAggregatedResources", "DeltaAggregatedResources"), (), aggregated),
         lazy_service(AUTHORIZATION, (), ("Check",), authorization),
         lazy_service(ACCESS_LOGS, ("StreamAccessLogs",), (), running),
         lazy_service(METRICS, (), ("Export",), counting),
+        lazy_service(SPANS, (), ("Export",), spans),
     ]
 
 

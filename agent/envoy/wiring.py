@@ -13,6 +13,7 @@ from agent.envoy.fleet import Fleet
 from agent.envoy.services import envoy_services
 from agent.identities import Identities
 from agent.refusals import Refusals
+from control_plane.runtime import tracing
 from control_plane.runtime.clock import Clock
 from control_plane.runtime.transport import Service
 
@@ -70,6 +71,7 @@ def build_envoy_parts(
             refusals,
             Encoder(),
             new_mark,
+            traced=tracing.exports(),
         )
 
     def authorization() -> object:
@@ -87,4 +89,10 @@ def build_envoy_parts(
 
         return Counting(identities, sessions, counts or DecisionCounts(enforcement))
 
-    return EnvoyParts(envoy_services(secrets, aggregated, authorization, running, counting), fleet)
+    def spans() -> object:
+        from agent.envoy.spans import Spans
+
+        return Spans(identities, sessions, refusals, clock.monotonic, tracing.hand_on)
+
+    services = envoy_services(secrets, aggregated, authorization, running, counting, spans)
+    return EnvoyParts(services, fleet)

@@ -89,6 +89,17 @@ def install(sink: Callable[[FinishedSpan], None] | None) -> None:
     _sink = sink
 
 
+def exports() -> bool:
+    """Whether the spans of this process go to anybody."""
+    return _sink is not None
+
+
+def hand_on(span: FinishedSpan) -> None:
+    """A span that somebody else has ended goes where those of this process go."""
+    if _sink is not None:
+        _sink(span)
+
+
 def export_from(environment: Mapping[str, str], service: str) -> None:
     """Sends spans to the collector that the environment names; does nothing where it names none. Raises
     InvalidInput for an address that can't be used."""

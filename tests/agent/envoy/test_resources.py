@@ -93,6 +93,25 @@ def test_golden(policy: WorkloadPolicy, name: str) -> None:
     assert all(wire.encode(document) for documents in found.values() for document in documents.values())
 
 
+def test_a_tracer_is_all_that_is_added_where_spans_are_wanted(policy: WorkloadPolicy) -> None:
+    plain, traced = (build(Situation(SERVICE, policy, traced=wanted)) for wanted in (False, True))
+    assert all(wire.encode(document) for document in traced[LISTENER].values())
+    tracers: list[Any] = []
+
+    def without(part: Any) -> Any:
+        if isinstance(part, dict):
+            tracers.extend([part["tracing"]] if "tracing" in part else [])
+            return {name: without(one) for name, one in part.items() if name != "tracing"}
+        return [without(one) for one in part] if isinstance(part, list) else part
+
+    assert without(json.loads(json.dumps(traced))) == json.loads(json.dumps(plain))
+    http = [one for one in SERVICE.inbound if one.protocol.is_http]
+    http_out = [one for one in SERVICE.outbound if one.protocol.is_http]
+    assert len(tracers) == len(http) + len(http_out) > 2
+    named = [one["provider"]["typed_config"]["service_name"] for one in tracers]
+    assert set(named) == {SERVICE.name}
+
+
 def test_the_golden_bootstrap() -> None:
     found = bootstrap(SERVICE, Path("/run/agent.sock"), Address.parse("unix:/run/pay.admin.sock"))
     assert found["admin"]["address"] == {"pipe": {"path": "/run/pay.admin.sock", "mode": 0o600}}
