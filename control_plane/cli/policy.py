@@ -7,6 +7,7 @@ Nothing here needs a server. Exit codes: 0 done; 1 the policy has errors, a test
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -253,9 +254,9 @@ def evaluate(
         given = _parsed(read_text(input_file), str(input_file), parse_json) if input_file else UNDEFINED
         body = parse_query(query)
         if len(body) == 1 and isinstance(body[0].node, Ref | Var | Call) and not _binds(body[0].node):
-            body = parse_query(
-                f"value = {query}"
-            )  # one term: its value is what is asked for, even where false
+            compile_query(body, compiled, BUILTINS)  # what is wrong with it is told where it was written
+            # One term: its value is what is asked for, even where false.
+            body = parse_query(f"value = {query}")
         asked = compile_query(body, compiled, BUILTINS)
         try:
             found = Evaluator(compiled).query(asked, input_document=given, data=from_python(data))
@@ -273,6 +274,20 @@ def evaluate(
         printing.line(json_text(from_python(dict(bindings))) if bindings else "true")
     if not found:
         printing.line("undefined")
+        if hint := _misspelt(query, compiled.groups):
+            printing.note(hint)
+
+
+def _misspelt(query: str, groups: Mapping[tuple[str, ...], object]) -> str:
+    """What to say of a query that is a path of `data` where no rule is; nothing where there is one."""
+    from policies.language.diagnostics import did_you_mean
+
+    first, *steps = query.strip().partition("[")[0].split(".")
+    path = tuple(steps)
+    if first != "data" or any(path[: len(one)] == one or one[: len(path)] == path for one in groups):
+        return ""
+    near = did_you_mean(query.strip(), (".".join(("data", *one)) for one in groups))
+    return f"no rule is at {query.strip()}" + (f": {near}" if near else "")
 
 
 @app.command()
