@@ -16,6 +16,7 @@ from control_plane.core.errors import FailedPrecondition, InvalidInput, Unauthen
 from control_plane.core.spiffe_id import TrustDomain, server_id
 from control_plane.core.svid import X509Svid
 from control_plane.runtime.clock import Clock
+from control_plane.runtime.files import read_bounded
 from control_plane.runtime.tls import ALPN, TlsClient, peer_chain
 from control_plane.runtime.transport import Channel
 
@@ -28,15 +29,12 @@ def read_trust_bundle(path: Path, trust_domain: TrustDomain) -> Bundle:
     Raises FailedPrecondition if the file can't be read, InvalidInput if it holds no X.509 authority.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BUNDLE_FILE_BYTES + 1)
+        content = read_bounded(path, MAX_BUNDLE_FILE_BYTES)
     except OSError as error:
         raise FailedPrecondition(
             f"reading the trust bundle {path}: {error.strerror}",
             hint="export it on the server with: gatehouse bundle show > bundle.pem",
         ) from error
-    if len(content) > MAX_BUNDLE_FILE_BYTES:
-        raise InvalidInput(f"trust bundle {path}: larger than {MAX_BUNDLE_FILE_BYTES} bytes")
     if content.lstrip().startswith(b"{"):
         bundle = Bundle.parse_json(trust_domain, content)
     else:

@@ -25,7 +25,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agent.cache_key import CacheKey
-from control_plane.core.errors import Corrupt, FailedPrecondition
+from control_plane.core.errors import Corrupt, FailedPrecondition, InvalidInput
+from control_plane.runtime.files import content_of
 
 MAGIC: Final = b"gatehouse-cache-1\n"
 NONCE_BYTES: Final = 12
@@ -85,13 +86,13 @@ class CacheFile:
                 os.close(descriptor)
                 raise Corrupt(f"reading the cache {self.path}: not a regular file")
             with os.fdopen(descriptor, "rb") as file:
-                sealed = file.read(MAX_CACHE_BYTES + 1)
+                sealed = content_of(file, self.path, MAX_CACHE_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise Corrupt(f"reading the cache {self.path}: {error.strerror or error}") from error
-        if len(sealed) > MAX_CACHE_BYTES:
-            raise Corrupt(f"reading the cache {self.path}: larger than {MAX_CACHE_BYTES} bytes")
+        except InvalidInput as error:
+            raise Corrupt(f"the cache can't be used: {error.message}") from error
         if not sealed.startswith(MAGIC):
             raise Corrupt(f"reading the cache {self.path}: it doesn't begin as a cache of this version does")
         nonce = sealed[len(MAGIC) : len(MAGIC) + NONCE_BYTES]

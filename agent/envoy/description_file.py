@@ -7,6 +7,7 @@ from typing import Final
 
 from agent.envoy.description import ServiceDescription
 from control_plane.core.errors import InvalidInput, NotFound
+from control_plane.runtime.files import read_bounded
 
 MAX_BYTES: Final = 256 * 1024
 _YAML: Final = (".yaml", ".yml")
@@ -15,15 +16,12 @@ _YAML: Final = (".yaml", ".yml")
 def read_description(path: Path) -> ServiceDescription:
     """Reads and checks; `-` is standard input, in TOML. Raises NotFound, InvalidInput."""
     try:
-        if str(path) == "-":
-            content = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
-            with path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
+        from_input = str(path) == "-"
+        content = sys.stdin.buffer.read(MAX_BYTES + 1) if from_input else read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise NotFound(f"reading the service description {path}: {error.strerror}") from error
     if len(content) > MAX_BYTES:
-        raise InvalidInput(f"reading the service description {path}: more than {MAX_BYTES} bytes")
+        raise InvalidInput(f"reading the service description: more than {MAX_BYTES} bytes on standard input")
     try:
         text = content.decode("utf-8")
         document: object = _yaml(text) if path.suffix in _YAML else tomllib.loads(text)

@@ -41,6 +41,7 @@ from control_plane.core.errors import (
     Unavailable,
 )
 from control_plane.core.secret import Secret
+from control_plane.runtime.files import content_of
 
 MAX_KEY_FILE_BYTES: Final = 64 << 10
 SCRYPT_COST: Final = 1 << 15  # 32 MiB and about a tenth of a second, once a process
@@ -217,13 +218,13 @@ def _read(path: Path) -> bytes:
                     f"key file {path}: has mode {stat.filemode(mode)}, others could read it",
                     hint=f"chmod 600 {path}, and ask who read it meanwhile",
                 )
-            content = file.read(MAX_KEY_FILE_BYTES + 1)
+            content = content_of(file, path, MAX_KEY_FILE_BYTES)
     except FileNotFoundError as error:
         raise NotFound(f"key file {path}: doesn't exist", hint=_RESTORE) from error
     except OSError as error:
         raise _storage_error(f"key file {path}: can't be read", error) from error
-    if len(content) > MAX_KEY_FILE_BYTES:
-        raise Corrupt(f"key file {path}: is larger than {MAX_KEY_FILE_BYTES} bytes", hint=_RESTORE)
+    except InvalidInput as error:
+        raise Corrupt(f"key file: {error.message}", hint=_RESTORE) from error
     return content
 
 

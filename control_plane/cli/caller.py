@@ -10,6 +10,7 @@ import typer
 from control_plane.cli.options import Output
 from control_plane.cli.remote import reported
 from control_plane.core.errors import InvalidInput, NotFound
+from control_plane.runtime.files import read_text_bounded
 
 MAX_TOKEN_BYTES = 16_384
 
@@ -35,7 +36,7 @@ def caller_headers(token_file: Path | None, output: Output, *, break_glass: bool
         return headers
     with reported(output):
         try:
-            token = token_file.read_text(encoding="ascii").strip()
+            token = read_text_bounded(token_file, 2 * MAX_TOKEN_BYTES, "ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise NotFound(f"reading the token file {token_file}: {error}") from error
         if not token or len(token) > MAX_TOKEN_BYTES or any(character.isspace() for character in token):

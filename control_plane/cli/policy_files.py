@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from control_plane.core.errors import FailedPrecondition, InvalidInput, NotFound, ResourceExhausted
+from control_plane.runtime.files import read_text_bounded
 from control_plane.runtime.packaged import shipped
 from policies.files import DATA_FILES, is_test
 
@@ -28,6 +29,7 @@ NoCacheFlag = Annotated[bool, typer.Option("--no-cache", help="Work out everythi
 
 MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 64 << 20
+MAX_TEXT_BYTES: Final = 256 << 20  # an inventory is the largest text; its reader has the same bound
 
 LIBRARY: Final = "lib"
 _PACKAGE: Final = re.compile(r"^package[ \t]+([\w.]+)", re.MULTILINE)
@@ -76,7 +78,7 @@ def read_project(folder: Path, *, with_library: bool = True) -> dict[str, str]:
 def read_text(path: Path) -> str:
     """A file as text. Raises InvalidInput where it isn't UTF-8 or can't be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text_bounded(path, MAX_TEXT_BYTES)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"reading {path}: byte {error.start} isn't UTF-8 text") from error
     except OSError as error:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar, cast
 
 from control_plane.core.errors import GatehouseError, InvalidInput, shown
 from control_plane.core.secret import Secret
+from control_plane.runtime.files import read_bounded
 
 T = TypeVar("T")
 MAX_FILE_BYTES = 1 << 20
@@ -87,12 +88,12 @@ def load(
 
 def _read(file: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        raw = file.read_bytes()
+        raw = read_bounded(file, MAX_FILE_BYTES)
     except OSError as error:
         problems.append(f"{file}: can't be read ({error.strerror})")
         return {}
-    if len(raw) > MAX_FILE_BYTES:
-        problems.append(f"{file}: {len(raw)} bytes, at most {MAX_FILE_BYTES} are read")
+    except InvalidInput as error:
+        problems.append(error.message)
         return {}
     try:
         return tomllib.loads(raw.decode("utf-8"))

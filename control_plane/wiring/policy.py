@@ -1,6 +1,7 @@
 """Builds what the life of policies needs in the management process, and the gate before the REST routes."""
 
 import os
+from typing import Final
 
 from fastapi.routing import APIRoute
 
@@ -23,10 +24,13 @@ from control_plane.rollout.denials import DenialRule
 from control_plane.rollout.keys import PolicyKeys
 from control_plane.rollout.lifecycle import Rollouts
 from control_plane.rollout.ports import RolloutStore
+from control_plane.runtime.files import read_text_bounded
 from control_plane.runtime.settings import path_of
 from control_plane.sql.answer_store import SqlAnswers
 from control_plane.wiring.process import MANAGEMENT_JOURNAL, Parts
 from control_plane.wiring.vault import keys_in_vault
+
+MAX_REGO_BYTES: Final = 8 << 20  # as much as a policy may be
 
 
 class LedgerRecorder:
@@ -78,7 +82,7 @@ def response_rules_of(parts: Parts) -> Rules:
     """What decides on alerts. Raises InvalidInput, Diagnostics for the operator's file."""
     path = parts.settings.written.falco.rego
     try:
-        return Rules(path_of(path, "falco.rego").read_text(encoding="utf-8") if path else None)
+        return Rules(read_text_bounded(path_of(path, "falco.rego"), MAX_REGO_BYTES) if path else None)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"settings: falco.rego {path}: {error}") from error
 

@@ -27,6 +27,7 @@ from control_plane.identity.trust import Trust, merged
 from control_plane.rollout.push import PushedPolicies
 from control_plane.rollout.reports import DecisionReports
 from control_plane.runtime.clock import Clock, SystemClock
+from control_plane.runtime.files import read_bounded
 from control_plane.runtime.log import get_logger
 from control_plane.settings import ServerSettings
 from control_plane.sql.authority_store import SqlAuthorityStore
@@ -37,6 +38,7 @@ from control_plane.wiring.vault import authority_of, vault_of
 
 MANAGEMENT_JOURNAL: Final = 0  # issuers count from 1
 CATCH_UP_SECONDS: Final = 5.0
+MAX_BUNDLE_FILE_BYTES: Final = 4 << 20
 
 
 class Parts:
@@ -233,7 +235,7 @@ class Parts:
         path = self.settings.x509pop_ca_bundle
         if path is not None:
             try:
-                bundle = Bundle.parse_pem(trust_domain, path.read_bytes())
+                bundle = Bundle.parse_pem(trust_domain, read_bounded(path, MAX_BUNDLE_FILE_BYTES))
             except OSError as error:
                 raise InvalidInput(f"settings: x509pop.ca_bundle {path}: {error.strerror}") from error
             authorities = [authority.certificate for authority in bundle.x509_authorities]

@@ -4,18 +4,22 @@ import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from control_plane.clients.vault.chains import read_pem
 from control_plane.clients.vault.door import VaultDoor
 from control_plane.clients.vault.logins import make_login
 from control_plane.clients.vault.own import OwnSvids
 from control_plane.clients.vault.pki import PkiMount
-from control_plane.core.errors import FailedPrecondition, PeerMisbehaved
+from control_plane.core.errors import FailedPrecondition, InvalidInput, PeerMisbehaved
 from control_plane.core.secret import Secret
 from control_plane.runtime.clock import Clock
+from control_plane.runtime.files import read_bounded, read_text_bounded
 from control_plane.runtime.settings import path_of
 from control_plane.runtime.tls import TlsIdentity, load_identity
 from control_plane.runtime.vault_settings import LoginMethod, VaultSettings
+
+MAX_FILE_BYTES: Final = 1 << 20  # of a certificate or a key
 
 
 def open_vault(
@@ -123,9 +127,10 @@ class _FileIdentity:
 
     def _load(self) -> TlsIdentity:
         try:
-            chain = read_pem((self._certificate.read_text("ascii"),), str(self._certificate))
-            return TlsIdentity(chain, Secret(self._key.read_bytes()))
-        except (OSError, UnicodeDecodeError, PeerMisbehaved) as error:
+            text = read_text_bounded(self._certificate, MAX_FILE_BYTES, "ascii")
+            chain = read_pem((text,), str(self._certificate))
+            return TlsIdentity(chain, Secret(read_bounded(self._key, MAX_FILE_BYTES)))
+        except (OSError, UnicodeDecodeError, InvalidInput, PeerMisbehaved) as error:
             raise FailedPrecondition(
                 f"the login certificate {self._certificate} with the key {self._key}: can't be read "
                 f"({type(error).__name__})"
