@@ -177,8 +177,8 @@ def _tell(response: pb.ExplainResponse, pid: int, output: Output) -> None:
             )
     if not response.matches and not response.near:
         output.done(
-            "\nno entry that this agent may serve comes near. It may serve those whose --parent-id is its own ID,"
-            "\nwhich is below, or that of a node set it belongs to; `gatehouse explain` knows all entries."
+            "\nno entry that this agent may serve comes near. It may serve those whose --parent-id is its"
+            "\nown ID (below) or that of a node set of its; `gatehouse explain` knows all entries."
         )
     output.done("\nattested selectors:" if response.attested else "\nno selectors could be attested")
     for text in _texts(response.attested):
