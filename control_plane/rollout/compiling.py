@@ -53,7 +53,8 @@ def steps_of(source: PolicySource, trust_domain: str) -> Iterator[Step]:
         warnings = [warning.render() for warning in project.checked().warnings]
         report = run_tests(project)
         failed = [
-            f"test failed: {one.package}.{one.name} at {one.place} {one.error}" for one in report.failed
+            f"test failed: {one.package}.{one.name} at {one.place} {one.error}".rstrip()
+            for one in report.failed
         ]
         if inventory.mesh.trust_domain != trust_domain:
             failed.append(f"the inventory is of {inventory.mesh.trust_domain}, this server is {trust_domain}")

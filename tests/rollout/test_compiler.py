@@ -80,6 +80,13 @@ def test_a_policy_for_another_trust_domain_is_refused() -> None:
     assert isinstance(step, Refused) and "gatehouse.test" in step.reasons[0]
 
 
+def test_a_test_that_fails_is_named_by_its_line() -> None:
+    own = "package own_test\n\ntest_no if 1 == 2\n"
+    [step] = steps_of(starter(**{"own_test.rego": own}), TD.name)
+    assert isinstance(step, Refused)
+    assert step.reasons == ("test failed: data.own_test.test_no at own_test.rego:3",)
+
+
 def test_what_takes_too_long_is_refused_and_leaves_no_process() -> None:
     async def scenario() -> None:
         compiler = ChildCompiler(TD, SystemClock(), wall_seconds=0.05)
