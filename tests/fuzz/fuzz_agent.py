@@ -5,10 +5,8 @@ give back.
 from __future__ import annotations
 
 import contextlib
-import io
 import zlib
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
@@ -16,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from envoy.service.auth.v3 import external_auth_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from fuzz_files import InMemory
 from fuzz_identity import BUNDLE, LEAF, NOW, TD, WEB
 
 from agent import cache_content
@@ -90,23 +89,13 @@ def fuzz_check_request(data: bytes) -> bool:
     return False
 
 
-class _InMemory(type(Path())):  # type: ignore[misc]
-    """The path of a file that is never written."""
-
-    content = b""
-
-    def open(self, mode: str = "r", *_: object) -> io.BytesIO:
-        """What was set last."""
-        return io.BytesIO(_InMemory.content)
-
-
 def fuzz_description(data: bytes) -> bool:
     """A service's description, TOML or YAML; what is read reads the same from its plain values."""
-    _InMemory.content = data
+    InMemory.content = data
     accepted = False
     for name in ("service.toml", "service.yaml"):
         with contextlib.suppress(GatehouseError):
-            read = read_description(_InMemory(name))
+            read = read_description(InMemory(name))
             assert type(read).parse(read.to_document()) == read
             accepted = True
     return accepted

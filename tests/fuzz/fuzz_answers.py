@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from fuzz_callers import InMemory
+from fuzz_files import InMemory
 from fuzz_identity import BUNDLE, KEY, NOW, SPKI, WEB
 from fuzz_wire import ended
 from google.protobuf.message import DecodeError

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
@@ -18,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2
+from fuzz_files import InMemory
 from fuzz_identity import KEY, NOW, WEB
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 
@@ -30,28 +29,6 @@ from control_plane.runtime.metrics_server import MetricsServer
 from control_plane.runtime.otlp_names import scopes
 
 _LOOP: Final = asyncio.new_event_loop()
-
-
-class InMemory(type(Path())):  # type: ignore[misc]
-    """The path of a file that is never written."""
-
-    content = b""
-
-    def open(self, mode: str = "r", *_: object, **_named: object) -> io.BytesIO:
-        """What was set last."""
-        return io.BytesIO(InMemory.content)
-
-    def read_bytes(self) -> bytes:
-        """Likewise."""
-        return InMemory.content
-
-    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
-        """Likewise."""
-        return InMemory.content.decode(encoding or "utf-8")
-
-    def stat(self, **_: object) -> Any:
-        """A file of that size, never older than it was."""
-        return SimpleNamespace(st_mtime_ns=1, st_size=len(InMemory.content))
 
 
 def _base64url(data: bytes) -> str:

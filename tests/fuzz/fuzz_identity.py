@@ -7,7 +7,6 @@ import contextlib
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from fuzz_files import InMemory
 
 from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
 from control_plane.core.certificate import read_certificate
@@ -77,17 +77,7 @@ BUNDLE: Final = Bundle(
 )
 
 
-class _InMemory(type(Path())):  # type: ignore[misc]
-    """The path of a file that is never written: opening one takes longer than reading what is in it."""
-
-    content = b""
-
-    def read_bytes(self) -> bytes:
-        """What was set last."""
-        return _InMemory.content
-
-
-_FILE: Final = _InMemory("input")
+_FILE: Final = InMemory("input")
 
 
 def fuzz_spiffe_id(data: bytes) -> bool:
@@ -178,7 +168,7 @@ def fuzz_bundle(data: bytes) -> bool:
 
 def fuzz_journal(data: bytes) -> bool:
     """A segment of a ledger journal after anything that can happen to a disk: damage is told, not raised."""
-    _InMemory.content = data
+    InMemory.content = data
     accepted = False
     with contextlib.suppress(GatehouseError):
         for _, payload in read_segment(Segment(1, 1, _FILE)).payloads:
@@ -197,7 +187,7 @@ def fuzz_record(data: bytes) -> bool:
 
 def fuzz_settings(data: bytes) -> bool:
     """The server's TOML file."""
-    _InMemory.content = data
+    InMemory.content = data
     with contextlib.suppress(GatehouseError):
         load_settings(file=_FILE, environment={}, flags={})
         return True

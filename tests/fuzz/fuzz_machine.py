@@ -10,7 +10,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import load_der_x509_certificate
-from fuzz_callers import InMemory
+from fuzz_files import InMemory
 from fuzz_identity import AUTHORITY, LEAF
 
 from agent.attest.process import Credentials, parse_start_time
