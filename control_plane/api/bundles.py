@@ -1,12 +1,12 @@
 """spire.api.server.bundle.v1.Bundle: our own bundle and those of federated trust domains."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from control_plane.api.caller import caller_of
 from control_plane.api.context import ServerContext
-from control_plane.api.paging import page_of, read_token, write_token
+from control_plane.api.paging import check_batch, page_of, read_token, write_token
 from control_plane.core.bundle import Bundle
 from control_plane.core.errors import CallerError, GatehouseError, InvalidInput, NotFound
 from control_plane.core.jwk import load_public_key
@@ -25,6 +25,7 @@ from control_plane.proto.spire.api.types import bundle_pb2
 from control_plane.runtime.log import get_logger
 from control_plane.runtime.transport import Call
 
+MAX_BATCH: Final = 1000  # each is a transaction of its own
 _MODES: Final = {0: DeleteMode.RESTRICT, 1: DeleteMode.DELETE, 2: DeleteMode.DISSOCIATE}
 _Storing = Callable[[Sequence[Bundle]], Awaitable[list[BundleOutcome]]]
 _log = get_logger("bundles")
@@ -120,6 +121,7 @@ class BundleService:
     async def batch_update_federated_bundle(
         self, call: Call, request: wire.BatchUpdateFederatedBundleRequest
     ) -> wire.BatchUpdateFederatedBundleResponse:
+        check_batch(len(request.bundle), MAX_BATCH)
         input_mask, mask = mask_of(request, "input_mask"), mask_of(request)
         outcomes = []
         for message in request.bundle:
@@ -142,6 +144,7 @@ class BundleService:
         mode = _MODES.get(request.mode)
         if mode is None:
             raise InvalidInput(f"delete mode {request.mode}: expected RESTRICT, DELETE or DISSOCIATE")
+        check_batch(len(request.trust_domains), MAX_BATCH)
         results = []
         for text in request.trust_domains:
             try:
@@ -158,8 +161,9 @@ class BundleService:
         return wire.BatchDeleteFederatedBundleResponse(results=results)
 
     async def _store_each(
-        self, messages: Iterable[bundle_pb2.Bundle], store: _Storing
+        self, messages: Sequence[bundle_pb2.Bundle], store: _Storing
     ) -> list[BundleOutcome]:
+        check_batch(len(messages), MAX_BATCH)
         outcomes = []
         for message in messages:
             try:

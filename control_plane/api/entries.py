@@ -14,7 +14,7 @@ from control_plane.api.caller import agent_of, caller_of
 from control_plane.api.context import ServerContext
 from control_plane.api.entry_filters import candidates
 from control_plane.api.entry_wire import GET_ENTRIES, SYNC_ENTRIES, SYNC_MORE, EntryWriter
-from control_plane.api.paging import MAX_REPLY_BYTES, page_of, read_token, write_token
+from control_plane.api.paging import MAX_REPLY_BYTES, check_batch, page_of, read_token, write_token
 from control_plane.core.entry import Entry
 from control_plane.core.errors import GatehouseError, InvalidInput, NotFound, shown
 from control_plane.core.selectors import Selector
@@ -83,7 +83,7 @@ class EntryService:
         priorities: Mapping[int, int] = _NO_PRIORITIES,
     ) -> wire.BatchCreateEntryResponse:
         """`priorities` are by position in the request; 0 where none is given."""
-        _check_batch(len(request.entries))
+        check_batch(len(request.entries), MAX_BATCH)
         trust_domain = self._context.trust_domain
 
         def read(position: int, message: entry_pb2.Entry) -> Entry:
@@ -112,7 +112,7 @@ class EntryService:
         priorities: Mapping[int, int] = _NO_PRIORITIES,
     ) -> wire.BatchUpdateEntryResponse:
         """`priorities` are by position in the request; an entry without one keeps its own."""
-        _check_batch(len(request.entries))
+        check_batch(len(request.entries), MAX_BATCH)
         trust_domain, input_mask = self._context.trust_domain, mask_of(request, "input_mask")
 
         def change(position: int, message: entry_pb2.Entry, entry: Entry) -> Entry:
@@ -144,7 +144,7 @@ class EntryService:
     async def batch_delete_entry(
         self, call: Call, request: wire.BatchDeleteEntryRequest
     ) -> wire.BatchDeleteEntryResponse:
-        _check_batch(len(request.ids))
+        check_batch(len(request.ids), MAX_BATCH)
         attempts = [entry_id or InvalidInput(_NO_ID) for entry_id in request.ids]
         named = [entry_id for entry_id in request.ids if entry_id]
         outcomes = _in_place(attempts, await self._context.store.delete_entries(named))
@@ -254,8 +254,3 @@ def _blank(trust_domain: TrustDomain) -> Entry:
 
 def _written(entry: Entry | None, mask: entry_pb2.EntryMask | None) -> entry_pb2.Entry | None:
     return None if entry is None else entry_to_message(entry, mask)
-
-
-def _check_batch(count: int) -> None:
-    if count > MAX_BATCH:
-        raise InvalidInput(f"{count} items in one request, at most {MAX_BATCH}", hint="split the request")

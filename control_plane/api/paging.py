@@ -1,4 +1,4 @@
-"""Pages of lists: opaque tokens, and replies that stay below what clients accept."""
+"""Pages of lists, and batches: opaque tokens, replies that stay below what clients accept, bounded requests."""
 
 import base64
 import binascii
@@ -53,3 +53,9 @@ def page_of(
         page.append(message)
         last = key(item)
     return page, ""
+
+
+def check_batch(count: int, limit: int) -> None:
+    """Raises InvalidInput for a request that holds more than `limit` items."""
+    if count > limit:
+        raise InvalidInput(f"{count} items in one request, at most {limit}", hint="split the request")

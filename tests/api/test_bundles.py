@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from control_plane.api.bundles import MAX_BATCH
 from control_plane.core.errors import InvalidInput, NotFound
 from control_plane.proto.gatehouse.node.v1 import node_pb2
 from control_plane.proto.spire.api.server.bundle.v1 import bundle_pb2 as wire
@@ -43,6 +44,26 @@ def test_appending_to_our_bundle_is_remembered(serve: Any) -> None:
         broken = wire.AppendBundleRequest(x509_authorities=[types.X509Certificate(asn1=b"no")])
         with pytest.raises(InvalidInput):
             await call(server.admin, "AppendBundle", broken, types.Bundle)
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize("which", ["Create", "Set", "Update", "Delete"])
+def test_a_batch_is_bounded(serve: Any, which: str) -> None:
+    """Each bundle is a transaction of its own."""
+    names = [f"t{number}.test" for number in range(MAX_BATCH + 1)]
+    given = (
+        {"trust_domains": names}
+        if which == "Delete"
+        else {"bundle": [types.Bundle(trust_domain=name) for name in names]}
+    )
+    request = getattr(wire, f"Batch{which}FederatedBundleRequest")(**given)
+
+    async def scenario(server: Any) -> None:
+        method, reply = f"Batch{which}FederatedBundle", f"Batch{which}FederatedBundleResponse"
+        with pytest.raises(InvalidInput, match="split the request"):
+            await call(server.admin, method, request, getattr(wire, reply))
+        assert not server.parts.replica.index.bundles
 
     serve(scenario)
 
