@@ -52,7 +52,17 @@ def read_documents(text: str, what: str) -> Iterator[Node]:
     try:
         yield from reader.documents()
     except yaml.YAMLError as error:
-        raise InvalidInput(f"reading {what}: {' '.join(str(error).split())[:300]}") from error
+        problem, mark = yaml_problem(error)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise InvalidInput(f"reading {what}{place}: {problem}") from error
+
+
+def yaml_problem(error: yaml.YAMLError) -> tuple[str, yaml.Mark | None]:
+    """What is wrong with a YAML text, on one line, and where, counted from 0."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        said = f"{error.problem} {error.context}" if error.context else error.problem
+        return " ".join(said.split())[:300], error.problem_mark or error.context_mark
+    return " ".join(str(error).split())[:300], None
 
 
 def read_document(text: str, what: str) -> Node:

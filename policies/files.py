@@ -7,6 +7,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
+LIBRARY_FILES: Final = "gatehouse/lib/"
+"""How the names of the library's files begin, which comes along with every project."""
+
 DATA_FILES: Final = ("data.json", "data.yaml", "data.yml")
 
 

@@ -141,6 +141,13 @@ def test(
         for name, covered in report.coverage.items():
             if covered.missed:
                 printing.line(f"not reached  {name}: lines {', '.join(map(str, covered.missed))}")
+        if not results:
+            wanted = (
+                f"whose name holds {run!r}"
+                if run and report.results
+                else "named test_… in a file *_test.rego"
+            )
+            printing.line(f"there is no test: a rule {wanted}")
         printing.line(
             f"{answer['passed']} passed, {answer['failed']} failed, {answer['skipped']} skipped; "
             f"coverage {answer['coverage_percent']} %"

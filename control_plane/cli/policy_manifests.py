@@ -26,6 +26,7 @@ from control_plane.cli.policy_files import (
 from control_plane.cli.policy_report import print_compilation
 from control_plane.cli.remote import reported
 from control_plane.core.errors import AlreadyExists
+from policies.files import LIBRARY_FILES
 
 TargetFlag = Annotated[str, typer.Option("--target", help="What the manifests are for.")]
 ExactFlag = Annotated[bool, typer.Option("--exact-only", help="Refuse what the target can't say exactly.")]
@@ -121,7 +122,7 @@ def _compiled(
 
 def _print_compilation(output: Output, compiled: Any, written: list[str]) -> None:
     # The library comes along whether a policy uses all of it or not.
-    warnings = [one for one in compiled.warnings if not one.span.source.file.startswith("gatehouse/lib/")]
+    warnings = [one for one in compiled.warnings if not one.span.source.file.startswith(LIBRARY_FILES)]
     blocked, more = compiled.blocked() if not written else ([], False)
     answer = {
         "target": compiled.target,

@@ -1,4 +1,4 @@
-"""`gatehouse policy eval`: what it says of a query that is wrong, or asks for what isn't there."""
+"""`gatehouse policy eval` and `test`: what they say of what is wrong, missing, or not asked for."""
 
 from __future__ import annotations
 
@@ -42,3 +42,18 @@ def test_a_path_where_no_rule_is_is_told(policy: Path, query: str, told: str) ->
     assert found.stdout == "undefined\n"
     assert told in found.stderr
     assert bool(found.stderr) == bool(told)
+
+
+def test_our_library_counts_for_nobodys_coverage(policy: Path) -> None:
+    tests = policy.with_name("authz_test.rego")
+    tests.write_text('package t\n\ntest_a if "a" in data.gatehouse.authz.names with input.names as ["a"]\n')
+    found = CliRunner().invoke(app, ["test", str(policy.parent)])
+    assert found.exit_code == 0, found.output
+    assert "gatehouse/lib" not in found.output
+    assert "1 passed, 0 failed, 0 skipped; coverage 100.0 %" in found.output
+
+
+def test_no_test_is_said(policy: Path) -> None:
+    found = CliRunner().invoke(app, ["test", str(policy.parent)])
+    assert found.exit_code == 1
+    assert "there is no test" in found.output

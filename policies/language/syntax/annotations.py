@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from policies.documents import MAX_DEPTH, nests_deeper
+from policies.documents import MAX_DEPTH, nests_deeper, yaml_problem
 from policies.language.diagnostics import Diagnostic, ErrorCode, did_you_mean
 from policies.language.source import Span
 from policies.language.syntax.ast import Annotations, Comment, Module, Rule
@@ -64,9 +64,13 @@ def attach(module: Module) -> tuple[Module, list[Diagnostic]]:
             annotations = _read(block, span, "package" if above_package else "rule")
         except (_Unfit, yaml.YAMLError, RecursionError) as error:
             hint = "a block ends at the first line that is no comment: leave a blank line below it"
-            message = f"annotations can't be read: {_short(error)}"
+            problem, mark = (
+                yaml_problem(error) if isinstance(error, yaml.YAMLError) else (_short(error), None)
+            )
+            wrong = block[min(mark.line + 1, len(block) - 1)] if mark is not None else block[0]
+            message = f"annotations can't be read: {problem}"
             diagnostics.append(
-                Diagnostic(block[0].span, ErrorCode.PARSE, message, "YAML with known fields", hint)
+                Diagnostic(wrong.span, ErrorCode.PARSE, message, "YAML with known fields", hint)
             )
             continue
         if annotations.scope in ("package", "subpackages"):
