@@ -1,4 +1,4 @@
-"""Pages of lists, and batches: opaque tokens, replies that stay below what clients accept, bounded requests."""
+"""Pages of lists, and batches: opaque tokens, replies below what clients accept, requests that are bounded."""
 
 import base64
 import binascii
