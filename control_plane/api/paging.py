@@ -1,4 +1,4 @@
-"""Pages of lists, and batches: opaque tokens, replies below what clients accept, requests that are bounded."""
+"""Pages of lists, and batches: opaque tokens, replies that clients accept, requests that are bounded."""
 
 import base64
 import binascii
