@@ -109,10 +109,15 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="gh"))
-    running = Server(folder).start()
-    yield running
-    assert running.stop() == 0
-    assert not running.children()
+    running = Server(folder)
+    try:
+        yield running.start()
+        assert running.stop() == 0
+        assert not running.children()
+    finally:
+        if running.process is not None and running.process.poll() is None:  # a start that took too long
+            running.process.kill()
+            running.process.wait()
     shutil.rmtree(folder)
 
 
