@@ -151,7 +151,9 @@ def test_what_others_change_costs_no_read_of_policies(
     async def scenario(ours: SqlStore, theirs: SqlStore) -> None:
         store = SqlRolloutStore(ours.thread)
         await store.versions(0, 50)
-        await ours.release(SpiffeId(TD, "/nobody"))  # from now on the mark is known
+        await ours.quarantine(
+            Quarantined(SpiffeId(TD, "/first"), "a test", "ada", 1)
+        )  # the mark is known now
         await store.versions(0, 50)
         reads.clear()
         heard = asyncio.Event()
