@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from control_plane.cli.api_access import choose
-from control_plane.core.errors import GatehouseError
+from control_plane.core.errors import GatehouseError, InvalidInput
 from control_plane.runtime.output import given_as_text
 
 GROUPS: dict[str, tuple[str, str]] = {
@@ -125,7 +125,10 @@ def _run() -> None:
     # Read here: a command without a collector doesn't pay for traces.
     from control_plane.runtime import tracing
 
-    tracing.export_from(os.environ, "gatehouse")
+    try:
+        tracing.export_from(os.environ, "gatehouse")
+    except InvalidInput as error:
+        sys.exit(f"gatehouse: {error}")
     words = [word for word in sys.argv[1:3] if word.isalpha()]  # names of commands, nothing that was given
     with tracing.Span(
         " ".join(["gatehouse", *words]), os.environ.get("TRACEPARENT"), tracing.Kind.INTERNAL, begin=True

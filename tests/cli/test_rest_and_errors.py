@@ -93,6 +93,16 @@ def test_bytes_that_are_no_text_are_refused_by_flag_in_one_line(
         assert capsys.readouterr().err == f"gatehouse: {said} holds bytes that are not UTF-8: give text\n"
 
 
+@pytest.mark.parametrize("endpoint", ["grpc://collector", "http://[::1", "http://a:99999"])
+def test_an_address_that_is_no_collectors_is_told_in_a_line(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gatehouse", "--help"])
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    with pytest.raises(SystemExit, match="gatehouse: OTEL_EXPORTER_OTLP_ENDPOINT is .* expected the URL"):
+        main()
+
+
 def test_a_reader_that_is_gone_is_no_server_that_is_away() -> None:
     with pytest.raises(BrokenPipeError), reported(Output.HUMAN):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")  # as printing for `| head` does

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fuzz_files import InMemory
 
+from control_plane.authority.vault_intermediate import read_issuer
 from control_plane.core.bundle import Bundle, JwtAuthority, X509Authority
 from control_plane.core.certificate import read_certificate
 from control_plane.core.csr import check_csr
@@ -120,6 +121,7 @@ def fuzz_certificate(data: bytes) -> bool:
     readers: tuple[Callable[[], object], ...] = (
         lambda: X509Authority.parse(data),
         lambda: X509Svid.from_chain([data]),
+        lambda: read_issuer((data,), NOW),
         lambda: Bundle.parse_pem(TD, ssl.DER_cert_to_PEM_cert(data)),
     )
     for read in readers:

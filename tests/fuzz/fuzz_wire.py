@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from control_plane.api.opa.routes import wait_seconds_of
 from control_plane.api.paging import read_token
+from control_plane.api.rest import ledger
 from control_plane.api.rest.conditions import read_cursor, read_place, tags_of
 from control_plane.api.rest.falco import FalcoAlert
 from control_plane.authority import state_json
@@ -56,6 +57,7 @@ def fuzz_texts(data: bytes) -> bool:
         read_token,
         read_cursor,
         read_place,
+        ledger._read_cursor,
         parse_timeout,
         decode_binary,
         parse_entry_id,
@@ -207,6 +209,7 @@ SEEDS: Final[dict[str, Callable[[], list[bytes]]]] = {
         *(b"MTIz", b"ZW50cnktMQ==", b'W/"1", "2"', b"5S", b"AAEC", b"1-17", b"[::1]:8443", b"127.0.0.1:0"),
         *(b"respond-async, wait=30", b"https://vault.test:8200", b"login:ada author spiffe://example.org/a"),
         *(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", b"a%20b%ff", b"vault:kv/data/a#b"),
+        base64.urlsafe_b64encode(b"[[0,5],[1,7]]"),
     ],
     "falco": lambda: [json.dumps(_FALCO).encode()],
     "push": lambda: [json.dumps(_PUSH).encode()],
