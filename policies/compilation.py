@@ -169,6 +169,8 @@ def guarded_by(target: str, inventory: Inventory) -> Inventory:
 
 def _in_mode(workload: Workload, mode: Mode, inventory: Inventory) -> Workload:
     waypoint = workload.waypoint
+    if workload.mode is mode and (mode is Mode.WAYPOINT) == (waypoint is not None):
+        return workload
     if mode is Mode.WAYPOINT and waypoint is None:
         identity = f"spiffe://{inventory.mesh.trust_domain}/ns/{workload.namespace}/sa/waypoint"
         waypoint = Waypoint("waypoint", identity)
