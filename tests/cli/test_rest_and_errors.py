@@ -99,7 +99,7 @@ def test_an_address_that_is_no_collectors_is_told_in_a_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["gatehouse", "--help"])
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-    with pytest.raises(SystemExit, match="gatehouse: OTEL_EXPORTER_OTLP_ENDPOINT is .* expected the URL"):
+    with pytest.raises(SystemExit, match=r"gatehouse: OTEL_EXPORTER_OTLP_ENDPOINT is .* expected the URL"):
         main()
 
 
