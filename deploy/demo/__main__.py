@@ -18,7 +18,8 @@ def down() -> None:
     place.STATE.unlink(missing_ok=True)
     database.remove()
     if stopped:
-        shown.step("done", "data stays in .gatehouse; remove that folder to start over")
+        kept = shown.short_text(str(place.DATA))
+        shown.step("done", f"data stays in {kept}; remove that folder to start over")
     else:
         shown.step("done", "nothing of `make up` was running")
 

@@ -181,8 +181,19 @@ def test_a_callers_trace_goes_through_the_shop_to_the_agents_judgement(
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert json.loads(done.stdout)["payments"]["status"] == 200, done.stdout
-    mine = ("gatehouse-agent", "ext_authz", bytes.fromhex(trace), bytes.fromhex(span))
-    until(lambda: mine in [(*one[:3], one[4]) for one in collector.spans], "the agent's span", pause=0.2)
+    judged = ["ext_authz", "/envoy.service.auth.v3.Authorization/Check", "envoy payments asks the agent"]
+    wanted = [*judged, "envoy payments inbound", "envoy frontend outbound"]
+
+    def chain() -> list[str]:
+        """From the judgement up to the customer's own span; shorter while not all have told."""
+        mine = {one[3]: one for one in collector.spans if one[2] == bytes.fromhex(trace)}
+        names, here = [], next((one for one in mine.values() if one[1] == "ext_authz"), None)
+        while here is not None:
+            names.append(here[1])
+            above, here = here[4], mine.get(here[4])
+        return names if names and above == bytes.fromhex(span) else []
+
+    until(lambda: chain() == wanted, "one trace through both Envoys to the agent", pause=0.2)
 
 
 @contextmanager
