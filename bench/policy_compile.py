@@ -101,7 +101,11 @@ def told(table: Table, name: str, run: Run, limit: float) -> None:
 
 
 def share_of_naive(questions: Questions) -> float:
-    """Rules of the manifests for each rule that there would be if every edge had one of its own."""
+    """Rules of the manifests for each rule that there would be if every edge had one of its own.
+
+    A rule is callers times operations. Half of a service's callers do one thing and half another, so that two
+    rules for twenty callers are as few as there can be: the least share here is the limit itself.
+    """
     known = questions.inventory
     written = naive = 0
     for workload in known.workloads[:SAMPLE]:
