@@ -106,7 +106,7 @@ class Entry:
         check_unreserved(self.spiffe_id, "registration entry: SPIFFE ID")
         if trust_domain in self.federates_with:
             raise InvalidInput(
-                f"registration entry for {self.spiffe_id}: federates with its own trust domain {trust_domain}",
+                f"registration entry {self.spiffe_id}: federates with its own trust domain {trust_domain}",
                 hint="leave it out: every identity comes with the bundle of its own trust domain",
             )
         return self
