@@ -98,7 +98,7 @@ async def serve(folder: Path) -> None:
         heard.set()
         return Authorization(everybody, everybody, policy, Refusals(clock, heard, str))
 
-    server = Server(envoy_services(object, object, authorization, object, object))
+    server = Server(envoy_services(object, object, authorization, object, object, object))
     await server.listen_unix(folder / "grpc.sock", 0o600)
     loop = asyncio.get_running_loop()
     plain = await loop.create_unix_server(lambda: _Http(policy), str(folder / "http.sock"))
