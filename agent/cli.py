@@ -23,6 +23,7 @@ from agent.cli_shared import (
     workload_socket,
 )
 from control_plane.runtime.output import Form, given_as_text
+from control_plane.runtime.version import tell_version
 
 app = group("The node agent of Gatehouse: identities for the processes of this machine.")
 api = group("Ask the Workload API, as a workload would.")
@@ -34,6 +35,16 @@ app.add_typer(api, name="api")
 app.add_typer(envoy, name="envoy")
 api.add_typer(fetch, name="fetch")
 api.add_typer(validate, name="validate")
+
+
+@app.callback()
+def gatehouse_agent(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=tell_version, is_eager=True, help="Say which version this is."),
+    ] = False,
+) -> None:
+    """What is said before a command."""
 
 
 @app.command()

@@ -103,10 +103,14 @@ def paths() -> Iterator[str]:
 
 
 def main() -> int:
-    """Runs all checks, or those named; 1 if any fails."""
+    """Runs all checks, or those named; 1 if any fails, 2 if one isn't there."""
     wanted = sys.argv[1:]
     failed: list[str] = []
-    for name, command in commands().items():
+    programs, functions = commands(), {"documents": documents, "paths": paths}
+    if unknown := set(wanted) - {*programs, *functions}:
+        print(f"check: no {', '.join(sorted(unknown))}; there are {', '.join([*programs, *functions])}")
+        return 2
+    for name, command in programs.items():
         if wanted and name not in wanted:
             continue
         started = time.monotonic()
@@ -120,7 +124,7 @@ def main() -> int:
             finished.stdout + finished.stderr,
             failed,
         )
-    for name, problems in (("documents", documents), ("paths", paths)):
+    for name, problems in functions.items():
         if wanted and name not in wanted:
             continue
         started = time.monotonic()

@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from control_plane.cli.api_access import choose
 from control_plane.core.errors import GatehouseError, InvalidInput
 from control_plane.runtime.output import given_as_text
+from control_plane.runtime.version import tell_version
 
 GROUPS: dict[str, tuple[str, str]] = {
     "server": ("control_plane.cli.server", "Run the server."),
@@ -99,6 +100,10 @@ def gatehouse(
             envvar="GATEHOUSE_REMOTE_KEY", help="Its key, PEM.", show_default="the file of the SVID"
         ),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=tell_version, is_eager=True, help="Say which version this is."),
+    ] = False,
 ) -> None:
     """Gatehouse: SPIFFE identities for every workload.
 
