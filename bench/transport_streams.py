@@ -141,6 +141,8 @@ class Measured:
         return int(memory), float(cpu), int(connections)
 
     def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # else the thread that reads there would hold its end up
         self._process.terminate()
         self._process.wait(timeout=10)
 
