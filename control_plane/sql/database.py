@@ -65,7 +65,7 @@ def open_engine(path: Path) -> Engine:
 
 def prepare(path: Path) -> None:
     """Checks the file, brings the schema up to date and names the change log anew (`core.log_position`).
-    Blocking; one process at a time (the supervisor), and before any other opens it.
+    Blocking; one process at a time, and before any other opens it.
 
     Raises Corrupt for a damaged file, FailedPrecondition for one from a newer version, Unavailable if it
     can't be read or written.

@@ -2,7 +2,7 @@
 
 `run_server` is the supervisor; `run_issuer` and `run_management` are what it starts, each in a process of
 its own (`python -m control_plane.wiring`). Each imports its own part only when it is called: an issuer has no
-use for the REST framework, and starts sooner and smaller without it.
+use for the REST framework, and starts sooner and smaller without it; the supervisor needs hardly anything.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,12 @@ __all__ = ["run_issuer", "run_management", "run_server"]
 def run_server(settings: ServerSettings, started: Callable[[], None] | None = None) -> None:
     """Runs the whole server until a signal; see `wiring.supervisor.run_server`."""
     from control_plane.wiring import supervisor
-    from control_plane.wiring.vault import with_secrets
 
-    supervisor.run_server(with_secrets(settings), started)
+    if settings.written.vault.address:
+        from control_plane.wiring.vault import with_secrets
+
+        settings = with_secrets(settings)
+    supervisor.run_server(settings, started)
 
 
 def run_issuer(settings: ServerSettings, index: int, started: Callable[[], None] | None = None) -> None:

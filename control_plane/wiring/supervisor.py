@@ -18,8 +18,8 @@ from control_plane.core.errors import Unavailable
 from control_plane.runtime import log, loop
 from control_plane.runtime.lifecycle import Ending, run_services
 from control_plane.settings import ServerSettings
-from control_plane.sql.database import prepare
 from control_plane.wiring import data_directory
+from control_plane.wiring.preparation import prepare_apart
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
 MAX_BACKOFF_SECONDS: Final = 30.0
@@ -32,7 +32,7 @@ def run_server(settings: ServerSettings, started: Callable[[], None] | None = No
     """Runs the whole server until a signal. `started` is called once all processes serve.
 
     Raises FailedPrecondition if the data directory is in use or not safe, Unavailable if the port is taken,
-    and what `sql.database.prepare` raises.
+    and what `preparation.prepare_apart` raises.
     """
     loop.run(supervise(settings, started=started))
 
@@ -44,7 +44,7 @@ async def supervise(settings: ServerSettings, *, started: Callable[[], None] | N
         if settings.api_bind is not None:
             _check_free(*settings.api_bind)
         with _reserve(settings.host, settings.port) as reserved, Ending("server") as ending:
-            prepare(settings.database)
+            await prepare_apart(settings.database, inherited)
             settings = settings.with_port(reserved.getsockname()[1])
             group = _Group(settings, started, inherited, ending)
             names = [("management", 0)] + [("issuer", index) for index in range(settings.issuers)]

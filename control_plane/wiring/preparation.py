@@ -1,0 +1,64 @@
+"""Prepares the database in a process of its own, before any other opens it.
+
+The supervisor has it done: it lives for as long as the server and does little, and would else weigh twice as
+much, by what only the database and its migrations need. What is refused there is told here: one line of JSON
+on standard output.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+from control_plane.core.errors import Corrupt, FailedPrecondition, GatehouseError, Unavailable
+
+KINDS: Final = {each.kind: each for each in (Corrupt, FailedPrecondition, Unavailable)}
+"""What `sql.database.prepare` raises."""
+
+
+async def prepare_apart(database: Path, inherited: int) -> None:
+    """Prepares the database; `inherited` is the descriptor that says that processes of this server run.
+
+    Raises what `sql.database.prepare` raises, and Unavailable if the process ends without a word; what it
+    wrote to standard error is then there to be read.
+    """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "control_plane.wiring.preparation",
+        str(database),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        pass_fds=(inherited,),
+        start_new_session=True,  # Ctrl-C is for us; a migration is finished or undone whole
+    )
+    told, _ = await child.communicate()
+    if child.returncode == 0:
+        return
+    try:
+        problem = json.loads(told)
+        error: GatehouseError = KINDS[problem["problem"]](problem["message"], hint=problem["hint"])
+    except (ValueError, KeyError, TypeError):
+        error = Unavailable(
+            f"preparing the database {database.name}: the process that does it ended with {child.returncode}",
+            hint="standard error has what it said last; try again",
+        )
+    raise error
+
+
+def main(database: Path) -> int:
+    """The process; its exit code."""
+    from control_plane.sql.database import prepare  # what this process is for
+
+    try:
+        prepare(database)
+    except tuple(KINDS.values()) as error:
+        problem = {"problem": error.kind, "message": error.message, "hint": error.hint}
+        sys.stdout.write(json.dumps(problem) + "\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
