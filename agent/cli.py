@@ -79,6 +79,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="Settings in TOML; flags win over it.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or human.")] = None,
+    output: OutputFlag = Form.HUMAN,
 ) -> None:
     """Run the agent until it is told to stop."""
     from agent.run import run_from_flags
@@ -98,7 +99,7 @@ def run(
         "log_level": log_level,
         "log_format": log_format,
     }
-    with Errors(Form.HUMAN):
+    with Errors(output):
         run_from_flags(flags, config, os.environ)
 
 

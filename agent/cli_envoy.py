@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli_shared import DataDirFlag, Errors, SocketFlag, group, workload_socket
+from agent.cli_shared import DataDirFlag, Errors, OutputFlag, SocketFlag, group, workload_socket
 from control_plane.runtime.output import Form
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def bootstrap(
     sotw: StateOfTheWorldFlag = False,
     socket_path: SocketFlag = None,
     data_dir: DataDirFlag = None,
+    output: OutputFlag = Form.HUMAN,
 ) -> None:
     """Write the configuration that Envoy is started with."""
     import json
@@ -51,7 +52,7 @@ def bootstrap(
 
     from control_plane.runtime.output import escaped
 
-    with Errors(Form.HUMAN):
+    with Errors(output):
         from agent.envoy.bootstrap import ALONE, FLAGS
 
         description = _described(service)
@@ -91,12 +92,13 @@ def run(
     log_level: Annotated[str, typer.Option(help="Envoy's own.")] = "warning",
     socket_path: SocketFlag = None,
     data_dir: DataDirFlag = None,
+    output: OutputFlag = Form.HUMAN,
 ) -> None:
     """Write the configuration and become Envoy: this process is replaced by it."""
     import asyncio
     import json
 
-    with Errors(Form.HUMAN):
+    with Errors(output):
         from agent.envoy import takeover
         from agent.envoy.bootstrap import ALONE, FLAGS
         from agent.envoy.program import find_envoy
@@ -123,12 +125,13 @@ def files(
     admin: AdminFlag = "",
     socket_path: SocketFlag = None,
     data_dir: DataDirFlag = None,
+    output: OutputFlag = Form.HUMAN,
 ) -> None:
     """Keep files with Envoy's whole configuration up to date, for an Envoy that watches files."""
     import asyncio
     from contextlib import suppress
 
-    with Errors(Form.HUMAN):
+    with Errors(output):
         from agent.envoy.files import BOOTSTRAP, follow, from_files, replace
 
         description = _described(service)
@@ -147,11 +150,12 @@ def files(
 def stop(
     admin: Annotated[str, typer.Option("--admin", help="Its admin interface, unix:/path or address:port.")],
     seconds: Annotated[float, typer.Option(min=0, help="Time for what runs to finish.")] = 10.0,
+    output: OutputFlag = Form.HUMAN,
 ) -> None:
     """Stop an Envoy: it takes nothing new, finishes what runs, and ends."""
     import asyncio
 
-    with Errors(Form.HUMAN):
+    with Errors(output):
         from agent.envoy import stopping
         from agent.envoy.address import Address
 

@@ -147,6 +147,22 @@ def test_settings_are_checked_before_a_start(run_async: Any, short_dir: Path) ->
     run_async(work())
 
 
+def test_commands_that_become_a_process_tell_errors_as_json_too(run_async: Any, short_dir: Path) -> None:
+    async def work() -> None:
+        missing = str(short_dir / "none.toml")
+        for expected, kind, *words in (
+            (1, "invalid-input", "run", "--data-dir", str(short_dir), "--trust-domain", "NO"),
+            (3, "not-found", "envoy", "bootstrap", "--service", missing),
+            (3, "not-found", "envoy", "run", "--service", missing, "--run-dir", str(short_dir)),
+            (3, "not-found", "envoy", "files", "--service", missing, "--out", str(short_dir)),
+            (1, "invalid-input", "envoy", "stop", "--admin", "nonsense"),
+        ):
+            code, out, err = await command(*map(str, words), "--output", "json")
+            assert (code, out, json.loads(err)["error"]) == (expected, "", kind), words
+
+    run_async(work())
+
+
 def test_help_is_there_at_once(run_async: Any) -> None:
     async def work() -> None:
         began = time.monotonic()
