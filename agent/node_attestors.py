@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -119,7 +119,7 @@ class X509ProofOfPossession:
     def _private_key(self) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
         try:
             key = serialization.load_pem_private_key(_read(self._key), password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
             raise InvalidInput(f"x509pop key {self._key}: not an unencrypted PEM private key") from error
         if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
             raise InvalidInput(f"x509pop key {self._key}: expected RSA or ECDSA, got {type(key).__name__}")

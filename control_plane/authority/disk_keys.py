@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
@@ -178,7 +178,8 @@ def parse_key(pem: bytes, what: str) -> PrivateKey:
     """A key of a kind that signs here. Raises Corrupt, which names `what`."""
     try:
         key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
+        # The last is OpenSSL's for a key of the wrong length that is well-formed else.
         raise Corrupt(f"{what}: isn't a PKCS #8 private key", hint=_RESTORE) from error
     if not isinstance(key, _PRIVATE_KEYS):
         raise Corrupt(f"{what}: holds a key of type {type(key).__name__}", hint=_RESTORE)

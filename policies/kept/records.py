@@ -157,6 +157,8 @@ def _request(document: Json) -> Request | None:
 
 @functools.lru_cache(maxsize=1024)
 def _attribute(name: tuple[str, ...]) -> Attribute:
+    if not name:
+        raise InvalidInput("reading a request: an attribute without a name")
     return Attribute.of(*name)
 
 

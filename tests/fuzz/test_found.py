@@ -18,6 +18,7 @@ _ENTRY: Final = {"spiffe_id": "spiffe://a/b", "parent_id": "spiffe://a/c", "sele
 _KEY: Final = KEY.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 _P256, _OTHER_CURVE = (bytes.fromhex(f"06082a8648ce3d0301{last}") for last in ("07", "09"))
 _VERSION_6: Final = LEAF.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x06")
+_ED25519_TOO_SHORT: Final = bytes.fromhex("302d020100300506032b65700421041f") + bytes(31)
 
 
 def _pem(label: str, der: bytes) -> bytes:
@@ -42,15 +43,18 @@ FOUND: Final[dict[str, list[bytes]]] = {
         b"a=unix:/\x80",
     ],
     "process": [b"Uid:\t1\nGid:\t1\nGroups:\t\n", b"7 (a) S 1"],
-    "private_key": [_pem("PRIVATE KEY", _KEY.replace(_P256, _OTHER_CURVE)), _pem("CERTIFICATE", _VERSION_6)],
+    "private_key": [
+        *(_pem("PRIVATE KEY", _KEY.replace(_P256, _OTHER_CURVE)), _pem("CERTIFICATE", _VERSION_6)),
+        _pem("PRIVATE KEY", _ED25519_TOO_SHORT),
+    ],
     "certificate": [_VERSION_6],
-    "vault_keys": [_NESTED],
+    "vault_keys": [_NESTED, '{"data": {"signature": "vault:v1:A\u01beA"}}'.encode()],
     "challenge": [_NESTED, b'{"ecdsa_signature":' + _NESTED],
     "rest_answer": [_NESTED],
     "stored_policy": [_NESTED, b"\x0a\xff"],
     "database_row": [b"{}", b'{"selectors":"[5]"}'],
-    "kept": [json.dumps(["[" * 3000]).encode()],
-    "annotations": [_NESTED, b"title: a\ncustom: " + b"[" * 200 + b"]" * 200],
+    "kept": [json.dumps(["[" * 3000]).encode(), b'[[[0], [[[], "a"], [["path"], 80]], [1], ""]]'],
+    "annotations": [_NESTED, b"title: " + _DIGITS, b"title: a\ncustom: " + b"[" * 200 + b"]" * 200],
     "bearer_token": [
         b"{}\n" + _NESTED,
         _NESTED + b'\n{"iss":"https://i"}',

@@ -7,7 +7,6 @@ making another. Keys are told from other people's in the same mount by the form 
 """
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -225,7 +224,7 @@ def _signature(text: str, what: str) -> bytes:
         raise PeerMisbehaved(f"{what}: the signature begins with {shown(text[:12])}, expected {prefix}")
     try:
         return base64.b64decode(text.removeprefix(prefix), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one; what isn't ASCII is another
         raise PeerMisbehaved(f"{what}: the signature isn't base64") from error
 
 

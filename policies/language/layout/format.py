@@ -203,6 +203,8 @@ def _together(rule: Rule, following: Rule) -> bool:
     """Whether two rules stay on adjoining lines."""
     if len(rule.body) > 1 or len(following.body) > 1 or rule.is_default or following.is_default:
         return False
+    if rule.body and rule.body[0].span.row != rule.head.span.end_row:
+        return False  # it gets a block; what follows on the row of its body is another body of this rule
     return following.span.row == rule.span.row + 1
 
 

@@ -113,7 +113,10 @@ def _read(block: list[Comment], span: Span, default_scope: str) -> Annotations:
     if nests_deeper(text, MAX_DEPTH):
         raise _Unfit(f"nested deeper than {MAX_DEPTH}")
     # The text is bounded and the loader makes plain values only.
-    value = yaml.load(text, Loader=_Loader)  # noqa: S506
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506
+    except ValueError as error:
+        raise _Unfit("a number or a date that can't be read") from error
     if not isinstance(value, dict):
         raise _Unfit("expected fields, such as `title: …`")
     for name in value:

@@ -234,3 +234,10 @@ def test_variables_of_the_compiler_are_laid_out_on_one_row() -> None:
     assert format_text(named) == named.replace(
         'f({\n\t\t"a": 1,\n\t}, {"a"}, x)', 'f(\n\t\t{\n\t\t\t"a": 1,\n\t\t},\n\t\t{"a"}, x,\n\t)'
     )
+
+
+def test_a_second_body_on_the_row_of_the_first_gets_a_line_between() -> None:
+    """OPA 1.19 writes `}t if {` on one line here, which it can't read again."""
+    formatted = format_text("package p\nt if\npo{ d := 1\n}\n")
+    assert formatted == "package p\n\nt if {\n\tpo\n}\n\nt if {\n\td := 1\n}\n"
+    assert format_text(formatted) == formatted
