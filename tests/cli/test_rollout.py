@@ -49,6 +49,9 @@ def test_push_sends_the_folder_and_tells_each_step(
     assert "2 files, 5 tests passed" in told.stdout and "a.rego:1: unused" in told.stdout
     assert "gatehouse policy plan 3" in told.stderr
     [(_, _, body)] = asked(registry)
+    assert (
+        body["files"].pop("gatehouse/lib/spiffe.rego").startswith("# METADATA")
+    )  # kept beside the user's own
     assert body["files"] == {"a.rego": "package gatehouse.lib\n"} and body["inventory"] == "mesh: {}\n"
     refusal = {"step": "refused", "at": 1, "stage": "prove", "reasons": ["shop/pay is too wide\nhere"]}
     answers(registry, "POST", "policy/versions", {**VERSION, "state": "refused", "steps": [refusal]}, 201)

@@ -94,7 +94,7 @@ def test_it_shows_identities_an_exchange_and_a_refusal(screen: tuple[str, float]
 
 def test_second_start_finds_everything_running(screen: tuple[str, float], folder: Path) -> None:
     before = json.loads((folder / "demo" / "processes.json").read_text())
-    assert "runs already" in demo("up", folder)
+    assert "all of it already" in demo("up", folder)
     assert json.loads((folder / "demo" / "processes.json").read_text()) == before
 
 
