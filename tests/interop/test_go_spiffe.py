@@ -18,11 +18,16 @@ Workload = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def shop(server: Any, agent: Any, workload: Workload) -> Iterator[dict[str, str]]:
+def shop(running: ModuleType, server: Any, agent: Any, workload: Workload) -> Iterator[dict[str, str]]:
     """Two registered workloads: name → SPIFFE ID."""
     parent = f"spiffe://{server.trust_domain}/node/one"
     for name in ("shop", "bank"):
         server.register(name, parent, f"unix:path:{workload(name).resolve()}")
+    listing = ("agent.cli", "list", "--data-dir", agent.data, "--output", "json")
+    running.until(
+        lambda: all(f"/{name}" in running.command_line(*listing)[1] for name in ("shop", "bank")),
+        "the agent to hold both identities",
+    )
     yield {name: f"spiffe://{server.trust_domain}/{name}" for name in ("shop", "bank")}
 
 
