@@ -36,6 +36,7 @@ _WORDS: Final[Mapping[int, str]] = {
     401: "Who calls couldn't be established.",
     403: "The caller is known and may not do this.",
     404: "There is no such thing.",
+    405: "With what stands in for the parameters this is another path, and that takes other methods.",
     408: "The request took too long to come in.",
     409: "The present state doesn't allow it, or a request with the same key is being worked on.",
     412: "The resource isn't in the state that `If-Match` names.",
@@ -43,11 +44,14 @@ _WORDS: Final[Mapping[int, str]] = {
     415: "The body isn't said to be JSON.",
     422: "The idempotency key was used for another request.",
     429: "Too many requests, or a bound was reached.",
+    431: "The head, with path and query, is too large.",
     500: "Our own fault; the answer names where the log has the story.",
+    501: "The body comes in a coding other than chunked, or a key in Vault is of a type that can't sign.",
     503: "Something that is needed can't be reached, or too much is going on.",
     504: "Something took too long.",
 }
-_ALWAYS: Final = (400, 401, 403, 408, 413, 415, 429, 500, 503, 504)
+_ALWAYS: Final = (400, 401, 403, 408, 413, 415, 429, 431, 500, 501, 503, 504)
+"""400, 431 and 501 may come from the connection, before there is a request that a route could answer."""
 _PROBLEM: Final = {
     "type": "object",
     "description": "A problem (RFC 9457).",
@@ -132,7 +136,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas["Problem"] = _PROBLEM
     components["securitySchemes"] = _SECURITY
     components["headers"] = {
-        "RequestId": {"description": "Names the request in log and ledger.", "schema": {"type": "string"}}
+        "RequestId": {
+            "description": "Names the request in log and ledger; absent where its head was refused.",
+            "schema": {"type": "string"},
+        }
     }
     components["parameters"] = {
         header.name: {
@@ -155,7 +162,8 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)  # FastAPI's own; ours are problems, and 400
     changes = is_change(method.upper(), path)
-    for status in (*_ALWAYS, 404, *((409, 412, 422) if changes else ())):
+    others = (404, *((405,) if "{" in path else ()), *((409, 412, 422) if changes else ()))
+    for status in (*_ALWAYS, *others):
         content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
         responses.setdefault(str(status), {"description": _WORDS[status], "content": content})
     for response in responses.values():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import http.client
 import json
 import re
 from typing import Any
@@ -10,9 +13,12 @@ import jsonschema
 from jsonschema.validators import validator_for
 
 from control_plane.api.rest.gate import is_change
+from control_plane.wiring.rest_connection import MAX_HEAD_BYTES, MAX_HEADERS
 
 WHOLE = {"/v1/policy/versions/{number}", "/v1/policy/versions/{number}/files"}
 """One thing each, as whole as it was pushed."""
+HOST = b"host: x\r\n"
+LONG = b"a" * MAX_HEAD_BYTES
 
 
 def test_every_operation_says_all_that_it_answers(rest: Any) -> None:
@@ -26,7 +32,9 @@ def test_every_operation_says_all_that_it_answers(rest: Any) -> None:
                 about = (method, path)
                 assert operation.get("summary") and operation.get("description"), about
                 responses = operation["responses"]
-                assert {"400", "401", "403", "413", "429", "500", "503"} <= set(responses), about
+                assert {"400", "401", "403", "413", "429", "431", "500", "501", "503"} <= set(responses), (
+                    about
+                )
                 for status, response in responses.items():
                     assert "X-Request-Id".lower() in {name.lower() for name in response["headers"]}, about
                     kinds = set(response.get("content", {}))
@@ -64,6 +72,39 @@ def test_what_is_answered_is_what_is_said(rest: Any) -> None:
             schema = methods["get"]["responses"]["200"]["content"]["application/json"]["schema"]
             whole = {**schema, "components": document["components"]}
             jsonschema.validate(reply.body, whole, cls=jsonschema.Draft202012Validator)
+
+    rest(scenario)
+
+
+def test_what_the_connection_refuses_is_in_the_document(rest: Any) -> None:
+    """Such a head reaches no route; whoever asked for the operation gets this answer to it nevertheless."""
+    heads = [
+        ("/v1/ledger", b"/v1/ledger?cursor=" + LONG, HOST, 431),
+        ("/v1/ledger/{record_id}", b"/v1/ledger/" + LONG, HOST, 431),
+        ("/v1/ledger", b"/v1/ledger", HOST + b"x: " + LONG + b"\r\n", 431),
+        ("/v1/ledger", b"/v1/ledger", HOST + b"x: y\r\n" * MAX_HEADERS, 431),
+        ("/v1/ledger", b"/v1/ledger", b"", 400),
+        ("/v1/ledger", b"/v1/ledger", HOST + b"transfer-encoding: gzip, chunked\r\n", 501),
+        ("/v1/policy/versions/{number}", b"/v1/policy/versions/1%2Fplan", HOST, 405),
+    ]
+
+    async def scenario(api: Any) -> None:
+        document = (await api.call("GET", "/v1/openapi.json")).body
+
+        def ask(target: bytes, fields: bytes) -> Any:
+            with contextlib.closing(api.connect()) as connection:
+                connection.sock.sendall(b"GET " + target + b" HTTP/1.1\r\n" + fields + b"\r\n")
+                with http.client.HTTPResponse(connection.sock, method="GET") as answer:
+                    answer.begin()
+                    return answer.status, answer.getheader("content-type"), json.loads(answer.read())
+
+        for path, target, fields, status in heads:
+            about = (target[:40], fields[:40])
+            came, kind, body = await asyncio.to_thread(ask, target, fields)
+            assert (came, kind, body["status"]) == (status, "application/problem+json", status), about
+            said = document["paths"][path]["get"]["responses"]
+            assert kind in said.get(str(status), {}).get("content", {}), (about, status, sorted(said))
+            jsonschema.validate(body, document["components"]["schemas"]["Problem"])
 
     rest(scenario)
 
