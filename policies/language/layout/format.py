@@ -169,10 +169,11 @@ class _ModuleFormatter(StatementFormatter):
     def rule_body(self, rule: Rule, row: int) -> None:
         """`if` and the body, in braces unless it is one statement that stood on the row of the head."""
         body = rule.body
-        if len(body) == 1 and body[0].span.row == row:
+        if _stays_behind_if(body, row):
             self.out.write(" if ")
             self.expression(body[0])
             return
+        self.keep_union(body[0].node)
         self.out.write(" if {")
         self.block(body, row, rule.span.end_row if rule.otherwise is None else _body_end_row(rule))
 
@@ -203,7 +204,7 @@ def _together(rule: Rule, following: Rule) -> bool:
     """Whether two rules stay on adjoining lines."""
     if len(rule.body) > 1 or len(following.body) > 1 or rule.is_default or following.is_default:
         return False
-    if rule.body and rule.body[0].span.row != rule.head.span.end_row:
+    if rule.body and not _stays_behind_if(rule.body, rule.head.span.end_row):
         return False  # it gets a block; what follows on the row of its body is another body of this rule
     return following.span.row == rule.span.row + 1
 
@@ -213,6 +214,16 @@ def _only_true(rule: Rule) -> bool:
     if len(rule.body) != 1 or rule.otherwise is not None:
         return False
     return _true(rule.body[0].node) and not rule.body[0].modifiers
+
+
+def _stays_behind_if(body: ast.Body, row: int) -> bool:
+    """Whether a body is one statement in the row of its head, and not one that would be read as braces."""
+    if len(body) > 1 or body[0].span.row != row:
+        return False
+    statement = body[0].node  # `if {x}` and `if {1 + 2: x}` begin with the brace of a body
+    if isinstance(statement, ast.Object) and statement.entries:
+        return not isinstance(statement.entries[0][0], Call)
+    return not (isinstance(statement, ast.Set) and statement.items)
 
 
 def _true(term: ast.ExprNode) -> bool:

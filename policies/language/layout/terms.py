@@ -23,6 +23,7 @@ _SYMBOLS: Final = {
     "plus": "+", "minus": "-", "mul": "*", "div": "/", "rem": "%", "assign": ":=", "eq": "=",
 }  # fmt: skip
 _COMPARISONS: Final = frozenset(("equal", "neq", "lt", "lte", "gt", "gte"))
+_UNNESTED: Final = _COMPARISONS | {"assign", "eq"}
 _ASSIGNABLE: Final = frozenset(_SYMBOLS) - {"assign", "eq"}
 _MADE: Final = "__local"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -43,6 +44,7 @@ class TermFormatter(ABC):
     def __init__(self, writer: LineWriter) -> None:
         self.out = writer
         self._any_made: bool | None = None
+        self._kept: Call | None = None
 
     @abstractmethod
     def expression(self, expression: Expr) -> None:
@@ -95,6 +97,7 @@ class TermFormatter(ABC):
     def call(self, call: Call, *, nested: bool = False, statement: bool = False) -> None:
         """A call: operators between their operands, functions with parentheses."""
         name, arguments = call.name, call.arguments
+        nested = nested or call is self._kept
         if name == "internal.member_2" and len(arguments) == 2:
             self.membership(call, statement)
         elif name == "internal.member_3" and len(arguments) == 3:
@@ -122,6 +125,18 @@ class TermFormatter(ABC):
         else:
             self.reference(call.operator)
             self.sequence("(", arguments, ")", call)
+
+    def keep_union(self, statement: ast.ExprNode) -> None:
+        """Keeps the parentheses of the `x | y` with which this statement begins.
+
+        As the first one in the braces of a rule it would begin a comprehension without them.
+        """
+        if isinstance(statement, Call) and statement.name in _ASSIGNABLE and len(statement.arguments) == 3:
+            statement = statement.arguments[2]  # written in front, before an equals sign
+        while isinstance(statement, Call) and statement.name in _UNNESTED:
+            statement = statement.arguments[0]
+        if isinstance(statement, Call) and statement.name == "or":
+            self._kept = statement
 
     def membership(self, call: Call, statement: bool) -> None:
         """`x in xs`; on the left OPA never writes parentheses, and needs none."""

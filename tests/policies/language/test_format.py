@@ -118,6 +118,35 @@ def test_parentheses_that_matter_are_kept() -> None:
     assert parse_module(format_text(text)) == parse_module(text)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "q if {\n\t(a | b)\n}",
+        "q if {\n\t((a | b) | c) == d\n\te\n}",
+        "q if {\n\t(a | b) := c\n}",
+        "q if {\n\ta\n} else := 3 if {\n\t(a | b)\n}",
+        "q if {\n\ta & b\n}",
+        "q if {\n\t{a}\n}",
+        "q if {\n\t{a} with input as b\n}",
+        "q if {\n\t{a + b: c}\n}",
+    ],
+)
+def test_what_would_begin_a_comprehension_or_a_body_is_kept_from_it(rule: str) -> None:
+    text = f"package p\n\n{rule}\n"
+    assert format_text(text) == text
+
+
+def test_bodies_that_would_begin_a_comprehension_are_kept_from_it() -> None:
+    text = "package p\n\nq contains r if\na{b | c\n}\n"
+    parts = "package p\n\nq contains r if {\n\ta\n}\n\nq contains r if {\n\t(b | c)\n}\n"
+    assert format_text(text) == format_text(parts) == parts
+
+
+def test_sets_behind_if_stay_sets() -> None:
+    texts = ["package p\n\nq if ({a})\nr if b\n", "package p\n\nq if {\n\t{a}\n}\n\nr if b\n"]
+    assert [format_text(text) for text in texts] == [texts[1]] * 2
+
+
 def corpus() -> list[str]:
     if not CONFORMANCE:
         pytest.skip("GATEHOUSE_CONFORMANCE names no conformance directory")
