@@ -69,7 +69,9 @@ class QuestionMeaning:
         self._done: dict[Formula, sp.Literal] = {}
 
     def of(self, formula: Formula) -> sp.Literal:
-        """The meaning at the workload's listed ports; false elsewhere."""
+        """The meaning at the workload's listed ports; false elsewhere, so without any there is nothing to ask."""
+        if not self._ports:
+            return sp.FALSE
         space = self._space
         with_http = self._at_ports(http=True)
         without = self._at_ports(http=False)

@@ -100,6 +100,8 @@ class ClauseBuilder:
         if name in known:
             return atom.holds(known[name])
         if name == "destination.service":
+            if not workload.services:
+                return False
             if len(workload.services) != 1:
                 raise Unsayable(f"input.destination.service of {workload.key} isn't one service")
             return atom.holds(workload.services[0].name)

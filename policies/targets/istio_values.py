@@ -245,7 +245,8 @@ def _glob_path(pattern: Pattern) -> Values:
         exact = False
         outer += _hull(head)
         words = {"star": "{*}", "stars": "{**}"}
-        spelled = "".join(words.get(kind, text) if kind != "class" else "[" for kind, text in pieces)
+        # What no template can say, a `?` or a class, is spelled as a character that no template has.
+        spelled = "".join(text if kind == "text" else words.get(kind, "[") for kind, text in pieces)
         if pattern.more == ("/",) and _is_template(spelled):
             inner.append(spelled)
         if [kind for kind, _ in pieces] == ["text", "star"] and head.endswith("/"):

@@ -75,6 +75,22 @@ def test_a_policy_that_allows_nothing_closes_every_workload() -> None:
         assert "rules" not in allow
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("services", ["", "\n  services: [{name: nightly}]"])
+def test_a_workload_that_nobody_can_call_is_no_question(target: str, services: str) -> None:
+    """A job has no service, so `input.destination.service` is absent there, and never undecided."""
+    text = (ROOT / "deploy" / "demo" / "inventory.yaml").read_text()
+    job = "\n- name: nightly\n  namespace: jobs\n  service_account: nightly\n  labels: {app: nightly}"
+    rule = 'allow if input.destination.service == "payments"\nallow if not input.destination.service == "x"'
+    project = small(
+        rule, **{"seg.rego": f"package gatehouse.segmentation\nimport future.keywords.not\n{rule}"}
+    )
+    compilation = compile_project(project, parse_inventory(text + job + services), target)
+    outcomes = {one.workload: one.outcome for one in compilation.proved.verdicts}
+    assert outcomes["jobs/nightly"] is Outcome.EXACT, compilation.proved.verdicts
+    assert not compilation.blocked()[0]
+
+
 def test_compiling_twice_gives_the_same_bytes() -> None:
     first, second = (compile_project(Project.of(starter()), INVENTORY, "istio-sidecar") for _ in range(2))
     assert first.files() == second.files()

@@ -89,6 +89,17 @@ def test_exact_only_refuses_or_is_exact(data, questions, inventory) -> None:
     assert [one.outcome for one in verdicts] == [Outcome.EXACT]
 
 
+@pytest.mark.parametrize("glob", ["/a?/*", "/?/**", "/x.v?.Y/*", "/[ab]/*", "/a/?{*}", "/{a?,b}/*/c"])
+def test_a_glob_that_no_template_can_say_is_narrowed(glob: str, inventory) -> None:
+    workload = inventory.by_key["shop/side"]
+    question = f.Question(f.Decision((f.Disjunct(f.matches_glob(f.PATH, glob, ("/",))),)))
+    policies = PolicySet.of("sha256:0", WorkloadPolicy(workload.key, question))
+    emission = TARGETS["istio-sidecar"](policies, inventory, Options())
+    (verdict,) = prove_workload(question, workload, inventory, read_manifests(files(emission.manifests)))
+    assert emission.shortfalls
+    assert verdict.outcome is Outcome.NARROWER, str(verdict)
+
+
 @pytest.mark.parametrize(("target", "assumed"), [("istio-sidecar", True), ("envoy-rbac", False)])
 def test_headers_of_a_mesh_are_assumed_to_be_joined(target: str, assumed: bool, inventory) -> None:
     """Envoy 1.40 matches line by line unless its runtime says otherwise; only our own bootstrap says so."""
