@@ -65,10 +65,15 @@ def _prepare_folder(folder: Path) -> None:
     try:
         # Others must be able to pass through to the Workload API; what is secret has modes of its own.
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        mode = folder.stat().st_mode
+        about = folder.stat()
     except OSError as error:
         raise FailedPrecondition(f"folder {folder}: can't be used: {error.strerror or error}") from error
-    if mode & 0o002 and not mode & stat.S_ISVTX:
+    if about.st_uid not in (os.geteuid(), 0):
+        raise FailedPrecondition(
+            f"folder {folder}: belongs to user {about.st_uid}, who could put a socket of their own in our place",
+            hint=f"chown {os.geteuid()} {folder}",
+        )
+    if about.st_mode & 0o002 and not about.st_mode & stat.S_ISVTX:
         raise FailedPrecondition(
             f"folder {folder}: others may write to it, so they could put a socket of their own in our place",
             hint=f"chmod o-w {folder}",

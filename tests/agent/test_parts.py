@@ -164,6 +164,20 @@ def test_a_folder_that_everybody_can_write_to_is_refused(short_dir: Path) -> Non
         prepare_socket(short_dir / "open" / "agent.sock")
 
 
+def test_a_folder_of_somebody_else_is_refused(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who owns a folder can put a socket of their own in our place, whatever its mode. Root could anyway."""
+    folder = short_dir / "theirs"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, 65_534, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    for refused in (lambda: prepare_socket(folder / "agent.sock"), lambda: lock_data_dir(folder)):
+        with pytest.raises(FailedPrecondition, match=r"belongs to user \d+.*chown"):
+            refused()
+    assert not list(folder.iterdir())
+
+
 def test_one_agent_a_data_directory(short_dir: Path) -> None:
     lock = lock_data_dir(short_dir / "data")
     with pytest.raises(FailedPrecondition, match="another agent"):
