@@ -1,5 +1,7 @@
 """Who gets through a listener: the filters of a workload's policy, as Envoy's JSON.
 
+Every listener looks at the caller's certificate first, once a connection (`gatehouse.caller`).
+
 An HTTP listener names two filters at all times, and their content comes by extension discovery (ECDS): a new
 policy holds from the next request on and no connection ends. What Envoy runs before it has heard from the
 agent is the default written here, which denies everything. A TCP listener carries its filters itself.
@@ -25,8 +27,10 @@ from agent.envoy.names import (
     ADS,
     AGENT_CLUSTER,
     ALLOW,
+    CALLER,
     COMPOSITE,
     DENY,
+    DNS_NAMES,
     EXECUTE,
     EXT_AUTHZ,
     EXTERNAL,
@@ -38,9 +42,11 @@ from agent.envoy.names import (
     NETWORK_RBAC,
     POLICY,
     QUARANTINE,
+    RBAC_ACTION,
     ROUTER,
     SEGMENTATION,
     TOKENS,
+    URI_NAMES,
     Json,
 )
 from control_plane.core.errors import Bug, shown
@@ -52,6 +58,42 @@ ANSWER_SECONDS: Final = "20s"  # how long Envoy waits for a judgement, a restart
 
 _KINDS: Final = {TOKENS: JWT_AUTHN, DENY: HTTP_RBAC, SEGMENTATION: HTTP_RBAC, ALLOW: HTTP_RBAC}
 _TCP_KINDS: Final = dict.fromkeys((DENY, SEGMENTATION, ALLOW), NETWORK_RBAC)
+
+
+def caller_check() -> Json:
+    """A network filter that closes connections of callers whose certificate holds more than one SPIFFE ID.
+
+    Envoy's SPIFFE validator picks the authorities by the first URI, while rules match any URI and, as if it
+    were one, any DNS name. So a federated authority could add a name of ours to one of its own (X.509-SVID,
+    section 2, has exactly one URI). Inputs join several names by commas.
+    """
+    one_id: Json = {"safe_regex": {"google_re2": {}, "regex": _ONE_ID}}
+    names_that_fit = [
+        _names_that("uri", URI_NAMES, one_id),
+        {"not_matcher": _names_that("dns", DNS_NAMES, {"contains": "/"})},
+    ]
+    fitting = {"predicate": {"and_matcher": {"predicate": names_that_fit}}, "on_match": _action("ALLOW")}
+    config = {
+        "@type": NETWORK_RBAC,
+        "stat_prefix": CALLER.replace(".", "_"),
+        "matcher": {"matcher_list": {"matchers": [fitting]}, "on_no_match": _action("DENY")},
+    }
+    return {"name": CALLER, "typed_config": config}
+
+
+_ONE_ID: Final = "spiffe://[a-z0-9._-]+/[A-Za-z0-9._/-]+"
+
+
+def _names_that(name: str, names: str, match: Json) -> Json:
+    return {
+        "single_predicate": {"input": {"name": name, "typed_config": {"@type": names}}, "value_match": match}
+    }
+
+
+def _action(action: str) -> Json:
+    return {
+        "action": {"name": action, "typed_config": {"@type": RBAC_ACTION, "name": CALLER, "action": action}}
+    }
 
 
 def http_chain() -> list[Json]:

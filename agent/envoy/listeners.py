@@ -11,7 +11,7 @@ from typing import Final
 from agent.enforcement.ports import WorkloadPolicy
 from agent.envoy.address import Address
 from agent.envoy.description import Inbound, Outbound, Protocol, ServiceDescription
-from agent.envoy.filters import http_chain, tcp_chain
+from agent.envoy.filters import caller_check, http_chain, tcp_chain
 from agent.envoy.names import (
     AGENT_CLUSTER,
     CONNECTION_MANAGER,
@@ -93,11 +93,14 @@ def inbound_listener(
     delta: bool,
 ) -> Json:
     """A listener for callers. Another `mark` makes it a new filter chain, so that the old one drains."""
+    filters = (
+        [_inbound_http(inbound, extras)]
+        if inbound.protocol.is_http
+        else [*tcp_chain(policy, service.spiffe_id, quarantined), _tcp_proxy(inbound, extras)]
+    )
     chain: dict[str, object] = {
         "name": inbound.name,
-        "filters": [_inbound_http(inbound, extras)]
-        if inbound.protocol.is_http
-        else [*tcp_chain(policy, service.spiffe_id, quarantined), _tcp_proxy(inbound, extras)],
+        "filters": [caller_check(), *filters],
         "transport_socket": inbound_socket(service.spiffe_id, http=inbound.protocol.is_http, delta=delta),
         "transport_socket_connect_timeout": "10s",
     }

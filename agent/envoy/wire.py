@@ -29,6 +29,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2  # noqa: F401
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401
+from envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2  # noqa: F401
 from envoy.extensions.tracers.opentelemetry.samplers.v3 import (
     parent_based_sampler_pb2,  # noqa: F401
     trace_id_ratio_based_sampler_pb2,  # noqa: F401
