@@ -6,7 +6,6 @@ input is the body, standard output what `write_push` makes of it. The Rego isn't
 """
 
 import json
-import math
 import resource
 import sys
 from collections.abc import Mapping
@@ -48,16 +47,17 @@ def parse_push(body: bytes) -> PushBody:
     for path, text in files.items():
         if not isinstance(text, str):
             raise InvalidInput(f"files: {shown(path)}: expected a text, {type(text).__name__} came")
-    number = isinstance(wait, int | float) and not isinstance(wait, bool) and math.isfinite(wait)
+    number = isinstance(wait, int | float) and not isinstance(wait, bool)
     if not number or not 0 <= wait <= MAX_WAIT_SECONDS:
         raise InvalidInput(f"wait_seconds: {shown(wait)}, expected 0 to {MAX_WAIT_SECONDS}")
     inventory, reason = _text(found, "inventory"), _text(found, "reason")
     if len(reason) > MAX_REASON_CHARACTERS:
         raise InvalidInput(f"reason: {len(reason)} characters, at most {MAX_REASON_CHARACTERS} are taken")
     try:
+        reason.encode()
         return PushBody(PolicySource.of(files, inventory), reason, float(wait))
     except UnicodeEncodeError as error:
-        raise InvalidInput("files, inventory: a text has half of a surrogate pair") from error
+        raise InvalidInput("files, inventory, reason: a text has half of a surrogate pair") from error
 
 
 def write_push(push: PushBody) -> bytes:

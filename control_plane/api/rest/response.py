@@ -3,9 +3,10 @@
 Rego decides, and nothing it says is taken on trust: an action that isn't one is a fault of the rules.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from control_plane.core.entry import Entry
 from control_plane.core.errors import Bug, FailedPrecondition, InvalidInput
@@ -13,7 +14,8 @@ from control_plane.identity.alert import Alert
 from control_plane.runtime.packaged import shipped
 from policies.language.concrete.evaluate import EvaluationError, Evaluator, Limits
 from policies.language.concrete.world import Undefined
-from policies.language.values import from_python, to_python
+from policies.language.serial import parse_json
+from policies.language.values import Value, to_python
 from policies.project import Project
 
 _DECISION: Final = ("gatehouse", "response", "decision")
@@ -39,24 +41,11 @@ class Rules:
         self._evaluator = Evaluator(Project.of(files).compiled(), limits=_LIMITS)
 
     def decide(self, alert: Alert, candidates: Sequence[Entry]) -> Response:
-        """What follows. Raises FailedPrecondition where the rules can't say."""
-        question: dict[str, Any] = {
-            "alert": {
-                "rule": alert.rule,
-                "priority": alert.priority,
-                "source": alert.source,
-                "hostname": alert.hostname,
-                "output": alert.output,
-                "tags": list(alert.tags),
-                "output_fields": dict(alert.fields),
-            },
-            "candidates": [
-                {"spiffe_id": str(one.spiffe_id), "selectors": sorted(map(str, one.selectors))}
-                for one in candidates
-            ],
-        }
+        """What follows. Raises InvalidInput for an alert that Rego has no value for, FailedPrecondition where
+        the rules can't say."""
+        question = _question(alert, candidates)
         try:
-            found = self._evaluator.document(_DECISION, input_document=from_python(question))
+            found = self._evaluator.document(_DECISION, input_document=question)
             decision = None if isinstance(found, Undefined) else to_python(found)
         except (EvaluationError, InvalidInput, Bug) as error:
             raise FailedPrecondition(
@@ -72,3 +61,28 @@ class Rules:
         return Response(
             str(decision.get("spiffe_id", "")) if decision["action"] == "quarantine" else "", reason
         )
+
+
+def _question(alert: Alert, candidates: Sequence[Entry]) -> Value:
+    """`input`, by way of JSON: Rego's numbers are made of their text, and a float has one there only."""
+    asked = {
+        "alert": {
+            "rule": alert.rule,
+            "priority": alert.priority,
+            "source": alert.source,
+            "hostname": alert.hostname,
+            "output": alert.output,
+            "tags": list(alert.tags),
+            "output_fields": dict(alert.fields),
+        },
+        "candidates": [
+            {"spiffe_id": str(one.spiffe_id), "selectors": sorted(map(str, one.selectors))}
+            for one in candidates
+        ],
+    }
+    try:
+        return parse_json(json.dumps(asked))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"alert of Falco's rule {alert.rule[:200]!a}: can't be judged ({error})"
+        ) from error

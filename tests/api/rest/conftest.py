@@ -34,6 +34,7 @@ TOML = """
 local_administrators = {local}
 grants = [
     "login:all viewer", "login:all auditor", "login:all author", "login:all approver", "login:all operator",
+    "login:all sensor",
     "login:vera viewer", "login:audrey auditor", "login:ada author", "login:grace approver",
     "login:olga operator", "login:both author", "login:sam sensor", "login:both approver",
     "login:narrow operator spiffe://example.org/ns/shop",

@@ -155,9 +155,11 @@ def test_a_push_is_written_for_its_reader_and_read_again() -> None:
         (b"[]", "expected an object"),
         (b'{"files": {"a.rego": 1}, "inventory": "", "reason": ""}', "a.rego"),
         (b'{"files": {"a.rego": "\\ud800"}, "inventory": "", "reason": ""}', "surrogate"),
+        (b'{"files": {}, "inventory": "", "reason": "\\ud800"}', "surrogate"),
         (b'{"files": {}, "reason": ""}', "inventory"),
         (b'{"files": {}, "inventory": "", "reason": "", "wait_seconds": NaN}', "wait_seconds"),
         (b'{"files": {}, "inventory": "", "reason": "", "wait_seconds": true}', "wait_seconds"),
+        (b'{"files": {}, "inventory": "", "reason": "", "wait_seconds": 1%s}' % (b"0" * 400), "wait_seconds"),
         (b'{"files": {"../a.rego": ""}, "inventory": "", "reason": ""}', "relative"),
     ],
 )

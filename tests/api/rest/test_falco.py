@@ -158,3 +158,38 @@ def test_the_operators_own_rules_decide_but_not_beyond_what_is_ours(falco: Any, 
         assert (await send(api, alert(output_fields={"whom": "spiffe://example.org/web"}))).body["changed"]
 
     falco(scenario, rego=str(own))
+
+
+def test_numbers_that_arent_whole_are_weighed_and_what_is_no_json_is_refused(
+    falco: Any, short_dir: Any
+) -> None:
+    """Falco has fields like `thread.cpu`, a percentage."""
+    own = short_dir / "own.rego"
+    own.write_text(
+        "package gatehouse.response\n"
+        'decision := {"action": "quarantine", "reason": said, "spiffe_id": "spiffe://example.org/web"} if {\n'
+        '\tinput.alert.output_fields["thread.cpu"] > 97.2\n'
+        '\tsaid := input.alert.output_fields["proc.name"]\n'
+        "}\n"
+        'decision := {"action": "ignore", "reason": "not busy"} if {\n'
+        '\tinput.alert.output_fields["thread.cpu"] <= 97.2\n'
+        "}\n"
+    )
+
+    async def scenario(api: Any) -> None:
+        await register(api, "web")
+        calm = await send(api, alert(output_fields={"thread.cpu": 12.25}))
+        assert (calm.status, calm.body["reason"]) == (200, "not busy")
+        nested: Any = 1.5
+        for _ in range(300):
+            nested = [nested]
+        for value in (float("nan"), float("inf"), nested):
+            reply = await send(api, alert(output_fields={"thread.cpu": 99, "odd": value}))
+            assert (reply.status, reply.body["title"]) == (400, "invalid-input"), str(value)[:20]
+            assert "alert of Falco's rule" in reply.body["detail"]
+        assert await cut_off(api) == {}
+        busy = await send(api, alert(output_fields={"thread.cpu": 97.5, "proc.name": "\ud800 sh"}))
+        assert (busy.status, busy.body["changed"]) == (200, True), "half a character is no reason to fail"
+        assert (await cut_off(api))["spiffe://example.org/web"]["reason"] == "\ufffd sh"
+
+    falco(scenario, rego=str(own))
