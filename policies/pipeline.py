@@ -109,7 +109,7 @@ def prove(
     emitter: Emitter, question: Question, workload: Workload, inventory: Inventory, near: Iterable[Document]
 ) -> tuple[Verdict, ...]:
     """The verdicts on one workload, from the objects near it."""
-    if emitter.segmentation:
+    if emitter.over_pods:
         return (prove_segmentation(question, workload, inventory, collect(near)),)
     return prove_workload(question, workload, inventory, collect(near))
 

@@ -69,6 +69,13 @@ class Question:
         """The whole question as one formula."""
         return all_of(self.allow.formula, negate(self.deny.formula))
 
+    def and_also(self, other: "Question") -> "Question":
+        """Whether both hold. A rule that allows comes from its own lines and from those of the other's."""
+        also = tuple(origin for one in other.allow.disjuncts for origin in one.origins)
+        allowed = other.allow.formula
+        allow = (Disjunct(all_of(one.formula, allowed), one.origins + also) for one in self.allow.disjuncts)
+        return Question(Decision.of(*allow), Decision.of(*self.deny.disjuncts, *other.deny.disjuncts))
+
 
 @dataclass(frozen=True, slots=True)
 class WorkloadPolicy:

@@ -211,10 +211,15 @@ class _Run:
         return self.evaluations.questions.inventory
 
     def _asked(self, workload: Workload, evaluation: Evaluation) -> Signature | None:
-        """The target's question, where it guards the workload and there is one."""
+        """What the target answers of the workload's questions, where it guards it and there are any."""
         emitter = EMITTERS[self.target]
-        signature = evaluation.segmentation if emitter.segmentation else evaluation.authz
-        return signature if emitter.mode in (None, workload.mode) else None
+        if emitter.mode not in (None, workload.mode):
+            return None
+        authz = evaluation.authz if emitter.authz else None
+        segmentation = evaluation.segmentation if emitter.segmentation else None
+        if authz is None or segmentation is None:
+            return authz or segmentation
+        return combined((authz, segmentation))
 
     def _origins(self) -> Iterator[Origin]:
         """The lines of all decisions."""

@@ -74,7 +74,7 @@ class Proofs:
 
     def __post_init__(self) -> None:
         facts = self.evaluations.facts
-        wide = facts.whole if EMITTERS[self.target].segmentation else facts.constants
+        wide = facts.whole if EMITTERS[self.target].over_pods else facts.constants
         self._basis = digest(self.target, repr(self.options), wide)
 
     @property
@@ -149,7 +149,7 @@ class Proofs:
 
     def _shows(self, verdict: Verdict) -> bool:
         """Whether the request of a verdict is what the inventory of today makes of it."""
-        return EMITTERS[self.target].segmentation or self.evaluations.facts.shows(verdict.witness)
+        return EMITTERS[self.target].over_pods or self.evaluations.facts.shows(verdict.witness)
 
     def forget(self, rendering: Rendering) -> None:
         """Lets go of the texts of a workload near which nothing is proved any more."""
@@ -191,7 +191,7 @@ class Proofs:
 
     def _question(self, workload: Workload) -> Question:
         policy = self.evaluations.asked(workload).policy
-        question = policy.segmentation if EMITTERS[self.target].segmentation else policy.authz
+        question = EMITTERS[self.target].asked(policy)
         assert question is not None  # a workload without a question has no signature either
         return question
 

@@ -69,7 +69,7 @@ class QuestionMeaning:
         self._done: dict[Formula, sp.Literal] = {}
 
     def of(self, formula: Formula) -> sp.Literal:
-        """The meaning at the workload's listed ports; false elsewhere, so without any there is nothing to ask."""
+        """The meaning at the workload's listed ports; false elsewhere. Without any, nothing is asked."""
         if not self._ports:
             return sp.FALSE
         space = self._space

@@ -1,6 +1,7 @@
 """The target `istio-waypoint`: policies attached to services, and a ztunnel that admits only the waypoint.
 
-Policies at a waypoint name the service's own ports, so each service gets its policies. The connection that
+The waypoint answers both questions of a workload, since nobody behind it sees who called (`registry`).
+Policies there name the service's own ports, so each service gets its policies. The connection that
 arrives is the waypoint's inner one: server name and source address aren't the caller's, so conditions on
 them count as not sayable. Waypoints ignore selectors; ztunnel ignores targetRefs.
 """

@@ -1,10 +1,14 @@
-"""The targets by name: whom each guards, which question it answers, how one workload is emitted."""
+"""The targets by name: whom each guards, which questions it answers, how one workload is emitted.
+
+A waypoint answers both questions: the pod behind it sees nobody else, so that no NetworkPolicy can hold
+segmentation there. Elsewhere `network-policy` answers segmentation, and the other targets authz.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from policies.formula import PolicySet, Question
+from policies.formula import PolicySet, Question, WorkloadPolicy
 from policies.inventory import Inventory, Mode, Workload
 from policies.targets import envoy_rbac, istio_sidecar, istio_waypoint, istio_ztunnel, network_policy
 from policies.targets.emission import Emission, Options, joined
@@ -14,20 +18,34 @@ Emit = Callable[[PolicySet, Inventory, Options], Emission]
 
 @dataclass(frozen=True, slots=True)
 class Emitter:
-    """One target. `mode` is None where workloads of every mode are guarded."""
+    """One target, and the questions that it answers. `mode` is None where every mode is guarded."""
 
     name: str
     mode: Mode | None
     segmentation: bool
+    authz: bool
     emit_workload: Callable[[Question, Workload, Inventory, str, Options], Emission]
+
+    @property
+    def over_pods(self) -> bool:
+        """Whether it admits pods, so that a proof looks at all of the inventory, and not identities."""
+        return not self.authz
 
     def questions(self, policies: PolicySet, inventory: Inventory) -> Iterable[tuple[Workload, Question]]:
         """The workloads that the target guards, each with its question."""
         for policy in policies.policies:
             workload = inventory.by_key.get(policy.workload)
-            question = policy.segmentation if self.segmentation else policy.authz
+            question = self.asked(policy)
             if workload is not None and question is not None and self.mode in (None, workload.mode):
                 yield workload, question
+
+    def asked(self, policy: WorkloadPolicy) -> Question | None:
+        """What the target answers of a workload's questions; None where none of them is asked."""
+        authz = policy.authz if self.authz else None
+        segmentation = policy.segmentation if self.segmentation else None
+        if authz is None or segmentation is None:
+            return authz or segmentation
+        return authz.and_also(segmentation)
 
     def emit(self, policies: PolicySet, inventory: Inventory, options: Options) -> Emission:
         """Objects for every workload that the target guards."""
@@ -40,11 +58,11 @@ class Emitter:
 EMITTERS: Final[Mapping[str, Emitter]] = {
     one.name: one
     for one in (
-        Emitter(istio_sidecar.NAME, Mode.SIDECAR, False, istio_sidecar.emit_workload),
-        Emitter(istio_waypoint.NAME, Mode.WAYPOINT, False, istio_waypoint.emit_workload),
-        Emitter(istio_ztunnel.NAME, Mode.AMBIENT, False, istio_ztunnel.emit_workload),
-        Emitter(envoy_rbac.NAME, Mode.ENVOY, False, envoy_rbac.emit_workload),
-        Emitter(network_policy.NAME, None, True, network_policy.emit_workload),
+        Emitter(istio_sidecar.NAME, Mode.SIDECAR, False, True, istio_sidecar.emit_workload),
+        Emitter(istio_waypoint.NAME, Mode.WAYPOINT, True, True, istio_waypoint.emit_workload),
+        Emitter(istio_ztunnel.NAME, Mode.AMBIENT, False, True, istio_ztunnel.emit_workload),
+        Emitter(envoy_rbac.NAME, Mode.ENVOY, False, True, envoy_rbac.emit_workload),
+        Emitter(network_policy.NAME, None, True, False, network_policy.emit_workload),
     )
 }
 

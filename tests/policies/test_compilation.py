@@ -91,6 +91,51 @@ def test_a_workload_that_nobody_can_call_is_no_question(target: str, services: s
     assert not compilation.blocked()[0]
 
 
+BOTH = {
+    "seg.rego": """package gatehouse.segmentation
+import future.keywords.not
+allow if input.source.labels.env == "prod"
+deny if input.source.service_account == "card-db"
+"""
+}
+
+
+def test_a_waypoint_answers_both_questions() -> None:
+    """The pod behind it sees nobody else, so that no other object could hold segmentation."""
+    everybody = "allow if input.connection.mtls"
+    both, alone = (
+        compile_project(small(everybody, **more), INVENTORY, "istio-waypoint") for more in (BOTH, {})
+    )
+    everyone = {"frontend", "payments", "card-db"}
+    for compiled, allowed, denied in ((both, everyone, {"card-db"}), (alone, set(), set())):
+        assert compiled.exact
+        named: dict[str, set[str]] = {"allow": set(), "deny": set()}
+        for name, text in compiled.files().items():
+            if "payments" in name and "targetRefs" in text:
+                part = "allow" if "-allow-" in name else "deny"
+                named[part] |= {one for one in everyone if f"ns/shop/sa/{one}" in text}
+        assert named == {"allow": allowed, "deny": denied}
+
+
+def test_a_waypoint_holds_segmentation_that_is_asked_alone() -> None:
+    project = Project.of(BOTH)
+    compiled = compile_project(project, INVENTORY, "istio-waypoint")
+    assert compiled.exact
+    assert {one.workload for one in compiled.proved.verdicts} == {one.key for one in INVENTORY.workloads}
+    assert not compile_project(project, INVENTORY, "istio-sidecar").proved.verdicts
+
+
+def test_what_a_waypoint_cannot_say_of_segmentation_is_told_with_its_line() -> None:
+    segmentation = 'package gatehouse.segmentation\nallow if net.cidr_contains("10.0.0.0/8", input.source.ip)'
+    compiled = compile_project(
+        small("allow if input.connection.mtls", **{"seg.rego": segmentation}), INVENTORY, "istio-waypoint"
+    )
+    told = {str(line) for one in compiled.result.shortfalls for line in one.origins}
+    assert told == {"authz.rego:3", "seg.rego:2"}
+    assert compiled.accepted
+    assert not compiled.exact
+
+
 def test_compiling_twice_gives_the_same_bytes() -> None:
     first, second = (compile_project(Project.of(starter()), INVENTORY, "istio-sidecar") for _ in range(2))
     assert first.files() == second.files()
