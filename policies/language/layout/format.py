@@ -36,7 +36,7 @@ class _ModuleFormatter(StatementFormatter):
     """Writes packages, imports and rules."""
 
     def __init__(self, module: Module) -> None:
-        super().__init__(LineWriter(module.comments))
+        super().__init__(LineWriter(module.comments), module.strict_not)
         self.module = module
         heads = [rule.head for rule in module.rules]
         # OPA writes `p["a"]` unless the module has heads that only the dotted form can express.
@@ -175,7 +175,8 @@ class _ModuleFormatter(StatementFormatter):
             return
         self.keep_union(body[0].node)
         self.out.write(" if {")
-        self.block(body, row, rule.span.end_row if rule.otherwise is None else _body_end_row(rule))
+        opened = row if rule.head.value is None else max(row, rule.head.value.span.end_row)
+        self.block(body, opened, rule.span.end_row if rule.otherwise is None else _body_end_row(rule))
 
     def otherwise(self, previous: Rule, branch: Rule) -> None:
         """An `else` branch: behind the closing brace, or after an empty line."""
@@ -184,7 +185,8 @@ class _ModuleFormatter(StatementFormatter):
         before = source.text[: branch.span.start]
         own_line = not before[before.rfind("\n") + 1 :].strip()
         commented = self.out.has_comment_before(row)
-        if commented or own_line or row == previous.span.row:
+        braces = previous.body and not _stays_behind_if(previous.body, previous.head.span.end_row)
+        if commented or own_line or not braces or row == previous.span.row:
             self.out.comments_on(_body_end_row(previous))
             self.out.blank()
             self.out.comments_before(row)
@@ -204,8 +206,12 @@ def _together(rule: Rule, following: Rule) -> bool:
     """Whether two rules stay on adjoining lines."""
     if len(rule.body) > 1 or len(following.body) > 1 or rule.is_default or following.is_default:
         return False
+    if rule.otherwise is not None:
+        return False  # its branches get lines of their own
     if rule.body and not _stays_behind_if(rule.body, rule.head.span.end_row):
         return False  # it gets a block; what follows on the row of its body is another body of this rule
+    if rule.body and rule.body[0].span.end_row > rule.span.row:
+        return False
     return following.span.row == rule.span.row + 1
 
 
@@ -223,6 +229,8 @@ def _stays_behind_if(body: ast.Body, row: int) -> bool:
     statement = body[0].node  # `if {x}` and `if {1 + 2: x}` begin with the brace of a body
     if isinstance(statement, ast.Object) and statement.entries:
         return not isinstance(statement.entries[0][0], Call)
+    if isinstance(statement, ast.ObjectComprehension):
+        return not isinstance(statement.key, Call)
     return not (isinstance(statement, ast.Set) and statement.items)
 
 

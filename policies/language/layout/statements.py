@@ -4,7 +4,7 @@ An empty line stays between statements that did not stand on adjoining rows, so 
 statements has an empty line above it.
 """
 
-from policies.language.layout.terms import TermFormatter
+from policies.language.layout.terms import TermFormatter, begins_with_brace
 from policies.language.syntax import ast
 from policies.language.syntax.ast import Call, Expr
 
@@ -20,6 +20,8 @@ class StatementFormatter(TermFormatter):
             if last_row and row - last_row > 1:
                 self.out.blank()
             self.out.comments_before(row)
+            if last_row:
+                self.keep_sign(expression.node)
             self.expression(expression)
             last_row = expression.span.end_row
             self.out.comments_on(last_row)
@@ -58,11 +60,11 @@ class StatementFormatter(TermFormatter):
         elif isinstance(node, ast.SomeIn):
             out.write("some ")
             if node.key is not None:
-                self.term(node.key)
+                self.beside_in(node.key)
                 out.write(", ")
-            self.term(node.value)
+            self.beside_in(node.value)
             out.write(" in ")
-            self.term(node.domain)
+            self.beside_in(node.domain)
         elif isinstance(node, ast.Every):
             self.every(node)
         elif isinstance(node, ast.Not):
@@ -91,14 +93,14 @@ class StatementFormatter(TermFormatter):
     def every(self, node: ast.Every) -> None:
         names = [node.value] if node.key is None else [node.key, node.value]
         self.out.write(f"every {', '.join(name.name for name in names)} in ")
-        self.term(node.domain)
+        self.beside_in(node.domain)
         rows = {expression.span.row for expression in node.body}
         if rows == {node.span.row} and node.span.end_row == node.span.row:
             self.out.write(" {")
             self.short_block(node.body)
         else:
             self.out.write(" {")
-            self.block(node.body, node.span.row, node.span.end_row)
+            self.block(node.body, node.domain.span.end_row, node.span.end_row)
 
     def negation(self, node: ast.Not) -> None:
         self.out.write("not ")
@@ -108,6 +110,10 @@ class StatementFormatter(TermFormatter):
                 self.short_block(node.body)
             else:
                 self.block(node.body, node.span.row, node.span.end_row)
+        elif self.strict_not and begins_with_brace(node.body[0].node):
+            self.out.write("(")
+            self.statement(node.body[0].node)
+            self.out.write(")")
         else:
             self.statement(node.body[0].node)
 

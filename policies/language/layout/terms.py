@@ -25,6 +25,7 @@ _SYMBOLS: Final = {
 _COMPARISONS: Final = frozenset(("equal", "neq", "lt", "lte", "gt", "gte"))
 _UNNESTED: Final = _COMPARISONS | {"assign", "eq"}
 _ASSIGNABLE: Final = frozenset(_SYMBOLS) - {"assign", "eq"}
+_MEMBERSHIPS: Final = frozenset(("internal.member_2", "internal.member_3"))
 _MADE: Final = "__local"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -41,10 +42,11 @@ class _Part:
 class TermFormatter(ABC):
     """Writes terms through a LineWriter; what writes the statements inside them derives from it."""
 
-    def __init__(self, writer: LineWriter) -> None:
+    def __init__(self, writer: LineWriter, strict_not: bool) -> None:
         self.out = writer
+        self.strict_not = strict_not
         self._any_made: bool | None = None
-        self._kept: Call | None = None
+        self._kept: Term | None = None
 
     @abstractmethod
     def expression(self, expression: Expr) -> None:
@@ -64,7 +66,7 @@ class TermFormatter(ABC):
         if isinstance(term, Var):
             out.write(term.name)
         elif isinstance(term, String | ast.Number | ast.Boolean | ast.Null):
-            out.write(_scalar(term))
+            out.write(f"({_scalar(term)})" if term is self._kept else _scalar(term))
         elif isinstance(term, Ref):
             self.reference(term)
         elif isinstance(term, Call):
@@ -99,7 +101,9 @@ class TermFormatter(ABC):
         name, arguments = call.name, call.arguments
         nested = nested or call is self._kept
         if name == "internal.member_2" and len(arguments) == 2:
+            self.out.write("(" if nested else "")
             self.membership(call, statement)
+            self.out.write(")" if nested else "")
         elif name == "internal.member_3" and len(arguments) == 3:
             if not statement:
                 self.out.write("(")
@@ -133,10 +137,21 @@ class TermFormatter(ABC):
         """
         if isinstance(statement, Call) and statement.name in _ASSIGNABLE and len(statement.arguments) == 3:
             statement = statement.arguments[2]  # written in front, before an equals sign
-        while isinstance(statement, Call) and statement.name in _UNNESTED:
+        while isinstance(statement, Call) and len(statement.arguments) == 2:
+            if statement.name == "or":
+                self._kept = statement
+            if statement.name not in _UNNESTED:
+                break
             statement = statement.arguments[0]
-        if isinstance(statement, Call) and statement.name == "or":
-            self._kept = statement
+
+    def keep_sign(self, statement: ast.ExprNode) -> None:
+        """Keeps the parentheses of the negative number with which this statement begins.
+
+        On a line of its own it would be taken from the statement above.
+        """
+        first = begins_with(statement)
+        if isinstance(first, ast.Number) and first.text.startswith("-"):
+            self._kept = first
 
     def membership(self, call: Call, statement: bool) -> None:
         """`x in xs`; on the left OPA never writes parentheses, and needs none."""
@@ -144,6 +159,10 @@ class TermFormatter(ABC):
         self.term(left, nested=not (isinstance(left, Call) and left.name == "internal.member_2"))
         self.out.write(" in ")
         self.operand(right, call.name, statement=False, left=False)
+
+    def beside_in(self, term: Term) -> None:
+        """A part of `some … in …` and `every … in …`: another `in` keeps its parentheses."""
+        self.term(term, nested=isinstance(term, Call) and term.name == "internal.member_2")
 
     def operand(self, term: Term, operator: str, *, statement: bool, left: bool) -> None:
         """An operand of an operator with the parentheses that OPA writes, and those that matter."""
@@ -159,18 +178,9 @@ class TermFormatter(ABC):
             # side of another operator, would then be read differently.
             matters = is_in or (name in _COMPARISONS and (not left or operator not in _COMPARISONS))
             matters = matters or (operator not in _COMPARISONS and name in _SYMBOLS)
-            if matters and is_in:
-                self.out.write("(")
-                self.term(term)
-                self.out.write(")")
-            else:
-                self.term(term, nested=matters)
-        elif is_in:
-            self.out.write("(")
-            self.term(term)
-            self.out.write(")")
+            self.term(term, nested=matters)
         else:
-            self.term(term, nested=name in _SYMBOLS)
+            self.term(term, nested=is_in or name in _SYMBOLS)
 
     def sequence(self, opening: str, items: Sequence[Term], closing: str, whole: Term) -> None:
         """Items between brackets: on one line, or by rows when the author used several.
@@ -270,7 +280,7 @@ class TermFormatter(ABC):
         is_array = isinstance(term, ast.ArrayComprehension)
         self.out.write("[" if is_array else "{")
         if isinstance(term, ast.ObjectComprehension):
-            self.term(term.key)
+            self.element(term.key, first=True)
             self.out.write(": ")
             self.term(term.value, nested=True)
         else:
@@ -280,14 +290,38 @@ class TermFormatter(ABC):
             self.out.write(" ")
             self.inline(term.body)
         else:
-            if term.body[0].span.row > term.span.row:
-                self.out.comments_on(term.span.row)
+            head = term.value if isinstance(term, ast.ObjectComprehension) else term.term
+            if term.body[0].span.row > head.span.end_row:
+                self.out.comments_on(head.span.end_row)
             self.out.end_line()
             self.out.level += 1
             self.body(term.body)
             self.out.comments_before(term.span.end_row)
             self.out.level -= 1
         self.out.write("]" if is_array else "}")
+
+
+def begins_with_brace(statement: ast.ExprNode) -> bool:
+    """Whether `{` is written first."""
+    first = begins_with(statement)
+    if isinstance(first, ast.Set):
+        return bool(first.items)
+    return isinstance(first, ast.Object | ast.SetComprehension | ast.ObjectComprehension)
+
+
+def begins_with(statement: ast.ExprNode) -> ast.ExprNode:
+    """The operand that is written first: of `x.y + 1` it is `x`."""
+    while True:
+        if isinstance(statement, Ref):
+            statement = statement.head
+        elif (
+            isinstance(statement, Call) and statement.name in _SYMBOLS and len(statement.arguments) in (2, 3)
+        ):
+            statement = statement.arguments[0 if len(statement.arguments) == 2 else 2]
+        elif isinstance(statement, Call) and statement.name in _MEMBERSHIPS and statement.arguments:
+            statement = statement.arguments[0]
+        else:
+            return statement
 
 
 def _by_rows(parts: Sequence[_Part], row: int) -> list[list[_Part]]:

@@ -85,8 +85,9 @@ class LineWriter:
         return any(row < comment_row < end_row for comment_row, _ in waiting)
 
     def as_written(self, span: Span) -> None:
-        """Writes source text as it is, with the comments in it; one behind its last row waits for the end."""
+        """Writes source text as it is, with the comments in it; one before or behind it waits for the end."""
         self.write(span.text)
+        self.comments_on(span.row - 1)
         while self.has_comment_before(span.end_row):
             self.next_comment += 1
 

@@ -38,7 +38,8 @@ allow if {
 }
 f(x,y) := z if { z := (x+y)*2 }
 deny contains msg if { msg := sprintf("%v",[
- input.x, input.y]) } else_rule := $"a{ x }"
+ input.x, input.y]) }
+else_rule := $"a{ x }"
 r := {k: v |
   some k,v in input.m
 }
@@ -84,6 +85,7 @@ f(x, y) := z if z := (x + y) * 2
 deny contains msg if msg := sprintf("%v", [
 	input.x, input.y,
 ])
+
 else_rule := $"a{x}"
 r := {k: v |
 	some k, v in input.m
@@ -129,9 +131,15 @@ def test_parentheses_that_matter_are_kept() -> None:
         "q if {\n\t{a}\n}",
         "q if {\n\t{a} with input as b\n}",
         "q if {\n\t{a + b: c}\n}",
+        "q if {\n\ta\n\t(-1) == b\n}",
+        "q if some x in (a in b)",
+        "q if every x in (a in b) { x }",
+        "q := {(a | b): c | d}",
+        "q := {a: (b in c) | d}",
+        "import future.keywords.not\n\nq if not ({} + 1)",
     ],
 )
-def test_what_would_begin_a_comprehension_or_a_body_is_kept_from_it(rule: str) -> None:
+def test_what_would_be_read_as_something_else_is_kept_from_it(rule: str) -> None:
     text = f"package p\n\n{rule}\n"
     assert format_text(text) == text
 
@@ -140,6 +148,10 @@ def test_bodies_that_would_begin_a_comprehension_are_kept_from_it() -> None:
     text = "package p\n\nq contains r if\na{b | c\n}\n"
     parts = "package p\n\nq contains r if {\n\ta\n}\n\nq contains r if {\n\t(b | c)\n}\n"
     assert format_text(text) == format_text(parts) == parts
+
+
+def test_no_comment_is_lost_before_what_stays_as_written() -> None:
+    assert "# one" in format_text("package p\n\nq := {# one\n{# two\n# three\n} | a}\n")
 
 
 def test_sets_behind_if_stay_sets() -> None:
@@ -185,6 +197,26 @@ def test_same_as_opa_fmt(peer: Callable[[str], Path], tmp_path: Path) -> None:
 
 WHERE_OPA_CHANGES_THE_POLICY = ('(2 in {"bar": 2}) in {"foo": true}',)
 """All that is known: without the parentheses, which `opa fmt` drops, the rule no longer holds."""
+
+
+TWICE = """package p
+q contains r if { r := sprintf("%v", [
+ input.x]) } s := 1
+u if {x := 1
+} else := 2
+v if not w else := 2
+x := 3
+"""
+
+
+def test_once_does_what_opa_fmt_does_in_two_runs(peer: Callable[[str], Path], tmp_path: Path) -> None:
+    file = tmp_path / "twice.rego"
+    file.write_text(TWICE)
+    written = []
+    for _ in range(2):
+        subprocess.run([peer("opa"), "fmt", "-w", file], check=True, capture_output=True, timeout=100)
+        written.append(file.read_text())
+    assert written[0] != written[1] == format_text(TWICE) == format_text(written[0])
 
 
 def test_same_as_opa_fmt_where_layout_is_odd(peer: Callable[[str], Path], tmp_path: Path) -> None:

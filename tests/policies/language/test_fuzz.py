@@ -1,11 +1,14 @@
-"""The fuzz target run by hypothesis: token soup, mutations of good policies, plain bytes."""
+"""The fuzz target run by hypothesis: token soup, odd texts, mutations of good policies, plain bytes."""
 
 import importlib.util
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
-from hypothesis import example, given
+from hypothesis import example, given, note
 from hypothesis import strategies as st
+from odd_texts import odd_text
 
 from policies.language.layout.format import format_module
 from policies.language.syntax.ast import Module
@@ -95,3 +98,18 @@ def test_formatting_keeps_the_tree(statements: list[str], value: str) -> None:
     text = "package p\n\nr := " + value + " if {\n" + "\n".join(statements) + "\nlast\n}\n"
     module = parse_module(text)
     assert _rules(parse_module(format_module(module))) == _rules(module)
+
+
+@given(st.randoms(use_true_random=True))
+def test_odd_texts(random: Random) -> None:
+    text = odd_text(random)
+    note(text)
+    if TARGET(text.encode()):
+        module = parse_module(text)
+        lost = Counter(_words(module)) - Counter(_words(parse_module(format_module(module))))
+        assert not lost  # one may come twice, behind what is written as it was
+
+
+def _words(module: Module) -> list[str]:
+    """The comments; of those that share a line now, each."""
+    return [part.strip() for comment in module.comments for part in comment.text.split("#")]
