@@ -12,6 +12,7 @@ import typer
 
 from agent.cli_envoy import envoy
 from agent.cli_shared import (
+    MAX_PID,
     DataDirFlag,
     Errors,
     Exit,
@@ -22,10 +23,11 @@ from agent.cli_shared import (
     group,
     workload_socket,
 )
+from control_plane.runtime.command_line import Commands
 from control_plane.runtime.output import Form, given_as_text
 from control_plane.runtime.version import tell_version
 
-app = group("The node agent of Gatehouse: identities for the processes of this machine.")
+app = group("The node agent of Gatehouse: identities for the processes of this machine.", Commands)
 api = group("Ask the Workload API, as a workload would.")
 fetch = group("Fetch once.")
 validate = group("Have something checked.")
@@ -196,7 +198,7 @@ def validate_jwt(
 
 @app.command()
 def explain(
-    pid: Annotated[int | None, typer.Option(min=1, help="The process to ask about.")] = None,
+    pid: Annotated[int | None, typer.Option(min=1, max=MAX_PID, help="The process to ask about.")] = None,
     selector: Annotated[list[str] | None, typer.Option(help="Or selectors, type:value; repeatable.")] = None,
     admin_socket_path: Annotated[Path | None, typer.Option(help="Admin socket.")] = None,
     data_dir: DataDirFlag = None,

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
+from control_plane.runtime.command_line import MAX_WAIT_SECONDS, finite
 from control_plane.runtime.output import Form
 
 if TYPE_CHECKING:
@@ -23,9 +25,10 @@ class Exit(IntEnum):
     UNREACHABLE = 4
 
 
-def group(text: str) -> typer.Typer:
+def group(text: str, kind: type[TyperGroup] = TyperGroup) -> typer.Typer:
     return typer.Typer(
         help=text,
+        cls=kind,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -51,7 +54,14 @@ SocketFlag = Annotated[
         show_default="SPIFFE_ENDPOINT_SOCKET, else in the data folder",
     ),
 ]
-TimeoutFlag = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for an answer.")]
+TimeoutFlag = Annotated[
+    float,
+    typer.Option(
+        "--timeout", min=0.1, max=MAX_WAIT_SECONDS, callback=finite, help="Seconds to wait for an answer."
+    ),
+]
+MAX_PID = 2**22
+"""The kernel numbers no process higher (proc_pid_max(5))."""
 
 
 class Errors:

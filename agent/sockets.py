@@ -70,7 +70,7 @@ def _prepare_folder(folder: Path) -> None:
         raise FailedPrecondition(f"folder {folder}: can't be used: {error.strerror or error}") from error
     if about.st_uid not in (os.geteuid(), 0):
         raise FailedPrecondition(
-            f"folder {folder}: belongs to user {about.st_uid}, who could put a socket of their own in our place",
+            f"folder {folder}: belongs to user {about.st_uid}, who could put another socket in our place",
             hint=f"chown {os.geteuid()} {folder}",
         )
     if about.st_mode & 0o002 and not about.st_mode & stat.S_ISVTX:

@@ -45,7 +45,9 @@ def list_agents(
             (each["spiffe_id"], each["attestation_type"], printing.moment(each["expires_at"]), _state(each))
             for each in agents
         ]
-        printing.table(("spiffe id", "attested by", "expires", "state"), rows, empty="no agent has attested")
+        everything = banned is None and not attestation_type
+        empty = "no agent has attested" if everything else "no agent fits"
+        printing.table(("spiffe id", "attested by", "expires", "state"), rows, empty=empty)
 
     printing.emit(output, {"agents": agents}, human)
 

@@ -159,6 +159,7 @@ def _read(trust_domain: str, path: Path | None, bundle_format: Format) -> Bundle
     try:
         text = read_given(path, MAX_FILE_BYTES, where).decode("ascii")
         owner = TrustDomain.parse(trust_domain)
+        written = _format_of(text)
         if bundle_format is Format.PEM:
             return Bundle.parse_pem(owner, text)
         return Bundle.parse_json(owner, text)
@@ -166,7 +167,15 @@ def _read(trust_domain: str, path: Path | None, bundle_format: Format) -> Bundle
         why = f"is no trust bundle in the format {bundle_format}: byte {error.start} isn't ASCII"
         raise typer.BadParameter(why, param_hint=where) from error
     except GatehouseError as error:
-        raise typer.BadParameter(str(error), param_hint=where) from error
+        other = f" — it looks like --format {written}" if written not in (None, bundle_format) else ""
+        raise typer.BadParameter(f"{error}{other}", param_hint=where) from error
+
+
+def _format_of(text: str) -> Format | None:
+    """What a file seems to be, by how it begins."""
+    if text.lstrip().startswith("{"):
+        return Format.SPIFFE
+    return Format.PEM if "-----BEGIN CERTIFICATE-----" in text else None
 
 
 def _finish(result: Any, trust_domain: str, done: str, output: Output) -> None:

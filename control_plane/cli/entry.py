@@ -10,7 +10,7 @@ import typer
 
 from control_plane.cli import printing, wire
 from control_plane.cli.cut_off import those_cut_off
-from control_plane.cli.entry_flags import EntryFields, GivenEntry, from_file, to_message
+from control_plane.cli.entry_flags import EntryFields, GivenEntry, given_entries
 from control_plane.cli.entry_printing import print_entries
 from control_plane.cli.entry_query import (
     FederatesFilterFlag,
@@ -25,6 +25,7 @@ from control_plane.cli.remote import Remote, with_server
 from control_plane.proto.gatehouse.server.v1 import entry_pb2 as ours
 from control_plane.proto.spire.api.server.entry.v1 import entry_pb2
 from control_plane.proto.spire.api.types import entry_pb2 as types_pb2
+from control_plane.runtime.command_line import MAX_INT32, MAX_INT64
 
 ENTRY = entry_pb2.DESCRIPTOR.services_by_name["Entry"]
 PRIORITY = ours.DESCRIPTOR.services_by_name["Entry"]
@@ -40,9 +41,11 @@ SelectorFlag = Annotated[
     list[str], typer.Option("--selector", help="type:value that the process must have; may be repeated.")
 ]
 X509TtlFlag = Annotated[
-    int, typer.Option("--x509-svid-ttl", min=0, help="Seconds; 0 is the server's default.")
+    int, typer.Option("--x509-svid-ttl", min=0, max=MAX_INT32, help="Seconds; 0 is the server's default.")
 ]
-JwtTtlFlag = Annotated[int, typer.Option("--jwt-svid-ttl", min=0, help="Seconds; 0 is the server's default.")]
+JwtTtlFlag = Annotated[
+    int, typer.Option("--jwt-svid-ttl", min=0, max=MAX_INT32, help="Seconds; 0 is the server's default.")
+]
 FederatesFlag = Annotated[
     list[str], typer.Option("--federates-with", help="A trust domain whose bundle comes along; repeatable.")
 ]
@@ -53,13 +56,15 @@ HintFlag = Annotated[
 AdminFlag = Annotated[bool, typer.Option("--admin", help="The identity may administer the server.")]
 DownstreamFlag = Annotated[bool, typer.Option("--downstream", help="The identity is a nested server's.")]
 StoreFlag = Annotated[bool, typer.Option("--store-svid", help="The SVID goes to a secret store.")]
-ExpiryFlag = Annotated[int, typer.Option("--entry-expiry", min=0, help="Unix seconds; 0 is never.")]
+ExpiryFlag = Annotated[
+    int, typer.Option("--entry-expiry", min=0, max=MAX_INT64, help="Unix seconds; 0 is never.")
+]
 PriorityFlag = Annotated[
     int,
     typer.Option(
         "--priority",
-        min=-(2**31),
-        max=2**31 - 1,
+        min=-MAX_INT32 - 1,
+        max=MAX_INT32,
         help="A process's default identity is that of the highest priority, then of the oldest entry.",
     ),
 ]
@@ -97,16 +102,10 @@ def create(
         entry_id, spiffe_id, parent_id, tuple(selector), x509_svid_ttl, jwt_svid_ttl, tuple(federates_with),
         tuple(dns), hint, admin, downstream, store_svid, entry_expiry, priority, node,
     )  # fmt: skip
-    entries = from_file(data) if data else [to_message(fields)]
+    entries = given_entries(data, fields)
 
     async def work(server: Remote) -> Written:
-        results: list[Any] = []
-        for start in range(0, len(entries), BATCH):
-            share = entries[start : start + BATCH]
-            request = ours.BatchCreateEntryRequest(priorities=_priorities(share))
-            request.request.entries.extend(each.message for each in share)
-            results.extend((await server.call(PRIORITY, "BatchCreateEntry", request)).results)
-        return results, await _stored_priorities(server, [each.entry for each in results])
+        return await _written(server, "BatchCreateEntry", ours.BatchCreateEntryRequest, entries)
 
     _show_results(with_server(work, data_dir=data_dir, output=output), "created", output)
 
@@ -136,16 +135,13 @@ def update(
         entry_id, spiffe_id, parent_id, tuple(selector), x509_svid_ttl, jwt_svid_ttl, tuple(federates_with),
         tuple(dns), hint, admin, downstream, store_svid, entry_expiry, priority, False,
     )  # fmt: skip
-    entries = from_file(data) if data else [to_message(fields)]
+    entries = given_entries(data, fields)
     for entry in entries:
         if not entry.message.id:
             raise typer.BadParameter("an update needs the ID of the entry", param_hint="--entry-id")
 
     async def work(server: Remote) -> Written:
-        request = ours.BatchUpdateEntryRequest(priorities=_priorities(entries))
-        request.request.entries.extend(each.message for each in entries)
-        results = list((await server.call(PRIORITY, "BatchUpdateEntry", request)).results)
-        return results, await _stored_priorities(server, [each.entry for each in results])
+        return await _written(server, "BatchUpdateEntry", ours.BatchUpdateEntryRequest, entries)
 
     _show_results(with_server(work, data_dir=data_dir, output=output), "updated", output)
 
@@ -224,17 +220,15 @@ def delete(
 
     results = with_server(work, data_dir=data_dir, output=output)
     answer = [
-        {
-            "id": each.id,
-            "deleted": each.status.code == wire.OK,
-            "error": "" if each.status.code == wire.OK else each.status.message,
-        }
-        for each in results
+        {"id": each.id, "deleted": not wire.refusal(each), "error": wire.refusal(each)} for each in results
     ]
 
     def human() -> None:
         for each in answer:
-            printing.line(f"deleted {each['id']}" if each["deleted"] else f"{each['id']}: {each['error']}")
+            if each["deleted"]:
+                printing.line(f"deleted {each['id']}")
+            else:
+                printing.note(f"gatehouse: {each['id']}: {each['error']}")
 
     printing.emit(output, {"results": answer}, human)
     wire.end_unless_done(results)
@@ -257,9 +251,17 @@ async def _found(
             return found
 
 
-def _priorities(entries: Sequence[GivenEntry]) -> dict[int, int]:
-    """By position, as the request wants them."""
-    return {position: entry.priority for position, entry in enumerate(entries)}
+async def _written(
+    server: Remote, method: str, request_type: type[Any], entries: Sequence[GivenEntry]
+) -> Written:
+    """Sends entries in requests that the server takes; what became of each, in their order."""
+    results: list[Any] = []
+    for start in range(0, len(entries), BATCH):
+        share = entries[start : start + BATCH]
+        request = request_type(priorities={place: entry.priority for place, entry in enumerate(share)})
+        request.request.entries.extend(each.message for each in share)
+        results.extend((await server.call(PRIORITY, method, request)).results)
+    return results, await _stored_priorities(server, [each.entry for each in results])
 
 
 async def _stored_priorities(server: Remote, entries: Sequence[types_pb2.Entry]) -> dict[str, int]:
@@ -279,7 +281,7 @@ def _show_results(written: Written, done: str, output: Output) -> None:
     answer: list[dict[str, Any]] = [
         {
             "status": done if each.status.code == wire.OK else "refused",
-            "error": "" if each.status.code == wire.OK else each.status.message,
+            "error": wire.refusal(each),
             "entry": wire.entry_json(each.entry, priorities.get(each.entry.id, 0))
             if each.HasField("entry")
             else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ FILE_KEYS = frozenset(
     )
 )
 """What an entry in a file may have; the last three are the server's and are not sent."""
+_FLAGS = {"selectors": "--selector", "dns_names": "--dns", "expires_at": "--entry-expiry"}
+"""Fields whose flag has another name than they."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,20 @@ class GivenEntry:
     priority: int
 
 
+def given_entries(file: Path | None, fields: EntryFields) -> list[GivenEntry]:
+    """The entries of a file, or the one of the flags. Raises typer's usage error, also where both are given:
+    the flags would mean nothing."""
+    if file is None:
+        return [to_message(fields)]
+    beside = [name for name, value in asdict(fields).items() if value]
+    if beside:
+        flags = ", ".join(_flag_of(name) for name in beside)
+        raise typer.BadParameter(
+            f"all of an entry stands in the file, so {flags} can't be given", param_hint="--data"
+        )
+    return from_file(file)
+
+
 def to_message(fields: EntryFields) -> GivenEntry:
     """The message of an entry. Raises typer's usage error for what is missing or malformed."""
     if not fields.spiffe_id:
@@ -65,7 +81,11 @@ def to_message(fields: EntryFields) -> GivenEntry:
             "an entry needs at least one selector, as unix:uid:1000", param_hint="--selector"
         )
     parent = fields.parent_id
-    if fields.node and not parent:
+    if fields.node and parent:
+        raise typer.BadParameter(
+            "the parent of an entry for nodes is the server: leave --parent-id out", param_hint="--node"
+        )
+    if fields.node:
         parent = str(server_id(SpiffeId.parse(fields.spiffe_id).trust_domain))
     if not parent:
         raise typer.BadParameter(
@@ -97,7 +117,7 @@ def from_file(path: Path) -> list[GivenEntry]:
         content = json.loads(read_given(path, MAX_FILE_BYTES, flag))
     except (ValueError, RecursionError) as error:
         why = "it is too deeply nested" if isinstance(error, RecursionError) else str(error)
-        raise typer.BadParameter(why, param_hint=flag) from error
+        raise typer.BadParameter(f"is no JSON: {why}", param_hint=flag) from error
     listed = content.get("entries") if isinstance(content, dict) else content
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise typer.BadParameter('expected {"entries": [{…}, …]}', param_hint=flag)
@@ -132,6 +152,10 @@ def _from_object(given: dict[str, Any], where: str) -> GivenEntry:
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=where) from error
     return to_message(fields)
+
+
+def _flag_of(field: str) -> str:
+    return _FLAGS.get(field, "--" + field.removesuffix("_seconds").replace("_", "-"))
 
 
 def _text(given: dict[str, Any], name: str) -> str:

@@ -53,3 +53,6 @@ def _print(answer: dict[str, Any]) -> None:
     for each in answer.get("near", []):
         missing = ", ".join(each.get("missing", []))
         printing.line(f"near: {each.get('spiffe_id')} (entry {each.get('entry_id')}) misses {missing}")
+    for each in answer.get("elsewhere", []):
+        named = f"{each.get('spiffe_id')} (entry {each.get('entry_id')})"
+        printing.line(f"elsewhere: {named} would match below {each.get('parent_id')}")

@@ -44,7 +44,9 @@ def list_records(
             for each in records
         ]
         printing.table(
-            ("id", "kind", "what", "by", "issued", "expires"), rows, empty="nothing was issued yet"
+            ("id", "kind", "what", "by", "issued", "expires"),
+            rows,
+            empty="no record fits" if spiffe_id or serial or kind or cursor else "nothing was issued yet",
         )
         if answer.get("next_cursor"):
             printing.note(f"more: gatehouse ledger list --cursor {answer['next_cursor']}")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from control_plane.runtime.command_line import MAX_WAIT_SECONDS, finite
 from control_plane.runtime.output import Form as Output
 
 __all__ = [
@@ -35,7 +36,12 @@ DataDirFlag = Annotated[
     ),
 ]
 OutputFlag = Annotated[Output, typer.Option("--output", help="How to print the answer.")]
-TimeoutFlag = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for the server.")]
+TimeoutFlag = Annotated[
+    float,
+    typer.Option(
+        "--timeout", min=0.1, max=MAX_WAIT_SECONDS, callback=finite, help="Seconds to wait for the server."
+    ),
+]
 DEFAULT_TIMEOUT_SECONDS = 10.0
 
 

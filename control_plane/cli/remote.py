@@ -24,8 +24,11 @@ from control_plane.core.errors import (
     Code,
     DeadlineExceeded,
     GatehouseError,
+    InvalidInput,
     NotFound,
     PeerMisbehaved,
+    PermissionDenied,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -198,12 +201,22 @@ class Refused(GatehouseError):
     code = Code.FAILED_PRECONDITION
 
 
+ANSWERED: dict[int, type[GatehouseError]] = {
+    400: InvalidInput,
+    401: Unauthenticated,
+    403: PermissionDenied,
+    404: NotFound,
+    422: InvalidInput,
+}
+"""By status; what isn't here is `Refused`."""
+
+
 def _problem(status: int, answer: object, doing: str) -> GatehouseError:
     """A problem+json answer as an error with the server's own words."""
     problem = answer if isinstance(answer, dict) else {}
     message = str(problem.get("detail") or problem.get("title") or f"{doing}: status {status}")
     hint = str(problem.get("hint") or "")
-    return NotFound(message, hint=hint) if status == 404 else Refused(message, hint=hint)
+    return ANSWERED.get(status, Refused)(message, hint=hint)
 
 
 def _require_socket(path: Path) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from control_plane.cli.api_access import choose
 from control_plane.core.errors import GatehouseError, InvalidInput
+from control_plane.runtime.command_line import Commands
 from control_plane.runtime.output import given_as_text
 from control_plane.runtime.version import tell_version
 
@@ -42,7 +43,7 @@ GROUPS: dict[str, tuple[str, str]] = {
 """Command → (the module that has it as `app`, its line in `--help`)."""
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(Commands):
     """A group that lists its commands from `GROUPS` and imports one only to run it."""
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -17,6 +17,7 @@ from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
 from control_plane.cli.remote import Remote, with_server
 from control_plane.proto.spire.api.server.bundle.v1 import bundle_pb2
 from control_plane.proto.spire.api.server.svid.v1 import svid_pb2
+from control_plane.runtime.command_line import MAX_INT32
 
 SVID = svid_pb2.DESCRIPTOR.services_by_name["SVID"]
 BUNDLE = bundle_pb2.DESCRIPTOR.services_by_name["Bundle"]
@@ -26,7 +27,9 @@ mint = group("Mint one SVID. Nobody renews it.")
 app.add_typer(mint, name="mint")
 
 SpiffeIdFlag = Annotated[str, typer.Option("--spiffe-id", help="The identity; not one below /spire.")]
-TtlFlag = Annotated[int, typer.Option("--ttl", min=0, help="Seconds; 0 is the server's default.")]
+TtlFlag = Annotated[
+    int, typer.Option("--ttl", min=0, max=MAX_INT32, help="Seconds; 0 is the server's default.")
+]
 
 
 @mint.command("x509")
@@ -108,12 +111,22 @@ def mint_jwt(
 def _request(key: ec.EllipticCurvePrivateKey, spiffe_id: str, dns_names: list[str]) -> bytes:
     """A certificate request for one SPIFFE ID and some DNS names, DER."""
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(spiffe_id)]
-    names.extend(x509.DNSName(each) for each in dns_names)
+    names.extend(_dns_name(each) for each in dns_names)
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     signed = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).sign(
         key, hashes.SHA256()
     )
     return signed.public_bytes(serialization.Encoding.DER)
+
+
+def _dns_name(text: str) -> x509.DNSName:
+    """As a certificate holds it. Raises typer's usage error for what isn't ASCII."""
+    try:
+        return x509.DNSName(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r}: certificates hold names in ASCII, others as xn--…", param_hint="--dns"
+        ) from error
 
 
 def _write(folder: Path, contents: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from control_plane.cli import printing, wire
 from control_plane.cli.options import DataDirFlag, Output, OutputFlag, group
 from control_plane.cli.remote import Remote, with_server
 from control_plane.proto.spire.api.server.agent.v1 import agent_pb2
+from control_plane.runtime.command_line import MAX_INT32
 
 AGENT = agent_pb2.DESCRIPTOR.services_by_name["Agent"]
 
@@ -21,7 +22,9 @@ def generate(
     spiffe_id: Annotated[
         str, typer.Option("--spiffe-id", help="Also give the agent this ID, as a parent for entries.")
     ] = "",
-    ttl: Annotated[int, typer.Option("--ttl", min=1, help="Seconds in which the token must be used.")] = 600,
+    ttl: Annotated[
+        int, typer.Option("--ttl", min=1, max=MAX_INT32, help="Seconds in which it must be used.")
+    ] = 600,
     data_dir: DataDirFlag = None,
     output: OutputFlag = Output.HUMAN,
 ) -> None:

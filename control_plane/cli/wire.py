@@ -21,6 +21,11 @@ OK = 0
 NOT_FOUND = 5
 
 
+def refusal(result: Any) -> str:
+    """Why one of a batch was refused; empty if it was done."""
+    return "" if result.status.code == OK else str(result.status.message)
+
+
 def end_unless_done(results: Iterable[Any]) -> None:
     """Ends the command if part of a batch was refused: as not found where nothing else is wrong."""
     refusals = {each.status.code for each in results} - {OK}
