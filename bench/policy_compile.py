@@ -159,7 +159,7 @@ def in_process(table: Table, folders: tuple[Path, Path], inventory: Path, one_mo
     changes = compare_kept(old, new, known, shelf)
     table.add("difference of the two", time.process_time() - started, DIFF_SECONDS, "s")
     assert changes, "the changed line was not found"
-    questions = Questions.of(old.checked().compiled, guarded_by("istio-sidecar", known), old.data)
+    questions = Questions.of(old.checked().compiled, guarded_by("istio-sidecar", known, Options()), old.data)
     table.add("rules, of one rule an edge", share_of_naive(questions), SHARE_OF_NAIVE, "")
 
 

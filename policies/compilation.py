@@ -125,7 +125,8 @@ def compile_project(
 
     Raises Diagnostics, InvalidInput for the target, ResourceExhausted past the budget.
     """
-    placed = guarded_by(target, inventory)
+    options = options or Options()
+    placed = guarded_by(target, inventory, options)
     checked = project.checked()
     questions = Questions.of(checked.compiled, placed, project.data)
     asked = []
@@ -137,7 +138,7 @@ def compile_project(
         {one.policy.workload: one.violations for one in asked} if questions.has_invariants else {}
     )
     breaches = tuple(broken_invariants(policies, placed, violations))
-    proved = compile_policies(policies, placed, target, options or Options(), budget)
+    proved = compile_policies(policies, placed, target, options, budget)
     unheld = unheld_rules(questions, _origins(asked))
     return Compiled(policies, proved, breaches, (*checked.warnings, *unheld))
 
@@ -151,8 +152,8 @@ def _origins(asked: Iterable[Asked]) -> Iterator[Origin]:
                     yield from rule.origins
 
 
-def guarded_by(target: str, inventory: Inventory) -> Inventory:
-    """The inventory as a target sees it: every workload guarded in the target's own way.
+def guarded_by(target: str, inventory: Inventory, options: Options) -> Inventory:
+    """The inventory as a target sees it: every workload guarded in the target's own way, or as it is by mode.
 
     Raises InvalidInput for an unknown target.
     """
@@ -161,10 +162,17 @@ def guarded_by(target: str, inventory: Inventory) -> Inventory:
             f"compiling for target {target!r}: there is no such target", hint=f"known: {', '.join(TARGETS)}"
         )
     mode = MODES.get(target)
-    if mode is None:
+    if mode is None or options.by_mode:
         return inventory
     workloads = tuple(_in_mode(workload, mode, inventory) for workload in inventory.workloads)
     return dataclasses.replace(inventory, workloads=workloads)
+
+
+def otherwise_guarded(target: str, inventory: Inventory) -> dict[str, Mode]:
+    """Workloads that the inventory guards in another way than a target does, each with its mode there."""
+    mode = MODES.get(target)
+    found = inventory.workloads if mode is not None else ()
+    return {one.key: one.mode for one in found if one.mode is not mode}
 
 
 def _in_mode(workload: Workload, mode: Mode, inventory: Inventory) -> Workload:

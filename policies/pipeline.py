@@ -78,7 +78,7 @@ def compile_policies(
     in their verdicts and shortfalls; a refused workload has no verdict.
     """
     emitter = EMITTERS[target]
-    asked = list(emitter.questions(policies, inventory))
+    asked = list(emitter.questions(policies, inventory, options))
     emissions = {}
     for workload, question in asked:
         budget(workload.key)

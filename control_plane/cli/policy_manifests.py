@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ from control_plane.cli.policy_files import (
     write_files,
     writing,
 )
-from control_plane.cli.policy_report import print_compilation
+from control_plane.cli.policy_report import NAMES_SHOWN, print_compilation
 from control_plane.cli.remote import reported
 from control_plane.core.errors import AlreadyExists
 from policies.files import LIBRARY_FILES
@@ -36,6 +36,10 @@ CustomFlag = Annotated[
         "--custom-provider", help="Name of the agent's ext_authz provider; lets it decide the rest."
     ),
 ]
+ByModeFlag = Annotated[
+    bool,
+    typer.Option("--by-mode", help="Leave out workloads whose mode in the inventory isn't the target's."),
+]
 
 
 def compile_policy(
@@ -44,6 +48,7 @@ def compile_policy(
     target: TargetFlag = "istio-sidecar",
     exact_only: ExactFlag = False,
     custom_provider: CustomFlag = "",
+    by_mode: ByModeFlag = False,
     cache: CacheFlag = None,
     no_cache: NoCacheFlag = False,
     max_seconds: SecondsFlag = MAX_SECONDS,
@@ -54,10 +59,16 @@ def compile_policy(
     with (
         reported(output),
         _compiled(
-            folder, inventory, target, exact_only, custom_provider, cache, no_cache, max_seconds, max_memory
-        ) as compiled,
+            folder,
+            inventory,
+            target,
+            (exact_only, custom_provider, by_mode),
+            cache,
+            no_cache,
+            Spending(max_seconds, max_memory),
+        ) as (compiled, converted),
     ):
-        _print_compilation(output, compiled, [])
+        _print_compilation(output, compiled, [], converted)
     if not compiled.accepted:
         raise typer.Exit(1)
 
@@ -69,6 +80,7 @@ def render(
     target: TargetFlag = "istio-sidecar",
     exact_only: ExactFlag = False,
     custom_provider: CustomFlag = "",
+    by_mode: ByModeFlag = False,
     cache: CacheFlag = None,
     no_cache: NoCacheFlag = False,
     max_seconds: SecondsFlag = MAX_SECONDS,
@@ -79,11 +91,17 @@ def render(
     with (
         reported(output),
         _compiled(
-            folder, inventory, target, exact_only, custom_provider, cache, no_cache, max_seconds, max_memory
-        ) as compiled,
+            folder,
+            inventory,
+            target,
+            (exact_only, custom_provider, by_mode),
+            cache,
+            no_cache,
+            Spending(max_seconds, max_memory),
+        ) as (compiled, converted),
     ):
         written = _write(out, compiled.files()) if compiled.accepted else []
-        _print_compilation(output, compiled, written)
+        _print_compilation(output, compiled, written, converted)
     if not compiled.accepted:
         raise typer.Exit(1)
 
@@ -93,34 +111,37 @@ def _compiled(
     folder: Path,
     inventory: Path,
     target: str,
-    exact_only: bool,
-    custom_provider: str,
+    chosen: tuple[bool, str, bool],
     cache: Path | None,
     no_cache: bool,
-    max_seconds: int,
-    max_memory: int,
-) -> Iterator[Any]:
-    """The compilation; what it left to be worked out later is kept at the end as well."""
+    budget: Spending,
+) -> Iterator[tuple[Any, Mapping[str, str]]]:
+    """The compilation, and the workloads that it takes out of their mode, with that mode.
+
+    What it left to be worked out later is kept at the end as well.
+    """
+    from policies.compilation import compile_project, otherwise_guarded
     from policies.project import Project
     from policies.targets.emission import Options
 
     project = Project.of(read_project(folder))
     known = read_inventory(inventory)
-    options = Options(exact_only=exact_only, custom_provider=custom_provider)
-    budget = Spending(max_seconds, max_memory)
+    exact_only, custom_provider, by_mode = chosen
+    options = Options(exact_only=exact_only, custom_provider=custom_provider, by_mode=by_mode)
+    converted = {} if by_mode else otherwise_guarded(target, known)
     if no_cache:
-        from policies.compilation import compile_project
-
-        yield compile_project(project, known, target, options, budget).result
+        yield compile_project(project, known, target, options, budget).result, converted
         return
     from control_plane.cli.policy_cache import kept_between_runs
     from policies.kept.compilation import compile_kept
 
     with kept_between_runs(cache) as shelf:
-        yield compile_kept(project, known, target, options, shelf, budget)
+        yield compile_kept(project, known, target, options, shelf, budget), converted
 
 
-def _print_compilation(output: Output, compiled: Any, written: list[str]) -> None:
+def _print_compilation(
+    output: Output, compiled: Any, written: list[str], converted: Mapping[str, str]
+) -> None:
     # The library comes along whether a policy uses all of it or not.
     warnings = [one for one in compiled.warnings if not one.span.source.file.startswith(LIBRARY_FILES)]
     blocked, more = compiled.blocked() if not written else ([], False)
@@ -166,14 +187,28 @@ def _print_compilation(output: Output, compiled: Any, written: list[str]) -> Non
             for one in blocked
         ],
         "more_blocked": more,
+        "other_modes": {key: str(mode) for key, mode in converted.items()},
         "warnings": [warning.to_json() for warning in warnings],
         "written": written,
     }  # fmt: skip
 
     def human() -> None:
         print_compilation(compiled, warnings, blocked, more, written)
+        if converted:
+            printing.note(_other_modes(compiled.target, converted))
 
     printing.emit(output, answer, human)
+
+
+def _other_modes(target: str, converted: Mapping[str, str]) -> str:
+    """What manifests for another mode would mean to proxies of theirs isn't proved."""
+    names = [f"{key} ({mode})" for key, mode in converted.items()]
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    count = printing.counted(len(names), "workload")
+    return (
+        f"compiled as if guarded by {target}, where the inventory has another mode for {count}: "
+        f"{', '.join(names[:NAMES_SHOWN])}{more}; --by-mode leaves them out"
+    )
 
 
 def _write(folder: Path, files: Any) -> list[str]:

@@ -61,7 +61,7 @@ def compile_kept(
 
     Raises Diagnostics, InvalidInput for the target, ResourceExhausted past the budget.
     """
-    placed = guarded_by(target, inventory)
+    placed = guarded_by(target, inventory, options)
     checked = project.checked()
     questions = Questions.of(checked.compiled, placed, project.data)
     try:
@@ -213,7 +213,7 @@ class _Run:
     def _asked(self, workload: Workload, evaluation: Evaluation) -> Signature | None:
         """What the target answers of the workload's questions, where it guards it and there are any."""
         emitter = EMITTERS[self.target]
-        if emitter.mode not in (None, workload.mode):
+        if not emitter.guards(workload, self.options):
             return None
         authz = evaluation.authz if emitter.authz else None
         segmentation = evaluation.segmentation if emitter.segmentation else None

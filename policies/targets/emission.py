@@ -11,10 +11,14 @@ from policies.targets.shortfall import Shortfall, Step
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`exact_only` refuses what isn't said exactly; `custom_provider` names the agent's ext_authz."""
+    """`exact_only` refuses what isn't said exactly; `custom_provider` names the agent's ext_authz.
+
+    `by_mode` leaves out workloads that the inventory guards in another way than the target's.
+    """
 
     exact_only: bool = False
     custom_provider: str = ""
+    by_mode: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ listed. Whatever needs a request can't be said here.
 
 What callers send to a pod of an ambient mesh comes through ztunnel's tunnel (HBONE) on port 15008, which
 carries all ports. So whom a rule admits to every port is admitted to the tunnel too, and nobody else is. A
-pod behind a waypoint sees the waypoint for its caller, and is refused: the waypoint itself holds segmentation.
+pod behind a waypoint sees the waypoint for its caller, and is refused: the waypoint holds segmentation.
 """
 
 from collections.abc import Sequence

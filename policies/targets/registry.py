@@ -31,12 +31,20 @@ class Emitter:
         """Whether it admits pods, so that a proof looks at all of the inventory, and not identities."""
         return not self.authz
 
-    def questions(self, policies: PolicySet, inventory: Inventory) -> Iterable[tuple[Workload, Question]]:
+    def guards(self, workload: Workload, options: Options) -> bool:
+        """Whether it is for a workload. Pods behind a waypoint are refused, unless they may be left out."""
+        if options.by_mode and self.over_pods:
+            return workload.mode is not Mode.WAYPOINT
+        return self.mode in (None, workload.mode)
+
+    def questions(
+        self, policies: PolicySet, inventory: Inventory, options: Options
+    ) -> Iterable[tuple[Workload, Question]]:
         """The workloads that the target guards, each with its question."""
         for policy in policies.policies:
             workload = inventory.by_key.get(policy.workload)
             question = self.asked(policy)
-            if workload is not None and question is not None and self.mode in (None, workload.mode):
+            if workload is not None and question is not None and self.guards(workload, options):
                 yield workload, question
 
     def asked(self, policy: WorkloadPolicy) -> Question | None:
@@ -51,7 +59,7 @@ class Emitter:
         """Objects for every workload that the target guards."""
         return joined(
             self.emit_workload(question, workload, inventory, policies.bundle_digest, options)
-            for workload, question in self.questions(policies, inventory)
+            for workload, question in self.questions(policies, inventory, options)
         )
 
 

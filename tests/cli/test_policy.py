@@ -514,7 +514,7 @@ def test_commands_at_the_same_time_share_the_file(cache: Path) -> None:
     start = [sys.executable, "-m", "control_plane", "policy", *map(str, COMPILE), "--cache", str(cache)]
     commands = [
         subprocess.Popen(
-            [*start, "--target", target],
+            [*start, "--target", target, "--output", "json"],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT,
         )
         for target in ("istio-ztunnel", "istio-waypoint", "network-policy")
