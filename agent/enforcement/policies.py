@@ -273,7 +273,7 @@ class Policies:
         )
         if enforcement == self._current:
             return
-        self._current = enforcement
+        self._current = enforcement.coming(self._current, self._clock.now().timestamp())
         if judge is not self._judge:
             self._judge, self._judges = judge, enforcement.version
         published, self._published = self._published, asyncio.Event()

@@ -5,7 +5,7 @@ answers what an Envoy can't say by itself. Nothing here does I/O.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from control_plane.core.spiffe_id import SpiffeId
@@ -39,6 +39,8 @@ class Enforcement:
     `settled` is False until the agent knows what it has to enforce: between its start and the moment when
     the policy of the life before is compiled or the server was heard. Envoy is told nothing new until then:
     a running one goes on with what it has, a fresh one has no listeners.
+
+    `since` is when this came, in Unix seconds, and `rules_since` when the rules of a workload last changed.
     """
 
     sequence: int = 0
@@ -48,6 +50,22 @@ class Enforcement:
     workloads: Mapping[SpiffeId, WorkloadPolicy] = field(default_factory=dict)
     quarantined: frozenset[SpiffeId] = frozenset()
     settled: bool = False
+    since: float = field(default=0.0, compare=False)
+    rules_since: Mapping[SpiffeId, float] = field(default_factory=dict, compare=False)
+
+    def coming(self, before: "Enforcement", now: float) -> "Enforcement":
+        """This one as what replaces another at this instant."""
+        rules_since = {
+            spiffe_id: before.rules_since.get(spiffe_id, now) if self._same_rules(before, spiffe_id) else now
+            for spiffe_id in self.workloads
+        }
+        return replace(self, since=now, rules_since=rules_since)
+
+    def _same_rules(self, other: "Enforcement", spiffe_id: SpiffeId) -> bool:
+        policy = self.workloads[spiffe_id]
+        # What the agent judges can change without a word of it in the filters.
+        same_rego = self.digest == other.digest or not policy.custom
+        return same_rego and other.workloads.get(spiffe_id) == policy
 
 
 @dataclass(frozen=True, slots=True)

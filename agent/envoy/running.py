@@ -6,12 +6,14 @@ judges those that began before what is enforced now came into force. If one of t
 its listener is drained: within a second all requests there end, and callers that are still allowed come
 again. Only then, as draining costs the others a reconnect.
 
-A report lacks the headers of the request, so a rule that asks for one finds none. Such a stream may be ended
-for nothing, once for each change of the policy; it is never left running for want of them.
+A report lacks the headers of the request. While the rules for its workload are those that it began under,
+headers were judged then; once they are others, a request that they can't be applied to without its headers is
+taken for one that lost its right. It may be ended for nothing, once for each change of these rules or of the
+agent's life; it is never left running for want of headers.
 Records for the audit are not made here.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,6 +40,25 @@ _METHODS: Final = base_pb2.RequestMethod
 _log = get_logger(__name__)
 
 
+class UnknownHeaders(Mapping[str, str]):
+    """The headers of a reported request: none, and `asked` says whether a rule looked for any."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __getitem__(self, name: str) -> str:
+        self.asked = True
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        self.asked = True
+        return iter(())
+
+    def __len__(self) -> int:
+        self.asked = True
+        return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """One request that was running when Envoy reported it. `started` is in Unix seconds."""
@@ -46,6 +67,7 @@ class Running:
     port: int
     started: float
     document: Json
+    headers: UnknownHeaders
 
 
 class RunningRequests:
@@ -67,7 +89,6 @@ class RunningRequests:
         self._fleet = fleet
         self._clock = clock
         self._seen: Enforcement | None = None
-        self._since = 0.0
         self._drained: set[tuple[SpiffeId, int]] = set()
 
     async def stream_access_logs(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[bytes]:
@@ -87,10 +108,13 @@ class RunningRequests:
         if not current.settled:
             return  # the agent has just started and doesn't know yet what is enforced
         place = (one.destination, one.port)
-        if one.started > self._since + SKEW_SECONDS or place in self._drained:
+        if self._began_after(current.since, one) or place in self._drained:
             return
         ruling = self._decisions.decide(one.destination, one.document)
-        if ruling.allowed:
+        if one.headers.asked:
+            if self._began_after(current.rules_since.get(one.destination, current.since), one):
+                return  # these very rules have seen its headers
+        elif ruling.allowed:
             return
         self._drained.add(place)
         told = self._fleet.drain_port(*place)
@@ -98,18 +122,22 @@ class RunningRequests:
             "running_request_cut_off",
             destination=str(one.destination),
             port=one.port,
-            reason=ruling.reason,
+            reason="the rules have changed and ask for headers" if ruling.allowed else ruling.reason,
             lines=list(ruling.lines),
             envoys=told,
         )
 
     def _look(self) -> Enforcement:
-        """Notes when what is enforced has changed: what began before is judged anew from then on."""
+        """What is enforced; another one than before may drain a place again."""
         current = self._enforcement.current
         if current is not self._seen:
-            self._seen, self._since = current, self._clock.now().timestamp()
+            self._seen = current
             self._drained.clear()
         return current
+
+    def _began_after(self, instant: float, one: Running) -> bool:
+        """A request from the future is one from before the clock was set back."""
+        return instant + SKEW_SECONDS < one.started <= self._clock.now().timestamp()
 
 
 def _read(payload: bytes) -> Iterator[Running]:
@@ -142,21 +170,21 @@ def _running(entry: Any) -> Running | None:
         claims = claims_of(common.metadata.filter_metadata)
     except InvalidInput:
         peer, claims = [], None  # nobody's request: what can't be read isn't left running for that
-    return Running(
-        destination,
-        port,
-        common.start_time.seconds + common.start_time.nanos / 1e9,
-        input_document(
-            principal=peer[0] if len(peer) == 1 else "",
-            address=common.downstream_direct_remote_address.socket_address.address,
-            port=port,
-            sni=tls.tls_sni_hostname,
-            method=_method(entry.request.request_method),
-            path=entry.request.path,
-            host=entry.request.authority,
-            claims=claims,
-        ),
+    document = input_document(
+        principal=peer[0] if len(peer) == 1 else "",
+        address=common.downstream_direct_remote_address.socket_address.address,
+        port=port,
+        sni=tls.tls_sni_hostname,
+        method=_method(entry.request.request_method),
+        path=entry.request.path,
+        host=entry.request.authority,
+        claims=claims,
     )
+    headers, request = UnknownHeaders(), document.get("request")
+    if isinstance(request, Mapping):
+        document = {**document, "request": {**request, "headers": headers}}
+    started = common.start_time.seconds + common.start_time.nanos / 1e9
+    return Running(destination, port, started, document, headers)
 
 
 def _method(number: int) -> str:

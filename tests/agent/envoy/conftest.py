@@ -69,7 +69,7 @@ class FakeEnforcement:
 
     def put(self, enforcement: Enforcement) -> None:
         """Puts this in force."""
-        self.current = enforcement
+        self.current = enforcement.coming(self.current, SystemClock().now().timestamp())
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
