@@ -12,6 +12,7 @@ Where two comments end up on one line it leaves a term as it was written; here t
 import re
 from typing import Final
 
+from policies.language.layout.beginnings import leading_union, stays_behind_if
 from policies.language.layout.statements import StatementFormatter
 from policies.language.layout.writer import LineWriter
 from policies.language.source import Span
@@ -169,11 +170,11 @@ class _ModuleFormatter(StatementFormatter):
     def rule_body(self, rule: Rule, row: int) -> None:
         """`if` and the body, in braces unless it is one statement that stood on the row of the head."""
         body = rule.body
-        if _stays_behind_if(body, row):
+        if stays_behind_if(body, row):
             self.out.write(" if ")
             self.expression(body[0])
             return
-        self.keep_union(body[0].node)
+        self.kept = leading_union(body[0].node)
         self.out.write(" if {")
         opened = row if rule.head.value is None else max(row, rule.head.value.span.end_row)
         self.block(body, opened, rule.span.end_row if rule.otherwise is None else _body_end_row(rule))
@@ -185,7 +186,7 @@ class _ModuleFormatter(StatementFormatter):
         before = source.text[: branch.span.start]
         own_line = not before[before.rfind("\n") + 1 :].strip()
         commented = self.out.has_comment_before(row)
-        braces = previous.body and not _stays_behind_if(previous.body, previous.head.span.end_row)
+        braces = previous.body and not stays_behind_if(previous.body, previous.head.span.end_row)
         if commented or own_line or not braces or row == previous.span.row:
             self.out.comments_on(_body_end_row(previous))
             self.out.blank()
@@ -208,8 +209,10 @@ def _together(rule: Rule, following: Rule) -> bool:
         return False
     if rule.otherwise is not None:
         return False  # its branches get lines of their own
-    if rule.body and not _stays_behind_if(rule.body, rule.head.span.end_row):
+    if rule.body and not stays_behind_if(rule.body, rule.head.span.end_row):
         return False  # it gets a block; what follows on the row of its body is another body of this rule
+    if rule.head.span.end_row > rule.head.span.row:
+        return False  # another body of a rule repeats the rows of its head
     if rule.body and rule.body[0].span.end_row > rule.span.row:
         return False
     return following.span.row == rule.span.row + 1
@@ -220,18 +223,6 @@ def _only_true(rule: Rule) -> bool:
     if len(rule.body) != 1 or rule.otherwise is not None:
         return False
     return _true(rule.body[0].node) and not rule.body[0].modifiers
-
-
-def _stays_behind_if(body: ast.Body, row: int) -> bool:
-    """Whether a body is one statement in the row of its head, and not one that would be read as braces."""
-    if len(body) > 1 or body[0].span.row != row:
-        return False
-    statement = body[0].node  # `if {x}` and `if {1 + 2: x}` begin with the brace of a body
-    if isinstance(statement, ast.Object) and statement.entries:
-        return not isinstance(statement.entries[0][0], Call)
-    if isinstance(statement, ast.ObjectComprehension):
-        return not isinstance(statement.key, Call)
-    return not (isinstance(statement, ast.Set) and statement.items)
 
 
 def _true(term: ast.ExprNode) -> bool:

@@ -4,7 +4,8 @@ An empty line stays between statements that did not stand on adjoining rows, so 
 statements has an empty line above it.
 """
 
-from policies.language.layout.terms import TermFormatter, begins_with_brace
+from policies.language.layout.beginnings import begins_with_brace, leading_negative
+from policies.language.layout.terms import TermFormatter
 from policies.language.syntax import ast
 from policies.language.syntax.ast import Call, Expr
 
@@ -21,7 +22,7 @@ class StatementFormatter(TermFormatter):
                 self.out.blank()
             self.out.comments_before(row)
             if last_row:
-                self.keep_sign(expression.node)
+                self.kept = leading_negative(expression.node)
             self.expression(expression)
             last_row = expression.span.end_row
             self.out.comments_on(last_row)

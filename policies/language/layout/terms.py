@@ -13,19 +13,18 @@ from functools import partial
 from typing import Final
 
 from policies.language.compiler.terms import walk
+from policies.language.layout.beginnings import (
+    ASSIGNABLE,
+    COMPARISONS,
+    KEYED_MEMBERSHIP,
+    MEMBERSHIP,
+    SYMBOLS,
+)
 from policies.language.layout.writer import LineWriter
 from policies.language.syntax import ast
 from policies.language.syntax.ast import Call, Expr, Ref, String, Term, Var
 from policies.language.syntax.lexer import KEYWORDS
 
-_SYMBOLS: Final = {
-    "equal": "==", "neq": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "or": "|", "and": "&",
-    "plus": "+", "minus": "-", "mul": "*", "div": "/", "rem": "%", "assign": ":=", "eq": "=",
-}  # fmt: skip
-_COMPARISONS: Final = frozenset(("equal", "neq", "lt", "lte", "gt", "gte"))
-_UNNESTED: Final = _COMPARISONS | {"assign", "eq"}
-_ASSIGNABLE: Final = frozenset(_SYMBOLS) - {"assign", "eq"}
-_MEMBERSHIPS: Final = frozenset(("internal.member_2", "internal.member_3"))
 _MADE: Final = "__local"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -46,7 +45,7 @@ class TermFormatter(ABC):
         self.out = writer
         self.strict_not = strict_not
         self._any_made: bool | None = None
-        self._kept: Term | None = None
+        self.kept: Term | None = None  # in its parentheses, whoever writes it
 
     @abstractmethod
     def expression(self, expression: Expr) -> None:
@@ -66,7 +65,7 @@ class TermFormatter(ABC):
         if isinstance(term, Var):
             out.write(term.name)
         elif isinstance(term, String | ast.Number | ast.Boolean | ast.Null):
-            out.write(f"({_scalar(term)})" if term is self._kept else _scalar(term))
+            out.write(f"({_scalar(term)})" if term is self.kept else _scalar(term))
         elif isinstance(term, Ref):
             self.reference(term)
         elif isinstance(term, Call):
@@ -99,12 +98,12 @@ class TermFormatter(ABC):
     def call(self, call: Call, *, nested: bool = False, statement: bool = False) -> None:
         """A call: operators between their operands, functions with parentheses."""
         name, arguments = call.name, call.arguments
-        nested = nested or call is self._kept
-        if name == "internal.member_2" and len(arguments) == 2:
+        nested = nested or call is self.kept
+        if name == MEMBERSHIP and len(arguments) == 2:
             self.out.write("(" if nested else "")
             self.membership(call, statement)
             self.out.write(")" if nested else "")
-        elif name == "internal.member_3" and len(arguments) == 3:
+        elif name == KEYED_MEMBERSHIP and len(arguments) == 3:
             if not statement:
                 self.out.write("(")
             self.operand(arguments[0], name, statement=False, left=True)
@@ -114,15 +113,15 @@ class TermFormatter(ABC):
             self.operand(arguments[2], name, statement=False, left=False)
             if not statement:
                 self.out.write(")")
-        elif name in _SYMBOLS and len(arguments) == 2:
+        elif name in SYMBOLS and len(arguments) == 2:
             if nested:
                 self.out.write("(")
             self.operand(arguments[0], name, statement=statement, left=True)
-            self.out.write(f" {_SYMBOLS[name]} ")
+            self.out.write(f" {SYMBOLS[name]} ")
             self.operand(arguments[1], name, statement=statement, left=False)
             if nested:
                 self.out.write(")")
-        elif statement and name in _ASSIGNABLE and len(arguments) == 3:
+        elif statement and name in ASSIGNABLE and len(arguments) == 3:
             self.term(arguments[2])
             self.out.write(" = ")
             self.call(replace(call, arguments=arguments[:2]))
@@ -130,39 +129,16 @@ class TermFormatter(ABC):
             self.reference(call.operator)
             self.sequence("(", arguments, ")", call)
 
-    def keep_union(self, statement: ast.ExprNode) -> None:
-        """Keeps the parentheses of the `x | y` with which this statement begins.
-
-        As the first one in the braces of a rule it would begin a comprehension without them.
-        """
-        if isinstance(statement, Call) and statement.name in _ASSIGNABLE and len(statement.arguments) == 3:
-            statement = statement.arguments[2]  # written in front, before an equals sign
-        while isinstance(statement, Call) and len(statement.arguments) == 2:
-            if statement.name == "or":
-                self._kept = statement
-            if statement.name not in _UNNESTED:
-                break
-            statement = statement.arguments[0]
-
-    def keep_sign(self, statement: ast.ExprNode) -> None:
-        """Keeps the parentheses of the negative number with which this statement begins.
-
-        On a line of its own it would be taken from the statement above.
-        """
-        first = begins_with(statement)
-        if isinstance(first, ast.Number) and first.text.startswith("-"):
-            self._kept = first
-
     def membership(self, call: Call, statement: bool) -> None:
         """`x in xs`; on the left OPA never writes parentheses, and needs none."""
         left, right = call.arguments
-        self.term(left, nested=not (isinstance(left, Call) and left.name == "internal.member_2"))
+        self.term(left, nested=not (isinstance(left, Call) and left.name == MEMBERSHIP))
         self.out.write(" in ")
         self.operand(right, call.name, statement=False, left=False)
 
     def beside_in(self, term: Term) -> None:
         """A part of `some … in …` and `every … in …`: another `in` keeps its parentheses."""
-        self.term(term, nested=isinstance(term, Call) and term.name == "internal.member_2")
+        self.term(term, nested=isinstance(term, Call) and term.name == MEMBERSHIP)
 
     def operand(self, term: Term, operator: str, *, statement: bool, left: bool) -> None:
         """An operand of an operator with the parentheses that OPA writes, and those that matter."""
@@ -170,17 +146,17 @@ class TermFormatter(ABC):
             self.term(term)
             return
         name = term.name
-        is_in = name == "internal.member_2"
+        is_in = name == MEMBERSHIP
         if operator in ("assign", "eq"):
             self.term(term)
         elif statement:
             # OPA writes the operands of a statement bare; a comparison on the right, and `in` on either
             # side of another operator, would then be read differently.
-            matters = is_in or (name in _COMPARISONS and (not left or operator not in _COMPARISONS))
-            matters = matters or (operator not in _COMPARISONS and name in _SYMBOLS)
+            matters = is_in or (name in COMPARISONS and (not left or operator not in COMPARISONS))
+            matters = matters or (operator not in COMPARISONS and name in SYMBOLS)
             self.term(term, nested=matters)
         else:
-            self.term(term, nested=is_in or name in _SYMBOLS)
+            self.term(term, nested=is_in or name in SYMBOLS)
 
     def sequence(self, opening: str, items: Sequence[Term], closing: str, whole: Term) -> None:
         """Items between brackets: on one line, or by rows when the author used several.
@@ -299,29 +275,6 @@ class TermFormatter(ABC):
             self.out.comments_before(term.span.end_row)
             self.out.level -= 1
         self.out.write("]" if is_array else "}")
-
-
-def begins_with_brace(statement: ast.ExprNode) -> bool:
-    """Whether `{` is written first."""
-    first = begins_with(statement)
-    if isinstance(first, ast.Set):
-        return bool(first.items)
-    return isinstance(first, ast.Object | ast.SetComprehension | ast.ObjectComprehension)
-
-
-def begins_with(statement: ast.ExprNode) -> ast.ExprNode:
-    """The operand that is written first: of `x.y + 1` it is `x`."""
-    while True:
-        if isinstance(statement, Ref):
-            statement = statement.head
-        elif (
-            isinstance(statement, Call) and statement.name in _SYMBOLS and len(statement.arguments) in (2, 3)
-        ):
-            statement = statement.arguments[0 if len(statement.arguments) == 2 else 2]
-        elif isinstance(statement, Call) and statement.name in _MEMBERSHIPS and statement.arguments:
-            statement = statement.arguments[0]
-        else:
-            return statement
 
 
 def _by_rows(parts: Sequence[_Part], row: int) -> list[list[_Part]]:
