@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.settings import AgentSettings, WrittenSettings, default_data_dir
 from control_plane.runtime import settings
+from control_plane.runtime.addresses import check_socket_path
 from control_plane.runtime.output import Form, Output
 
 
@@ -17,6 +18,8 @@ def check_config(file: Path, flags: Mapping[str, str | None], form: Form) -> Non
     problem."""
     written = settings.load(WrittenSettings, file=file, flags=flags)
     parsed = AgentSettings.parse(written, default_data_dir(os.environ))
+    for path in (parsed.socket_path, parsed.admin_socket_path):
+        check_socket_path(path)
     output = Output(form)
     output.record(
         {
