@@ -11,6 +11,7 @@ from control_plane.cli import printing, vault
 from control_plane.cli.options import Output, OutputFlag, group
 from control_plane.cli.remote import reported
 from control_plane.cli.server import settings_of
+from control_plane.runtime.addresses import check_socket_path
 
 app = group("Check files, and what they name, before they are used.")
 app.command("vault")(vault.inspect)
@@ -35,6 +36,7 @@ def config(
     }
     with reported(output):
         settings = settings_of(file, flags, environment={})
+        check_socket_path(settings.admin_socket)
     written = settings.written
     answer = {
         "file": str(file),

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from control_plane.cli.api_access import START_HINT, Api, api_of, only_local
+from control_plane.cli.api_access import START_HINT, Api, api_of, only_local, require_socket
 from control_plane.cli.options import DEFAULT_TIMEOUT_SECONDS, Output, data_dir_of
 from control_plane.core.errors import (
     Code,
@@ -93,7 +93,7 @@ def with_server(
 
     async def run() -> Answer:
         only_local("calling the server")
-        _require_socket(path)
+        require_socket(path)
         async with Channel.unix(path) as channel:
             return await work(Remote(channel, timeout_seconds))
 
@@ -219,26 +219,21 @@ def _problem(status: int, answer: object, doing: str) -> GatehouseError:
     return ANSWERED.get(status, Refused)(message, hint=hint)
 
 
-def _require_socket(path: Path) -> None:
-    """Says clearly that no server runs here, before a connection error would."""
-    if not path.exists():
-        raise Unavailable(f"no server is reachable: there is no socket {path}", hint=START_HINT)
-
-
 @contextmanager
-def reported(output: Output) -> Iterator[None]:
-    """Turns expected errors into one line on standard error and an exit code."""
+def reported(output: Output, *, starting: bool = False) -> Iterator[None]:
+    """Turns expected errors into one line on standard error and an exit code; where a server is `starting`,
+    what isn't there is no server out of reach."""
     try:
         yield
     except GatehouseError as error:
-        fail(error, output)
+        fail(error, output, starting=starting)
     except BrokenPipeError:
         raise  # who read our output is gone, as after `| head`: the program ends without a word
     except (ConnectionError, FileNotFoundError, PermissionError) as error:
         fail(Unavailable(str(error), hint=START_HINT), output)
 
 
-def fail(error: GatehouseError, output: Output) -> NoReturn:
+def fail(error: GatehouseError, output: Output, *, starting: bool = False) -> NoReturn:
     """Prints an error and ends the program with its exit code."""
     if output is Output.JSON:
         told = {"error": error.kind, "code": error.code.name, "message": error.message, "hint": error.hint}
@@ -247,4 +242,5 @@ def fail(error: GatehouseError, output: Output) -> NoReturn:
         typer.echo(f"gatehouse: {error}", err=True)
     if isinstance(error, NotFound):
         raise typer.Exit(Exit.NOT_FOUND)
-    raise typer.Exit(Exit.UNREACHABLE if isinstance(error, Unavailable | DeadlineExceeded) else Exit.FAILED)
+    away = isinstance(error, Unavailable | DeadlineExceeded) and not starting
+    raise typer.Exit(Exit.UNREACHABLE if away else Exit.FAILED)

@@ -54,7 +54,7 @@ def run(
         "log_level": log_level,
         "log_format": log_format,
     }
-    with reported(output):
+    with reported(output, starting=True):
         settings = settings_of(config, flags)
         from control_plane.wiring import run_server  # the whole server; `--help` does not need it
 

@@ -1,14 +1,18 @@
 """Addresses in settings: where to listen, and where others are. Text in, checked values out; no look-ups."""
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from control_plane.core.errors import InvalidInput, shown
 
 EXAMPLE: Final = "0.0.0.0:8081"
 
+_LONGEST_SOCKET_BYTES: Final = 107  # sun_path with its terminating zero is 108 (unix(7))
+_SOCKET_SUFFIX_BYTES: Final = 7  # of the name under which a socket is bound before it is renamed
 _HOST: Final = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9a-fA-F:.]+\]|[^/@:?#\[\]]+)(:(?P<port>[0-9]{1,5}))?/?"
@@ -45,6 +49,16 @@ class HttpAddress:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+
+def check_socket_path(path: Path) -> None:
+    """Returns if a unix socket can have this path. Raises InvalidInput if the kernel takes none so long."""
+    excess = len(os.fsencode(path)) + _SOCKET_SUFFIX_BYTES - _LONGEST_SOCKET_BYTES
+    if excess > 0:
+        raise InvalidInput(
+            f"unix socket {shown(str(path))}: the path is {excess} bytes too long",
+            hint="choose a shorter folder",
+        )
 
 
 def parse_bind(text: str) -> tuple[str, int]:

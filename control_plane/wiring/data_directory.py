@@ -63,6 +63,10 @@ def _make(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         about = path.stat()
+    except FileExistsError as error:
+        raise FailedPrecondition(
+            f"data directory {path}: is not a folder", hint="choose another --data-dir"
+        ) from error
     except OSError as error:
         raise Unavailable(f"data directory {path}: {error.strerror}") from error
     if about.st_uid != os.geteuid():

@@ -23,16 +23,22 @@ async def prepare_apart(database: Path, inherited: int) -> None:
     Raises what `sql.database.prepare` raises, and Unavailable if the process ends without a word; what it
     wrote to standard error is then there to be read.
     """
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "control_plane.wiring.preparation",
-        str(database),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        pass_fds=(inherited,),
-        start_new_session=True,  # Ctrl-C is for us; a migration is finished or undone whole
-    )
+    try:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "control_plane.wiring.preparation",
+            str(database),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=(inherited,),
+            start_new_session=True,  # Ctrl-C is for us; a migration is finished or undone whole
+        )
+    except OSError as refusal:
+        raise Unavailable(
+            f"preparing the database {database.name}: starting a process for it: {refusal.strerror}",
+            hint="see what the system allows: ulimit -n, ulimit -u, free memory",
+        ) from refusal
     told, _ = await child.communicate()
     if child.returncode == 0:
         return

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from control_plane.core.errors import Unavailable
 from control_plane.runtime import log, loop
+from control_plane.runtime.addresses import check_socket_path
 from control_plane.runtime.lifecycle import Ending, run_services
 from control_plane.settings import ServerSettings
 from control_plane.wiring import data_directory
@@ -31,8 +32,9 @@ READY_LINE: Final = b"ready\n"
 def run_server(settings: ServerSettings, started: Callable[[], None] | None = None) -> None:
     """Runs the whole server until a signal. `started` is called once all processes serve.
 
-    Raises FailedPrecondition if the data directory is in use or not safe, Unavailable if the port is taken,
-    and what `preparation.prepare_apart` raises.
+    Raises InvalidInput if the data directory's path is too long for sockets in it, FailedPrecondition if the
+    directory is in use or not safe, Unavailable if the port is taken or a process can't be started, and what
+    `preparation.prepare_apart` raises.
     """
     loop.run(supervise(settings, started=started))
 
@@ -40,6 +42,8 @@ def run_server(settings: ServerSettings, started: Callable[[], None] | None = No
 async def supervise(settings: ServerSettings, *, started: Callable[[], None] | None = None) -> None:
     """The same inside an event loop."""
     log.configure(level=settings.written.log_level, json=settings.written.log_format == "json")
+    for path in (settings.admin_socket, settings.rest_socket):
+        check_socket_path(path)
     async with data_directory.own(settings.data_dir) as inherited:
         if settings.api_bind is not None:
             _check_free(*settings.api_bind)
@@ -112,7 +116,11 @@ class _Child:
         try:
             while not stop.is_set():
                 began = clock.time()
-                code = await self._once(stopping)
+                try:
+                    code = await self._once(stopping)
+                except OSError as error:  # no descriptors, no memory, or too many processes
+                    backoff = await self._not_started(error, stopping, backoff)
+                    continue
                 if stop.is_set():
                     if code not in (0, -signal.SIGTERM):  # the latter: it hadn't come to listen for it yet
                         self._group.ending.trouble(f"{self._kind}-{self._index} ended with {code}")
@@ -124,6 +132,18 @@ class _Child:
                 backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
         finally:
             stopping.cancel()
+
+    async def _not_started(self, error: OSError, stopping: "asyncio.Future[Any]", backoff: float) -> float:
+        """Waits until the next attempt, and gives the pause after that. Raises Unavailable at the first
+        start, when somebody is there to be told."""
+        if not self._was_ready:
+            raise Unavailable(
+                f"starting {self._kind}-{self._index}: {error.strerror or error}",
+                hint="see what the system allows: ulimit -n, ulimit -u, free memory",
+            ) from error
+        self._log.error("process_not_started", error=str(error), again_in_seconds=backoff)
+        await asyncio.wait({stopping}, timeout=backoff)
+        return min(backoff * 2, MAX_BACKOFF_SECONDS)
 
     async def _once(self, stopping: "asyncio.Future[Literal[True]]") -> int:
         child = await asyncio.create_subprocess_exec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from control_plane.core.errors import FailedPrecondition
+from control_plane.core.errors import FailedPrecondition, InvalidInput, Unavailable
 from control_plane.settings import load_settings
 from control_plane.wiring import data_directory, supervisor
 
@@ -76,6 +77,68 @@ def test_a_directory_is_free_again_when_the_last_process_has_ended(tmp_path: Pat
             left.wait()
 
     asyncio.run(main())
+
+
+def test_a_folder_too_deep_for_its_sockets_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    """The supervisor would start, and the management process never."""
+    folder = tmp_path / ("d" * 100)
+    settings = load_settings(
+        file=None, environment={}, flags={"data_dir": str(folder), "trust_domain": "example.org"}
+    )
+    with pytest.raises(InvalidInput, match=r"bytes too long.*shorter folder"):
+        asyncio.run(supervisor.supervise(settings))
+    assert not folder.exists()
+    flags = ("--trust-domain", "example.org", "--data-dir", str(folder))
+    for program in ("control_plane", "agent"):
+        command = [sys.executable, "-m", program, "check", "config", "/dev/null", *flags]
+        checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert checked.returncode == 1 and "bytes too long" in checked.stderr
+
+
+@pytest.mark.parametrize("was_ready", [False, True])
+def test_a_process_that_the_system_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, was_ready: bool
+) -> None:
+    """At first that is an error to be told; later it passes, and the other processes serve on meanwhile."""
+    attempts = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+
+        async def refused(*command: Any, **options: Any) -> asyncio.subprocess.Process:
+            attempts.append(command)
+            if len(attempts) == 2:
+                stop.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+        monkeypatch.setattr(supervisor, "FIRST_BACKOFF_SECONDS", 0.01)
+        flags = {"data_dir": str(tmp_path), "trust_domain": "example.org"}
+        settings = load_settings(file=None, environment={}, flags=flags)
+        group: Any = SimpleNamespace(inherited=0)
+        child = supervisor._Child(settings, "issuer", 1, group)
+        child._was_ready = was_ready
+        await asyncio.wait_for(child.run(stop), 20)
+
+    if was_ready:
+        asyncio.run(main())
+        assert len(attempts) == 2
+    else:
+        with pytest.raises(Unavailable, match=r"starting issuer-1: Too many open files.*ulimit"):
+            asyncio.run(main())
+        assert len(attempts) == 1
+
+
+def test_a_start_that_fails_is_not_a_server_out_of_reach(tmp_path: Path) -> None:
+    """4 is for who asks a server; a unit that starts one sees 1. A file in the folder's place is named."""
+    file = tmp_path / "file"
+    file.touch()
+    command = [sys.executable, "-m", "control_plane", "server", "run", "--trust-domain", "example.org"]
+    ended = subprocess.run(
+        [*command, "--data-dir", str(file)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == f"gatehouse: data directory {file}: is not a folder — choose another --data-dir\n"
 
 
 def test_a_process_whose_supervisor_died_before_it_had_said_the_settings_ends_quietly() -> None:

@@ -7,7 +7,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from control_plane.core.errors import InvalidInput, Unavailable, shown
+from control_plane.core.errors import Unavailable
+from control_plane.runtime.addresses import check_socket_path
 from control_plane.runtime.log import Log
 from control_plane.runtime.tls import TlsServerSource
 
@@ -17,7 +18,6 @@ _PAUSE_SECONDS = 0.2
 QUIET_SECONDS = 30  # of a TCP connection, until the kernel asks whether the peer is there
 PROBE_SECONDS = 10
 _PROBES = 3
-_LONGEST_PATH_BYTES = 107  # sun_path with its terminating zero is 108 (unix(7))
 
 
 class Listener:
@@ -97,13 +97,8 @@ def bind_unix(path: Path, mode: int) -> socket.socket:
         InvalidInput: the path is longer than the kernel takes.
         Unavailable: it can't be had.
     """
+    check_socket_path(path)
     temporary = Path(f"{path}.{os.urandom(3).hex()}")
-    excess = len(os.fsencode(temporary)) - _LONGEST_PATH_BYTES
-    if excess > 0:
-        raise InvalidInput(
-            f"unix socket {shown(str(path))}: the path is {excess} bytes too long",
-            hint="choose a shorter folder",
-        )
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
