@@ -6,7 +6,7 @@ Cutting off and letting back in are the management API's part (`api/rest/quarant
 from typing import Final
 
 from control_plane.api.context import ServerContext
-from control_plane.core.errors import InvalidInput
+from control_plane.api.paging import check_batch
 from control_plane.core.spiffe_id import SpiffeId
 from control_plane.proto.gatehouse.server.v1 import quarantine_pb2 as ours
 from control_plane.runtime.transport import Call
@@ -24,11 +24,7 @@ class QuarantineService:
         self, call: Call, request: ours.GetQuarantinedRequest
     ) -> ours.GetQuarantinedResponse:
         """Raises InvalidInput for too many identities at once, or one that is none."""
-        if len(request.spiffe_ids) > MAX_ASKED:
-            raise InvalidInput(
-                f"{len(request.spiffe_ids)} SPIFFE IDs in one request, at most {MAX_ASKED}",
-                hint="split the request",
-            )
+        check_batch(len(request.spiffe_ids), MAX_ASKED)
         members = self._context.replica.index.quarantine.members
         found = (members.get(SpiffeId.parse(text)) for text in request.spiffe_ids)
         return ours.GetQuarantinedResponse(

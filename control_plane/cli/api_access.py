@@ -71,13 +71,18 @@ class LocalApi:
         return START_HINT
 
     def require(self) -> None:
-        if not self.socket.exists():
-            raise Unavailable(f"no server is reachable: there is no socket {self.socket}", hint=START_HINT)
+        require_socket(self.socket)
 
     def connection(self, timeout_seconds: float) -> HTTPConnection:
         from control_plane.cli.api_connections import UnixConnection  # few commands pay for HTTP
 
         return UnixConnection(self.socket, timeout_seconds)
+
+
+def require_socket(path: Path) -> None:
+    """Raises Unavailable, saying that no server runs here, before an error of connecting would."""
+    if not path.exists():
+        raise Unavailable(f"no server is reachable: there is no socket {path}", hint=START_HINT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from control_plane.core.errors import FailedPrecondition, InvalidInput, Unauthenticated
+from control_plane.runtime.files import read_bounded
 
 if TYPE_CHECKING:
     from control_plane.cli.api_access import ApiElsewhere
@@ -57,8 +58,7 @@ class TlsConnection(http.client.HTTPConnection):
 
 def _read_bundle(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_BUNDLE_BYTES + 1)  # one byte too many is refused by who reads it
+        return read_bounded(path, MAX_BUNDLE_BYTES)
     except OSError as error:
         raise FailedPrecondition(
             f"reading the trust bundle {path}: {error.strerror}",

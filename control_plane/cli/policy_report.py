@@ -38,9 +38,9 @@ def print_compilation(
     said = (
         "refused" if not compiled.accepted else "exact" if compiled.exact else "accepted, narrower than Rego"
     )
-    printing.line(f"{compiled.target}: {compiled.objects} objects, {said}")
+    printing.line(f"{compiled.target}: {printing.counted(compiled.objects, 'object')}, {said}")
     if written:
-        printing.line(f"wrote {len(written)} files")
+        printing.line(f"wrote {printing.counted(len(written), 'file')}")
 
 
 def _nobody(compiled: Any) -> str:

@@ -16,7 +16,7 @@ def run_server(settings: ServerSettings, started: Callable[[], None] | None = No
     """Runs the whole server until a signal; see `wiring.supervisor.run_server`."""
     from control_plane.wiring import supervisor
 
-    if settings.written.vault.address:
+    if settings.written.vault.address:  # without one, the supervisor needn't carry Vault's client
         from control_plane.wiring.vault import with_secrets
 
         settings = with_secrets(settings)
