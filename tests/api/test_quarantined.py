@@ -36,7 +36,7 @@ def test_those_of_the_list_that_are_cut_off_are_told_with_why(serve: Any) -> Non
 
 def test_what_is_no_list_of_identities_is_refused(serve: Any) -> None:
     async def scenario(server: Any) -> None:
-        with pytest.raises(InvalidInput, match="1001 SPIFFE IDs in one request, at most 1000"):
+        with pytest.raises(InvalidInput, match="1001 items in one request, at most 1000"):
             await asked(server, *[WEB] * 1001)
         with pytest.raises(InvalidInput):
             await asked(server, "web")
