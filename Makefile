@@ -59,7 +59,7 @@ drill-vault: setup-dev  ## a week without Vault for two days of it, and an outag
 
 fuzz: setup-dev  ## generated input, 10^6 for each parser: hours (2 to 3 h of CPU time), goes on where it was stopped (FUZZ=brief: minutes)
 	HYPOTHESIS_PROFILE=$(FUZZ) $(PYTEST) -n $(JOBS) --maxprocesses 8 --timeout 3600 -m "hypothesis and not soak and not peers"
-	$(VENV)/python tests/fuzz/targets.py $(if $(filter brief,$(FUZZ)),--seconds 5,--folder .fuzz --runs 1000000 --seconds 36000)
+	$(VENV)/python tests/fuzz/targets.py $(if $(filter brief,$(FUZZ)),--seconds 5 --seed 1,--folder .fuzz --runs 1000000 --seconds 36000)
 
 peers: setup-dev  ## build the real counterparts into the cache: SPIRE, OPA, go-spiffe, kube-apiserver, Vault, CRDs of Istio
 	@$(VENV)/python tests/interop/peers.py build

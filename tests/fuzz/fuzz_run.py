@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import signal
 import sys
 import time
@@ -116,15 +115,23 @@ class Counted:
 
 
 def run(
-    name: str, load: Callable[[str], tuple[Target, list[bytes]]], goal: int, seconds: float, folder: Path
+    name: str,
+    load: Callable[[str], tuple[Target, list[bytes]]],
+    goal: int,
+    seconds: float,
+    folder: Path,
+    seed: int,
 ) -> int:
-    """Runs until `goal` inputs are counted or the time is over. Under atheris, which ends the process."""
+    """Runs until `goal` inputs are counted or the time is over. Under atheris, which ends the process.
+
+    The inputs follow from `seed`, which isn't 0, and under atheris from what they reach.
+    """
     for part in ("corpus", "found"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     try:
         import atheris  # no wheel for every platform and Python
     except ImportError:
-        return _mutated(name, *load(name), goal, seconds, folder)
+        return _mutated(name, *load(name), goal, seconds, folder, seed)
     with atheris.instrument_imports(include=["policies", "control_plane", "agent"]):
         target, seeds = load(name)
     configure(level="error")
@@ -135,11 +142,11 @@ def run(
     for number, data in enumerate(seeds):
         (folder / "corpus" / f"seed-{number}").write_bytes(data)
     # atheris grows inputs byte by byte; what takes thousands of bytes at once is tried by mutations first.
-    left -= _mutate(counted, mutations(seeds, min(FIRST, left), random.SystemRandom().randrange(2**32)))
+    left -= _mutate(counted, mutations(seeds, min(FIRST, left), seed))
     if left <= 0:
         return 0
     limits = [f"-runs={left}", f"-max_total_time={int(seconds)}", f"-timeout={STUCK_SECONDS}"]
-    limits.append(f"-report_slow_units={STUCK_SECONDS}")
+    limits += [f"-report_slow_units={STUCK_SECONDS}", f"-seed={seed}"]
     quiet = ["-verbosity=0", "-print_final_stats=1", f"-artifact_prefix={folder}/found/"]
     folders = [str(folder / "corpus"), str(folder / "found")]
     atheris.Setup([name, *folders, f"-max_len={MAX_SIZE}", *limits, *quiet], counted)
@@ -147,9 +154,11 @@ def run(
     return 0
 
 
-def _mutated(name: str, target: Target, seeds: list[bytes], goal: int, seconds: float, folder: Path) -> int:
+def _mutated(
+    name: str, target: Target, seeds: list[bytes], goal: int, seconds: float, folder: Path, seed: int
+) -> int:
     counted = Counted(name, target, folder, Progress.read(folder, _code()), goal)
-    began, seed = time.monotonic(), random.SystemRandom().randrange(2**32)
+    began = time.monotonic()
     while counted.progress.inputs < goal and time.monotonic() - began < seconds:
         _mutate(counted, mutations(seeds, min(ROUND, goal - counted.progress.inputs), seed))
         seed += 1

@@ -2,8 +2,9 @@
 
 Each target is a function `fuzz_NAME(data: bytes) -> bool` of a `fuzz_….py` beside this file, with seeds in
 its `SEEDS`; it tells whether the input was accepted. `python tests/fuzz/targets.py [--runs N] [--seconds N]
-[--folder F] [NAME…]` runs them at length, a process each (fuzz_run.py). With a folder a run that was stopped
-goes on where it was. The default tests run some mutations of each (test_targets.py).
+[--folder F] [--seed N] [NAME…]` runs them at length, a process each (fuzz_run.py). With a folder a run that
+was stopped goes on where it was; with a seed it tries what another run with that seed tried. The default
+tests run some mutations of each (test_targets.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib
 import importlib.util
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -57,14 +59,18 @@ def load(name: str) -> tuple[Target, list[bytes]]:
     return target, module.SEEDS[name]()
 
 
-def _run(name: str, runs: int, seconds: float, folder: Path) -> bool:
+def _run(name: str, runs: int, seconds: float, folder: Path, seed: int) -> bool:
     """One target in a process of its own, and a line about it."""
     command = [sys.executable, __file__, "--one", "--runs", str(runs), "--seconds", str(seconds)]
+    command += ["--seed", str(seed)]
     folder = folder / name
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with (folder / "log").open("w+") as log:
-        ended = subprocess.run([*command, "--folder", str(folder), name], check=False, stderr=log)
+        ended = subprocess.run(
+            [*command, "--folder", str(folder), name],
+            check=False, stderr=log, env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        )  # fmt: skip
         log.seek(0)
         said = log.read()
     try:
@@ -87,16 +93,20 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3600.0, help="time for each target, at most")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at a time")
     parser.add_argument("--folder", type=Path, help="where corpus and progress are kept; none: nowhere")
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(2**31) + 1, help="none: another each time"
+    )
     parser.add_argument("--one", action="store_true", help="in this process, one target")
     parser.add_argument("names", nargs="*", choices=[[], *TARGETS])
     arguments = parser.parse_args()
     if arguments.one:
         (name,) = arguments.names
-        return fuzz_run.run(name, load, arguments.runs, arguments.seconds, arguments.folder)
+        return fuzz_run.run(name, load, arguments.runs, arguments.seconds, arguments.folder, arguments.seed)
     guided = importlib.util.find_spec("atheris") is not None
     print("guided by coverage (atheris)" if guided else "without atheris: mutations of seeds, not guided")
     with tempfile.TemporaryDirectory(prefix="gh") as scratch, ThreadPoolExecutor(arguments.jobs) as pool:
-        run = lambda name: _run(name, arguments.runs, arguments.seconds, arguments.folder or Path(scratch))  # noqa: E731
+        folder = arguments.folder or Path(scratch)
+        run = lambda name: _run(name, arguments.runs, arguments.seconds, folder, arguments.seed)  # noqa: E731
         return 0 if all(list(pool.map(run, arguments.names or TARGETS))) else 1
 
 
