@@ -1,7 +1,8 @@
 """The node port of an issuer: its certificate, its trust, and connections that have lost their right.
 
 The certificate is that of `own_svid`. A banned, evicted or quarantined agent, and whoever came by an
-authority that is trusted no more, loses its connection within a second.
+authority that is trusted no more, loses its connection within a second. The latter hear of it first: their
+node goes on to enforce, and it has to know whom to refuse from now on.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from control_plane.api.authorization import Authorization
 from control_plane.api.caller import Admission, is_known
 from control_plane.api.services import node_services
 from control_plane.core.errors import PermissionDenied, Unauthenticated
-from control_plane.core.spiffe_id import SpiffeId
+from control_plane.core.spiffe_id import SpiffeId, TrustDomain
 from control_plane.identity.agent_record import Verdict, judge_serial
 from control_plane.identity.index import Effects
 from control_plane.runtime.log import get_logger
@@ -24,6 +25,7 @@ from control_plane.wiring.process import Parts
 
 CHECK_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 10.0
+LAST_WORD_SECONDS: Final = 0.1
 
 
 class NodeListener:
@@ -75,11 +77,17 @@ class NodeListener:
     def _on_trust(self) -> None:
         if self._server is None:
             return
-        trusted = {
+        trusted = frozenset(
             (name, authority.certificate)
             for name, bundle in self._parts.trust.bundles().items()
             for authority in bundle.x509_authorities
-        }
+        )
+        # From the next turn on, in which the push streams wake: however busy we are, they come first.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_later, LAST_WORD_SECONDS, self._close_orphaned, self._server, trusted)
+
+    def _close_orphaned(self, server: Server, trusted: frozenset[tuple[TrustDomain, bytes]]) -> None:
+        """Closes connections by authorities that were in none of these bundles: their holders were told."""
 
         def orphaned(peer: Peer) -> bool:
             caller = is_known(peer)
@@ -87,7 +95,7 @@ class NodeListener:
                 return False
             return (caller.spiffe_id.trust_domain, caller.authority.certificate) not in trusted
 
-        closed = self._server.close_connections(
+        closed = server.close_connections(
             orphaned, Unauthenticated("the authority of your certificate is trusted no more")
         )
         if closed:

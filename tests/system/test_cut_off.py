@@ -48,10 +48,12 @@ ASKED = 12  # connections in a row, so that neither of two issuers is left out b
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How a stream ended, and how long after somebody set out to end it, the request for that included."""
+    """How a stream ended, how long after somebody set out to end it, the request for that included, and the
+    last bundle that it told."""
 
     error: GatehouseError
     seconds: float
+    told: Bundle | None
 
 
 @pytest.fixture(scope="module")
@@ -119,16 +121,18 @@ async def cut(
         channel.server_stream(WATCH, node_pb2.WatchRequest(), node_pb2.WatchResponse) as stream,
     ):
         assert await stream.receive() is not None
+        told: Bundle | None = None
         await all_watch.wait()
         await asyncio.sleep(wait_seconds)
         began = time.monotonic()
         acting = asyncio.ensure_future(act())
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while await stream.receive() is not None:
-                    pass
+                while (heard := await stream.receive()) is not None:
+                    if heard.HasField("bundle"):
+                        told = convert.bundle_from_message(heard.bundle)
         except GatehouseError as error:
-            return Cut(error, time.monotonic() - began)
+            return Cut(error, time.monotonic() - began, told)
         finally:
             await acting
     raise AssertionError("the stream ended well")
@@ -196,6 +200,13 @@ def test_whoever_came_by_a_revoked_authority_loses_the_stream(server: Any) -> No
         await asyncio.to_thread(authority, "activate")
         await asyncio.to_thread(authority, "taint", old)
         # The server's own certificate is by the new authority from now on; the agent's still by the old one.
-        return await cut(server, who, lambda: asyncio.to_thread(authority, "revoke", old), asyncio.Barrier(1))
+        ended = await cut(
+            server, who, lambda: asyncio.to_thread(authority, "revoke", old), asyncio.Barrier(1)
+        )
+        # It can't come back, so this is when its node learns whom to refuse.
+        assert ended.told is not None
+        assert old not in {each.subject_key_id for each in ended.told.x509_authorities}
+        assert ended.told.x509_authorities
+        return ended
 
     assert soon(lambda: [run(one()) for _ in range(ROUNDS)], lambda error: isinstance(error, Unauthenticated))
