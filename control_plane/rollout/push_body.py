@@ -19,6 +19,7 @@ MAX_WAIT_SECONDS: Final = 300
 DEFAULT_WAIT_SECONDS: Final = 60.0
 MAX_MEMORY_BYTES: Final = 4 << 30
 MAX_CPU_SECONDS: Final = 60
+_MEMBERS: Final = ("files", "inventory", "reason", "wait_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ def parse_push(body: bytes) -> PushBody:
         raise InvalidInput(f"body: isn't JSON ({_cause(error)})") from error
     if not isinstance(found, dict):
         raise InvalidInput(f"body: expected an object, {type(found).__name__} came")
+    if unknown := found.keys() - _MEMBERS:
+        raise InvalidInput(f"body: {shown(min(unknown))} isn't known, expected {', '.join(_MEMBERS)}")
     files, wait = found.get("files"), found.get("wait_seconds", DEFAULT_WAIT_SECONDS)
     if not isinstance(files, dict):
         raise InvalidInput("files: expected an object of texts by relative file name")

@@ -3,9 +3,10 @@
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from control_plane.api.rest.answers import Authorities, Authority, AuthorityQuarantine
+from control_plane.api.rest.body import Body
 from control_plane.api.rest.conditions import page_behind
 from control_plane.api.rest.context import RestContext
 from control_plane.api.rest.gate import Passing
@@ -16,7 +17,7 @@ from control_plane.core.errors import FailedPrecondition, InvalidInput
 LIMIT: Final = 1000
 
 
-class Named(BaseModel):
+class Named(Body):
     """The body of a step; where only one authority can be meant it may be left out. The reason can also come
     in the header."""
 

@@ -4,17 +4,18 @@ What that means, and what a release can't undo, is said in `authority.quarantine
 """
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from control_plane.api.rest.answers import AuthorityCut
 from control_plane.api.rest.authority import shown_quarantine
+from control_plane.api.rest.body import Body
 from control_plane.api.rest.context import RestContext
 from control_plane.api.rest.gate import Passing
 from control_plane.authority.state import CutOff, Kind
 from control_plane.rollout.version import checked_reason
 
 
-class Whom(BaseModel):
+class Whom(Body):
     """Which authority, and why."""
 
     authority_id: str = Field(max_length=200)

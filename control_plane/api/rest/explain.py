@@ -3,10 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from control_plane.api.context import ServerContext
 from control_plane.api.rest.answers import ExplainedEntry, Explanation
+from control_plane.api.rest.body import Body
 from control_plane.core.entry import Entry
 from control_plane.core.errors import NotFound
 from control_plane.core.selectors import Selector
@@ -14,7 +15,7 @@ from control_plane.core.spiffe_id import SpiffeId
 from control_plane.identity.explain import explain
 
 
-class Question(BaseModel):
+class Question(Body):
     """Selectors of a process, and where to look: one agent, one parent, or everywhere."""
 
     selectors: list[Annotated[str, Field(max_length=4096)]] = Field(

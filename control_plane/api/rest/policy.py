@@ -5,9 +5,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from control_plane.api.rest import answers
+from control_plane.api.rest.body import Body
 from control_plane.api.rest.census import Counting
 from control_plane.api.rest.conditions import (
     TooLarge,
@@ -35,7 +36,7 @@ from control_plane.rollout.version import SignedVersion, checked_reason
 Number = Annotated[int, Path(ge=1, le=2**53, description="Of the version.")]
 
 
-class Push(BaseModel):
+class Push(Body):
     """A new version: Rego and data by relative name, the inventory as a file. `wait_seconds`: how long to
     wait for the proof before answering."""
 
@@ -47,13 +48,13 @@ class Push(BaseModel):
     wait_seconds: float = Field(DEFAULT_WAIT_SECONDS, ge=0, le=MAX_WAIT_SECONDS)
 
 
-class Because(BaseModel):
+class Because(Body):
     """Why."""
 
     reason: str = Field(min_length=1, max_length=1000, examples=["looks right"])
 
 
-class Reasoned(BaseModel):
+class Reasoned(Body):
     """Why, unless the header says it."""
 
     reason: str = Field("", max_length=1000, examples=["the yearly rotation"])

@@ -6,10 +6,11 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from control_plane.api.rest import answers
 from control_plane.api.rest.answers import QuarantinePage
+from control_plane.api.rest.body import Body
 from control_plane.api.rest.conditions import read_place, write_place
 from control_plane.api.rest.context import RestContext
 from control_plane.api.rest.gate import Passing
@@ -23,7 +24,7 @@ from control_plane.runtime import tracing
 PAGE: Final = 1000
 
 
-class Cut(BaseModel):
+class Cut(Body):
     """Whom, and why."""
 
     spiffe_id: str = Field(max_length=2048, examples=["spiffe://example.org/ns/shop/sa/web"])

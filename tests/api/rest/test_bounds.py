@@ -262,3 +262,42 @@ def test_paths_that_lead_elsewhere(rest: Any) -> None:
             assert "root:" not in str(reply.body)
 
     rest(scenario)
+
+
+def test_a_body_that_says_something_else_is_refused_and_not_guessed_at(rest: Any) -> None:
+    """A misspelt `percent` would bring a canary to everybody."""
+    named = {"authority_id": "a", "reason": "r"}
+    version = {"files": {"a.rego": "package a"}, "inventory": INVENTORY, "reason": "r"}
+    bodies: list[tuple[str, dict[str, Any], str]] = [
+        ("/v1/policy/versions/1/apply", {"reason": "r", "pecrent": 5}, "pecrent"),
+        ("/v1/policy/versions/1/apply", {"reason": "r", "percent": True}, "percent"),
+        ("/v1/policy/versions/1/apply", {"reason": "r", "percent": "5"}, "percent"),
+        ("/v1/policy/rollback", {"reason": "r", "to": True}, "to"),
+        ("/v1/policy/rollback", {"reason": "r", "version": 3}, "version"),
+        ("/v1/policy/versions", {**version, "wait": 3}, "wait"),
+        ("/v1/policy/keys", {"reason": "r", "key": "k"}, "key"),
+        ("/v1/quarantine", {"spiffe_id": "spiffe://example.org/x", "reason": "r", "force": True}, "force"),
+        ("/v1/authority/x509/quarantine", {**named, "force": "no"}, "force"),
+        ("/v1/authority/x509/quarantine", {**named, "at_once": 1}, "at_once"),
+        ("/v1/authority/x509/release", {**named, "kind": "x509"}, "kind"),
+        ("/v1/authority/x509/activate", {"reason": "r", "authority": "a"}, "authority"),
+        ("/v1/explain", {"selectors": [], "agent": "spiffe://example.org/agent"}, "agent"),
+    ]
+
+    async def scenario(api: Any) -> None:
+        await api.call("POST", "/v1/policy/versions", version, by="ada")
+        for path, body, name in bodies:
+            reply = await api.call("POST", path, body)
+            assert (reply.status, reply.body["title"]) == (400, "invalid-input"), (path, body, reply.body)
+            assert name in reply.body["detail"]
+        document = (await api.call("GET", "/v1/openapi.json")).body
+        for path in {path for path, _, _ in bodies}:
+            declared = path.replace("/1/", "/{number}/").replace("/x509/", "/{kind}/")
+            content = document["paths"][declared]["post"]["requestBody"]["content"]["application/json"]
+            schema = content["schema"]
+            for one in schema.get("anyOf", [schema]):
+                name = one.get("$ref", "").rpartition("/")[2]
+                shape = document["components"]["schemas"][name] if name else one
+                assert shape.get("additionalProperties") is False or shape.get("type") == "null", path
+
+    rest(scenario)

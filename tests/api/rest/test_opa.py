@@ -240,7 +240,7 @@ def test_an_opa_beside_us(rest: Any, peer: Callable[[str], Path], tmp_path: Path
             assert took < 2, took
             await asyncio.to_thread(_agrees, port, "/b")
 
-            body = {"spiffe_id": DB, "kind": "spiffe_id", "reason": "odd"}
+            body = {"spiffe_id": DB, "reason": "odd"}
             reply = await api.call("POST", "/v1/quarantine", body, by="olga")
             assert reply.status in (200, 201), reply
             await asyncio.to_thread(until, lambda: not allows(port, complete(other)), 5)
@@ -344,7 +344,7 @@ def test_an_opa_that_is_told(rest: Any, peer: Callable[[str], Path]) -> None:
         assert connection.getresponse().status == 200
         ask(port, "PUT", "/v1/data/methods", ["DELETE"])
         assert await asyncio.to_thread(allows, port, opened)
-        body = {"spiffe_id": WEB, "reason": "odd", "kind": "spiffe_id"}
+        body = {"spiffe_id": WEB, "reason": "odd"}
         await api.call("POST", "/v1/quarantine", body, by="olga")  # a look, at once
         await asyncio.to_thread(until, lambda: not allows(port, opened))
         await asyncio.to_thread(until, lambda: not allows(port, complete(document)))
