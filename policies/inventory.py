@@ -97,6 +97,11 @@ class Workload:
         found = {port.target_port: port.protocol for service in self.services for port in service.ports}
         return dict(sorted(found.items()))
 
+    def services_at(self, target_port: int) -> tuple[str, ...]:
+        """The services that lead to a listening port."""
+        leading = (one for one in self.services if any(port.target_port == target_port for port in one.ports))
+        return tuple(dict.fromkeys(one.name for one in leading))
+
 
 @dataclass(frozen=True, slots=True)
 class Issuer:

@@ -2,15 +2,16 @@
 
 For each workload the destination is known and the request is not. `data.gatehouse.authz` and
 `data.gatehouse.segmentation` are evaluated with that much known; what remains is, for each rule, a formula
-over the request (`policies.formula.decision`). A rule set without `allow` isn't asked. `deny` may be a
-boolean or a set of reasons; any reason denies.
+over the request (`policies.formula.decision`). Where several services lead to one port, no guard can tell by
+which of them a request comes: it has to be allowed by each, and none may deny it. A rule set without `allow`
+isn't asked. `deny` may be a boolean or a set of reasons; any reason denies.
 
 `data.inventory` is what policies see of the inventory: `inventory_document` gives its shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -62,6 +63,10 @@ class Asked:
     reads: frozenset[Read]
 
 
+_Way = tuple[Sequence[SymbolicEvaluator], Formula]
+"""Ports as a formula, and an evaluator for each of the services that lead there."""
+
+
 @dataclass(slots=True)
 class Questions:
     """Evaluates one policy version for the workloads of one inventory."""
@@ -110,12 +115,17 @@ class Questions:
         """
         asked = list(self._evaluators(workload))
         policy, violations = self._policy(workload, asked), self._violations(asked)
-        reads = frozenset().union(*(evaluator.reads for evaluator, _ in asked)) - {KNOWN}
+        reads = frozenset().union(*(one.reads for several, _ in asked for one in several)) - {KNOWN}
         return Asked(policy, violations, reads)
 
     def rules(self, workload: Workload, path: tuple[str, ...]) -> tuple[CompiledRule, ...]:
         """The rules at a path that can hold for a workload, in their order; of small groups all of them."""
-        found = {id(rule): rule for one, _ in self._evaluators(workload) for rule in one.possible(path)}
+        found = {
+            id(rule): rule
+            for several, _ in self._evaluators(workload)
+            for one in several
+            for rule in one.possible(path)
+        }
         return tuple(found.values())
 
     def needs(self, rule: CompiledRule) -> Iterator[Need]:
@@ -126,21 +136,18 @@ class Questions:
         for found in unknown.needs(rule):
             yield from found
 
-    def _policy(
-        self, workload: Workload, asked: Iterable[tuple[SymbolicEvaluator, Formula]]
-    ) -> WorkloadPolicy:
+    def _policy(self, workload: Workload, asked: Iterable[_Way]) -> WorkloadPolicy:
         return WorkloadPolicy(workload.key, self._question(AUTHZ, asked), self._question(SEGMENTATION, asked))
 
-    def _question(
-        self, package: tuple[str, ...], asked: Iterable[tuple[SymbolicEvaluator, Formula]]
-    ) -> Question | None:
+    def _question(self, package: tuple[str, ...], asked: Iterable[_Way]) -> Question | None:
         if _group(self.memory.modules, (*package, "allow")) is None:
             return None
         allow: list[Disjunct] = []
         deny: list[Disjunct] = []
-        for evaluator, guard in asked:
-            allow.extend(_disjuncts(evaluator, (*package, "allow"), guard))
-            deny.extend(_disjuncts(evaluator, (*package, "deny"), guard))
+        for several, guard in asked:
+            allow.extend(_by_all(_disjuncts(one, (*package, "allow"), guard) for one in several))
+            for one in several:
+                deny.extend(_disjuncts(one, (*package, "deny"), guard))
         return Question(Decision.of(*allow), Decision.of(*deny))
 
     @property
@@ -148,9 +155,9 @@ class Questions:
         """Whether the policy says what must never be."""
         return _group(self.memory.modules, INVARIANTS) is not None
 
-    def _violations(self, asked: Iterable[tuple[SymbolicEvaluator, Formula]]) -> Decision:
+    def _violations(self, asked: Iterable[_Way]) -> Decision:
         found = []
-        for evaluator, guard in asked:
+        for evaluator, guard in ((one, guard) for several, guard in asked for one in several):
             for condition, name, span in evaluator.set_members(INVARIANTS):
                 said = name if isinstance(name, str) else self._written(span)
                 origin = Origin(span.source.file, span.row, said)
@@ -163,8 +170,8 @@ class Questions:
         members = (one.member for one in group.rules if one.span == rule) if group is not None else ()
         return next((" ".join(one.span.text.split()) for one in members if one is not None), "never")
 
-    def _evaluators(self, workload: Workload) -> Iterator[tuple[SymbolicEvaluator, Formula]]:
-        """One for each service of the workload, with the ports that lead to it."""
+    def _evaluators(self, workload: Workload) -> Iterator[_Way]:
+        """For ports that the same services lead to, one evaluator for each of them."""
 
         def conflict(both: Formula) -> object | None:
             try:
@@ -173,7 +180,7 @@ class Questions:
                 return "a request that the proof can't rule out"
 
         for known, guard in _destinations(workload):
-            yield SymbolicEvaluator(self.memory, known, self.limits, conflict), guard
+            yield [SymbolicEvaluator(self.memory, one, self.limits, conflict) for one in known], guard
 
 
 def inventory_document(inventory: Inventory) -> dict[str, object]:
@@ -211,15 +218,17 @@ def destination_document(workload: Workload, service: str | None) -> dict[str, o
     return document if service is None else document | {"service": service}
 
 
-def _destinations(workload: Workload) -> Iterator[tuple[PartialInput, Formula]]:
-    """What is known of the destination, once a service; ports tell several services apart."""
+def _destinations(workload: Workload) -> Iterator[tuple[list[PartialInput], Formula]]:
+    """What is known of the destination, once for ports that the same services lead to."""
     services = workload.services
-    if not services:
-        yield _partial(workload, None), TRUE
-    for service in services:
-        ports = {port.target_port for port in service.ports}
-        guard = TRUE if len(services) == 1 else f.one_of(f.PORT, ports)
-        yield _partial(workload, service.name), guard
+    if len(services) <= 1:
+        yield [_partial(workload, services[0].name if services else None)], TRUE
+        return
+    ports: dict[tuple[str, ...], list[int]] = {}
+    for port in workload.ports:
+        ports.setdefault(workload.services_at(port), []).append(port)
+    for names, several in ports.items():
+        yield [_partial(workload, name) for name in names], f.one_of(f.PORT, several)
 
 
 def _partial(workload: Workload, service: str | None) -> PartialInput:
@@ -242,6 +251,20 @@ def _disjuncts(evaluator: SymbolicEvaluator, path: tuple[str, ...], guard: Formu
     for condition, span in found:
         if (joined := condition & guard) is not FALSE:
             yield Disjunct(joined, (_origin(span, name),))
+
+
+def _by_all(services: Iterable[Iterable[Disjunct]]) -> Iterator[Disjunct]:
+    """What is allowed by whichever of several services a request comes.
+
+    What each of them allows alike stays as it is: only rules about services are taken together.
+    """
+    listed = [dict.fromkeys(one) for one in services]
+    alike = set(listed[0]).intersection(*listed[1:])
+    yield from (one for one in listed[0] if one in alike)
+    first, *others = (Question(Decision(tuple(one for one in found if one not in alike))) for found in listed)
+    for other in others:
+        first = first.and_also(other)
+    yield from first.allow.disjuncts
 
 
 def _origin(span: Span, rule: str) -> Origin:

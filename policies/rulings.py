@@ -10,7 +10,7 @@ against the evaluator and the formulas.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from policies.formula import Origin
@@ -87,12 +87,15 @@ class Rulings:
         source = _shown(request.get("source", {}), ("spiffe_id", "ip"))
         destination = _shown(request.get("destination", {}), ("port", "ip"))
         port = destination.get("port")
-        facts = known.get(port if isinstance(port, int) else None, known[None])
-        document["destination"] = {**facts, **destination}
         document["source"] = {**self._source_of(source.get("spiffe_id")), **source}
         document.setdefault("connection", {"mtls": "spiffe_id" in source})
         try:
-            return self._judge(document)
+            for facts in known.get(port if isinstance(port, int) else None, known[None]):
+                document["destination"] = {**facts, **destination}
+                judgement = self._judge(document)
+                if not judgement.allowed:
+                    break
+            return judgement
         except EvaluationError as error:
             return Judgement(False, f"the policy could not be evaluated: {error}")
 
@@ -122,14 +125,16 @@ def _shown(end: Mapping[str, object], names: tuple[str, ...]) -> dict[str, objec
     return {name: end[name] for name in names if name in end}
 
 
-def _destinations_by_port(workload: Workload) -> Mapping[int | None, Mapping[str, object]]:
-    """What is known of a workload by the port that is called; None is for ports of no service."""
+def _destinations_by_port(workload: Workload) -> Mapping[int | None, Sequence[Mapping[str, object]]]:
+    """What is known of a workload by the port that is called; None is for ports of no service.
+
+    A port that several services lead to has a document for each: by which a request comes, nobody can tell.
+    """
     services = workload.services
     only = services[0].name if len(services) == 1 else None
-    found: dict[int | None, Mapping[str, object]] = {None: destination_document(workload, only)}
-    for service in services:
-        for port in service.ports:
-            found[port.target_port] = destination_document(workload, service.name)
+    found: dict[int | None, Sequence[Mapping[str, object]]] = {None: [destination_document(workload, only)]}
+    for port in workload.ports:
+        found[port] = [destination_document(workload, name) for name in workload.services_at(port)]
     return found
 
 

@@ -66,14 +66,20 @@ class Described:
         if not self.destination:
             return {"port": self.port} if self.port else {}
         workload = _workload(inventory, self.destination, "--destination")
-        ports = {port.target_port: service.name for service in workload.services for port in service.ports}
+        ports = workload.ports
         port = self.port or (next(iter(ports)) if len(ports) == 1 else 0)
-        services = {ports[port]} if port in ports else {service.name for service in workload.services}
-        if len(services) > 1:
+        listed = ", ".join(map(str, ports)) or "none"
+        if port and port not in ports:
             raise InvalidInput(
-                f"describing a request: {workload.key} has several services",
-                hint=f"name a port: {', '.join(map(str, sorted(ports)))}",
+                f"describing a request: {workload.key} doesn't listen on port {port}, so it is closed there",
+                hint=f"listening (target) ports in the inventory: {listed}",
             )
+        services = workload.services_at(port) if port else {one.name for one in workload.services}
+        if len(services) > 1:
+            where, hint = "", f"name a port: {listed}"
+            if port:
+                where, hint = f" at port {port}", "give a whole input document for each with --input"
+            raise InvalidInput(f"describing a request: {workload.key} has several services{where}", hint=hint)
         document = destination_document(workload, next(iter(services), None))
         return document | {"port": port} if port else document
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.core.errors import InvalidInput
+from policies import formula as f
 from policies.compilation import compile_project
 from policies.inventory_file import parse_inventory
 from policies.language.diagnostics import Diagnostics
@@ -228,3 +229,58 @@ def test_a_policy_that_decides_nothing_is_refused(policy: str) -> None:
 def test_a_deny_without_an_allow_is_refused() -> None:
     with pytest.raises(Diagnostics, match="deny and no allow"):
         compile_project(small('deny if input.request.method == "TRACE"'), INVENTORY, "istio-sidecar")
+
+
+SHARED = """
+mesh: {trust_domain: gatehouse.test}
+workloads:
+- name: app
+  namespace: shop
+  labels: {app: app}
+  services:
+  - {name: admin, ports: [{port: 81, target_port: 8080, protocol: http}]}
+  - {name: public, ports: [{port: 80, target_port: 8080, protocol: http}, {port: 90, protocol: http}]}
+- {name: ops, namespace: shop, service_account: ops, labels: {app: ops}}
+"""
+
+
+@pytest.mark.parametrize("target", ["istio-sidecar", "istio-waypoint", "envoy-rbac"])
+def test_a_port_of_several_services_admits_what_all_of_them_allow(target: str) -> None:
+    """Nobody who guards the port can tell by which service a request comes."""
+    rules = """
+allow if {
+	input.destination.service == "public"
+	input.request.method == "GET"
+}
+allow if {
+	input.destination.service == "admin"
+	input.source.service_account == "ops"
+}
+allow if input.request.path == "/health"
+"""
+    compiled = compile_project(small(rules), parse_inventory(SHARED), target)
+    assert compiled.exact
+    asked = compiled.policies.find("shop/app")
+    assert asked is not None
+    assert asked.authz is not None
+    formula = asked.authz.formula
+
+    def allowed(port: int, method: str, caller: str, path: str = "/") -> bool:
+        values: dict[f.Attribute, f.Value] = {f.PORT: port, f.METHOD: method, f.PATH: path}
+        if caller == "ops":
+            values[f.SERVICE_ACCOUNT] = caller
+        return f.evaluate(formula, f.Request.of(values))
+
+    assert [allowed(8080, method, who) for method in ("GET", "POST") for who in ("ops", "web")] == [
+        True, False, False, False
+    ]  # fmt: skip
+    assert allowed(90, "GET", "web") and not allowed(90, "POST", "ops")
+    assert allowed(8080, "POST", "web", "/health") and allowed(90, "POST", "web", "/health")
+
+
+def test_what_one_of_the_services_of_a_port_denies_is_denied() -> None:
+    rules = 'allow if input.request.method == "GET"\ndeny if input.destination.service == "admin"'
+    compiled = compile_project(small(rules), parse_inventory(SHARED), "istio-sidecar")
+    assert compiled.exact
+    (allow,) = [text for name, text in compiled.files().items() if "app-deny" in name]
+    assert "8080" in allow and '"90"' not in allow

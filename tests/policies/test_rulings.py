@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policies.inventory_file import parse_inventory
+from policies.inventory_file import inventory_from_document, parse_inventory
 from policies.project import Project
 from policies.rulings import Judgement, Rulings
 
@@ -80,6 +80,33 @@ def test_both_packages_must_allow() -> None:
     assert rulings.judge("shop/payments", asked(SHOP + "frontend", 8080, "GET", "/")).allowed
     refused = rulings.judge("shop/payments", asked(SHOP + "frontend", 9090, "GET", "/"))
     assert refused == Judgement(False, "no rule of segmentation allows it")
+
+
+def test_a_port_of_several_services_is_judged_for_each() -> None:
+    """By which of them a request comes, nobody at the port can tell."""
+    rule = (
+        "package gatehouse.authz\n\n"
+        'allow if {\n\tinput.destination.service == "public"\n\tinput.request.method == "GET"\n}\n\n'
+        'allow if {\n\tinput.destination.service == "admin"\n\tinput.source.service_account == "ops"\n}\n'
+    )
+    port = {"port": 80, "target_port": 8080, "protocol": "http"}
+    for order in (["admin", "public"], ["public", "admin"]):
+        app = {
+            "name": "app",
+            "namespace": "n",
+            "services": [{"name": name, "ports": [port]} for name in order],
+        }
+        ops = {"name": "ops", "namespace": "n", "service_account": "ops"}
+        inventory = inventory_from_document({"mesh": {"trust_domain": "x.test"}, "workloads": [app, ops]})
+        rulings = Rulings(Project.of({"a.rego": rule}).compiled(), inventory)
+        judged = {
+            (who, method): rulings.judge(
+                "n/app", asked(f"spiffe://x.test/ns/n/sa/{who}", 8080, method, "/")
+            ).allowed
+            for who in ("ops", "web")
+            for method in ("GET", "POST")
+        }
+        assert [key for key, allowed in judged.items() if allowed] == [("ops", "GET")]
 
 
 def test_deny_as_a_set_of_reasons_denies() -> None:
