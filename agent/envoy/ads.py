@@ -6,6 +6,9 @@ the policy in force and the quarantine (`resources`), and each change of those. 
 versions are digests, so that an Envoy that comes back to another agent is told only what is new.
 
 Before the agent knows what is enforced it says nothing, and an Envoy goes on with what it has.
+
+An Envoy looks at a caller's certificate once a connection. So when an authority leaves a bundle, connections
+are drained: those that came by it don't come again.
 """
 
 import asyncio
@@ -28,6 +31,9 @@ from control_plane.runtime.log import get_logger
 from control_plane.runtime.transport import Call
 
 RETRY_SECONDS: Final = 15.0  # until what an Envoy rejected is sent to it again
+SECRETS_FIRST_SECONDS: Final = (
+    0.5  # for the bundle, which goes by another stream, to be there before the drain
+)
 
 _log = get_logger(__name__)
 
@@ -110,6 +116,18 @@ class AggregatedDiscovery:
         if not any(entry.spiffe_id == service.spiffe_id for entry in entries):
             raise self._refusals.not_entitled(service.spiffe_id)
 
+    def authorities(self, listener: Listener) -> frozenset[bytes]:
+        """Those that an Envoy believes callers by now: certificates, DER."""
+        known = self._identities
+        domains = {domain for entry in known.match(listener.selectors) for domain in entry.federates_with}
+        bundles = [known.bundle, *(known.federated.get(domain) for domain in domains)]
+        return frozenset(
+            authority.certificate
+            for bundle in bundles
+            if bundle is not None
+            for authority in bundle.x509_authorities
+        )
+
     def rejected(self, listener: Listener) -> None:
         """An Envoy didn't take what it was sent, and runs something else."""
         self._fleet.rejections += 1
@@ -139,6 +157,8 @@ class _Conversation:
         self._catalogue: Catalogue | None = None
         self._rejected: set[str] = set()
         self._retry: asyncio.TimerHandle | None = None
+        self._authorities: frozenset[bytes] = frozenset()
+        self._drains: asyncio.TimerHandle | None = None
 
     def take(self, payload: bytes) -> None:
         """Takes one request; the first one has to name the node."""
@@ -157,8 +177,9 @@ class _Conversation:
 
     def close(self) -> None:
         """Ends what waits."""
-        if self._retry is not None:
-            self._retry.cancel()
+        for timer in (self._retry, self._drains):
+            if timer is not None:
+                timer.cancel()
 
     def _note(self, ask: Ask) -> None:
         """Follows whether Envoy runs what it was sent. A rejection may pass (a port that is taken), so the
@@ -190,6 +211,7 @@ class _Conversation:
         if not enforced.settled:
             return
         self._catalogue.enforce(enforced)
+        self._look_at_authorities()
         for type_url in ORDER:
             subscription = self._subscriptions.get(type_url)
             if subscription is None:
@@ -197,3 +219,18 @@ class _Conversation:
             answer = subscription.due(self._catalogue.resources(type_url))
             if answer is not None:
                 yield self._dialect.write(answer)
+
+    def _look_at_authorities(self) -> None:
+        before, self._authorities = self._authorities, self._owner.authorities(self._listener)
+        if before - self._authorities and self._drains is None:
+            loop = asyncio.get_running_loop()
+            self._drains = loop.call_later(SECRETS_FIRST_SECONDS, self._drain)
+
+    def _drain(self) -> None:
+        self._drains = None
+        if self._catalogue is not None:
+            _log.info(
+                "authority_withdrawn", service=self._catalogue.service.name, next="draining connections"
+            )
+            self._catalogue.drain_all()
+            self._listener.wake()

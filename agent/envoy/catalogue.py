@@ -100,6 +100,10 @@ class Catalogue:
             self._marks[name] = self._new_mark()
             self._resources = None
 
+    def drain_all(self) -> None:
+        """The same on every inbound listener."""
+        self.drain(*self._inbound_http, *self._inbound_tcp)
+
     def resources(self, type_url: str) -> Mapping[str, Resource]:
         """The resources of one type by name; none before the first `enforce`."""
         if self._quarantined is None:
@@ -110,7 +114,8 @@ class Catalogue:
 
     def _built(self, quarantined: frozenset[SpiffeId]) -> Mapping[str, Mapping[str, Resource]]:
         # A connection is judged once, so one of TCP ends when what it was judged by does.
-        marks = {**self._marks, **dict.fromkeys(self._inbound_tcp, self._digest)}
+        judged_by = {name: self._digest + self._marks.get(name, "") for name in self._inbound_tcp}
+        marks = {**self._marks, **judged_by}
         situation = Situation(self.service, self._policy, quarantined, marks, self._delta, self._traced)
         return {
             type_url: {

@@ -168,3 +168,51 @@ def test_a_server_with_a_name_of_ours_beside_its_own_gets_no_request(
                 each.close()
 
     run_async(work())
+
+
+def test_connections_end_when_the_authority_of_their_caller_is_withdrawn(
+    lab: Any, entry: Any, run_async: Any, admitting: Any, enforcing: Any, authorities: Any, short_dir: Any
+) -> None:
+    authority = authorities.CertificateAuthority.make(short_dir, "other")
+
+    async def work() -> None:
+        bundle = federated(authority)
+        async with lab(
+            entry("e1", "/one", federates_with=["other.test"]),
+            before=lambda server: server.federated.update({OTHER: bundle}),
+        ) as it:
+            _, http, tcp = await it.service("spiffe://agents.test/one")
+            it.enforcement.put(enforcing(admitting("spiffe://agents.test/one", "spiffe://other.test/web")))
+            tls = context(authority, authority.issue(OURS), ssl.PROTOCOL_TLS_CLIENT)
+            request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+            async with asyncio.timeout(20):
+                while not await answered(tcp, tls, b"hello"):  # noqa: ASYNC110 - no event tells it
+                    await asyncio.sleep(0.05)
+            kept = [await asyncio.open_connection("127.0.0.1", port, ssl=tls) for port in (http, tcp)]
+            for reader, writer in kept:
+                writer.write(request)
+                assert await asyncio.wait_for(reader.read(4096), 10)
+
+            # Something else that is new to the Envoy ends nothing.
+            it.run.server.put(entry("e2", "/two", "unix:uid:54321"))
+            await asyncio.sleep(1)
+            assert not any(reader.at_eof() for reader, _ in kept)
+
+            it.run.server.federated.clear()
+            it.run.server.change()
+            for reader, writer in kept:
+                await asyncio.wait_for(ended(reader), 20)
+                writer.close()
+            assert not await answered(http, tls, request)
+            assert not await answered(tcp, tls, b"hello")
+
+    run_async(work())
+
+
+async def ended(reader: asyncio.StreamReader) -> None:
+    """Returns when the connection is closed, in order or not."""
+    try:
+        while await reader.read(4096):
+            pass
+    except OSError:
+        return
