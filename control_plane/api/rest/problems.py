@@ -2,6 +2,7 @@
 story."""
 
 import math
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
@@ -38,6 +39,7 @@ STATUS: Final[Mapping[Code, int]] = {
     Code.DEADLINE_EXCEEDED: 504,
 }
 LISTED: Final = "/v1/openapi.json lists what there is"
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _log = get_logger("rest")
 
 
@@ -102,7 +104,13 @@ def _fault(one: Mapping[str, Any]) -> str:
     """One fault that was found in a request, as pydantic tells it."""
     if one["type"] == "json_invalid":
         return f"body: isn't JSON ({one['ctx']['error']}, at character {one['loc'][-1]})"
-    return f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
+    return f"{'.'.join(_step(part) for part in one['loc'])}: {one['msg']}"
+
+
+def _step(part: object) -> str:
+    """A step of the way to a fault: a name of ours or a place in a list, or else a name that came."""
+    text = str(part)
+    return text if _PLAIN.fullmatch(text) else shown(text)
 
 
 def _internal(request: Request, error: Exception) -> JSONResponse:

@@ -290,6 +290,10 @@ def test_a_body_that_says_something_else_is_refused_and_not_guessed_at(rest: Any
             reply = await api.call("POST", path, body)
             assert (reply.status, reply.body["title"]) == (400, "invalid-input"), (path, body, reply.body)
             assert name in reply.body["detail"]
+        for name in ("\ud800", "\x1b[2J", "x" * 100_000):
+            reply = await api.call("POST", "/v1/policy/rollback", {"reason": "r", name: 1})
+            assert reply.status == 400, reply
+            assert reply.body["detail"].isprintable() and len(reply.body["detail"]) < 1000
         document = (await api.call("GET", "/v1/openapi.json")).body
         for path in {path for path, _, _ in bodies}:
             declared = path.replace("/1/", "/{number}/").replace("/x509/", "/{kind}/")

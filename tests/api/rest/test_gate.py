@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 import pytest
+from joserfc import jws
 from joserfc.jwk import ECKey
 
 from control_plane.api.rest.gate import RULES
@@ -48,6 +49,8 @@ BODIES: dict[str, Any] = {
     "POST /v1/quarantine": {"spiffe_id": "spiffe://example.org/x", "reason": "r"},
     "POST /v1/quarantine/release": {"spiffe_id": "spiffe://example.org/x", "reason": "r"},
 }
+HALF = rb'{"iss": "https://login.test", "aud": "gatehouse", "sub": "ada\ud800", "exp": 4000000000}'
+"""The claims of somebody whose name ends in half a character."""
 QUERIES = {"GET /v1/events": "?for_seconds=0"}
 
 
@@ -108,6 +111,8 @@ def test_tokens_that_do_not_hold_are_nobody(rest: Any) -> None:
             api.token(""),
             api.token("a da"),
             unsigned + "." + claims.rstrip(b"=").decode() + ".",
+            jws.serialize_compact({"alg": "ES256", "kid": "one"}, HALF, api.key),
+            *(_with_header(api.token("ada"), crit=value) for value in (None, 1, True, ["b64"], "exp")),
             "x",
             "x.y.z",
             "a" * 20_000,
@@ -121,6 +126,13 @@ def test_tokens_that_do_not_hold_are_nobody(rest: Any) -> None:
         assert (await api.call("GET", "/v1/health", token=api.token("ada"))).status == 200
 
     rest(scenario)
+
+
+def _with_header(token: str, **members: object) -> str:
+    """The token with other members in its header, which nobody has signed."""
+    head, rest = token.split(".", 1)
+    header = {**json.loads(base64.urlsafe_b64decode(head + "==")), **members}
+    return base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode() + "." + rest
 
 
 def test_the_local_peer_is_its_user_and_has_what_the_settings_say(rest: Any) -> None:
