@@ -1,12 +1,24 @@
 """The server's settings: what is refused, with which words, and the way to a child process and back."""
 
+import dataclasses
+import re
+import tomllib
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
+import typer
 
+from agent import cli as agent_cli
+from agent import settings as agent_settings
+from control_plane.cli import server as server_cli
 from control_plane.core.errors import InvalidInput
 from control_plane.runtime.addresses import parse_bind
+from control_plane.runtime.settings import load
 from control_plane.settings import ServerSettings, load_settings
+from control_plane.settings import written as server_written
+
+ROOT = Path(__file__).parents[1]
 
 GOOD = {"data_dir": "d", "trust_domain": "example.org"}
 
@@ -134,3 +146,42 @@ def test_people_and_their_roles_reach_the_child_process(tmp_path: Path) -> None:
 def test_wrong_people_are_refused(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         written(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("heading", "schema", "command", "elsewhere"),
+    [
+        ("## Server", server_written.WrittenSettings, server_cli.app, {"oidc", "vault"}),
+        ("## Agent", agent_settings.WrittenSettings, agent_cli.app, set()),
+    ],
+)
+def test_the_settings_that_are_documented_are_all_and_have_their_defaults(
+    tmp_path: Path, heading: str, schema: Any, command: typer.Typer, elsewhere: set[str]
+) -> None:
+    document = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    block = document.partition(heading)[2].partition("```toml\n")[2].partition("```")[0]
+    file = tmp_path / "settings.toml"
+    file.write_text(block, encoding="utf-8")
+    assert load(schema, file=file) == schema()
+    assert _keys(tomllib.loads(block)) == {key for key in _fields(schema) if key[0] not in elsewhere}
+    group: Any = typer.main.get_command(command)
+    run = group.commands.get("run", group) if hasattr(group, "commands") else group
+    flags = {flag for parameter in run.params for flag in parameter.opts}
+    assert set(re.findall(r"# (--[a-z0-9-]+)", block)) <= flags
+
+
+def _keys(table: dict[str, Any], path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    found: set[tuple[str, ...]] = set()
+    for name, value in table.items():
+        where = (*path, name)
+        found |= _keys(value, where) if isinstance(value, dict) else {where}
+    return found
+
+
+def _fields(schema: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    found: set[tuple[str, ...]] = set()
+    hints = get_type_hints(schema)
+    for each in dataclasses.fields(schema):
+        kind, where = hints[each.name], (*path, each.name)
+        found |= _fields(kind, where) if dataclasses.is_dataclass(kind) else {where}
+    return found

@@ -153,7 +153,10 @@ class DiskKeyManager:
 
     def _decrypted(self, path: Path, key_id: str, sealed: bytes) -> bytes:
         if self._passphrase is None:
-            raise FailedPrecondition(f"key file {path}: is encrypted, but no passphrase is set")
+            raise FailedPrecondition(
+                f"key file {path}: is encrypted, but no passphrase is set",
+                hint="give authority.key_passphrase, as GATEHOUSE_AUTHORITY_KEY_PASSPHRASE",
+            )
         salt, nonce, ciphertext = sealed[:16], sealed[16:28], sealed[28:]
         try:
             return self._wrapping_key(salt).decrypt(nonce, ciphertext, key_id.encode("ascii"))
