@@ -155,11 +155,16 @@ def _origins(asked: Iterable[Asked]) -> Iterator[Origin]:
 def guarded_by(target: str, inventory: Inventory, options: Options) -> Inventory:
     """The inventory as a target sees it: every workload guarded in the target's own way, or as it is by mode.
 
-    Raises InvalidInput for an unknown target.
+    Raises InvalidInput for an unknown target, and for an inventory without workloads: its manifests would be
+    none, which leave open whatever there is.
     """
     if target not in TARGETS:
         raise InvalidInput(
             f"compiling for target {target!r}: there is no such target", hint=f"known: {', '.join(TARGETS)}"
+        )
+    if not inventory.workloads:
+        raise InvalidInput(
+            "compiling the policy: the inventory has no workload to guard", hint="list them under `workloads`"
         )
     mode = MODES.get(target)
     if mode is None or options.by_mode:

@@ -84,7 +84,10 @@ def _changes(
     left: Question, right: Question, workload: Workload, name: str, inventory: Inventory
 ) -> Iterable[Change]:
     space = sp.Space()
-    dimensions = Dimensions.of(strict=True, claim_shapes=claim_shapes(inventory))
+    # What answers authz refuses plain text whatever a policy says: nobody without an identity gains or loses.
+    dimensions = Dimensions.of(
+        strict=True, claim_shapes=claim_shapes(inventory), authenticated=name == "authz"
+    )
     try:
         meaning = QuestionMeaning(space, dimensions, inventory, workload)
         old, new = meaning.of(left.formula), meaning.of(right.formula)
@@ -170,6 +173,7 @@ def markdown(changes: Iterable[Change]) -> str:
 def essence(request: Request) -> str:
     """A request without what caller and workload say already."""
     said = (
+        "connection.mtls",
         "destination.",
         "source.spiffe_id",
         "source.namespace",

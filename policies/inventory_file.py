@@ -110,8 +110,16 @@ def _workload(fields: "_Fields", mesh: Mesh) -> Workload:
     mode = fields.choice("mode", Mode, Mode.SIDECAR)
     services = tuple(_service(item) for item in fields.objects("services", 64))
     waypoint = _waypoint(fields.object("waypoint"), namespace, mesh) if fields.has("waypoint") else None
-    if (mode is Mode.WAYPOINT) != (waypoint is not None):
-        raise fields.refused("waypoint", waypoint, f"one exactly for mode waypoint (mode is {mode})")
+    if mode is Mode.WAYPOINT and waypoint is None:
+        raise InvalidInput(
+            f"reading {fields.place}: mode waypoint came without a waypoint",
+            hint="name the proxy that guards the workload: `waypoint: {name: waypoint}`",
+        )
+    if mode is not Mode.WAYPOINT and waypoint is not None:
+        raise InvalidInput(
+            f"reading {fields.place}: a waypoint came, and mode is {mode}",
+            hint="say `mode: waypoint`, or leave the waypoint out",
+        )
     spoken: dict[int, bool] = {}
     for port in (port for service in services for port in service.ports):
         if spoken.setdefault(port.target_port, port.protocol.is_http) != port.protocol.is_http:

@@ -47,7 +47,8 @@ def _nobody(compiled: Any) -> str:
     if compiled.shortfalls:
         return "no workload is guarded"
     package = "segmentation" if compiled.target == "network-policy" else "authz"
-    return f"no workload is guarded: {compiled.target} asks data.gatehouse.{package}, which has no rule allow"
+    asked = f"{compiled.target} asks data.gatehouse.{package}, which has no rule allow"
+    return f"no workload is guarded: {asked}, or --by-mode leaves all of them out"
 
 
 def _print_verdict(verdict: Any) -> None:

@@ -206,6 +206,13 @@ def test_an_unknown_target_is_refused_with_those_that_exist() -> None:
         compile_project(small("allow if false"), INVENTORY, "istio")
 
 
+def test_an_inventory_without_workloads_is_refused() -> None:
+    """Its manifests would be none, which leave open whatever there is."""
+    nobody = parse_inventory("mesh: {trust_domain: gatehouse.test}")
+    with pytest.raises(InvalidInput, match="no workload to guard"):
+        compile_project(Project.of(starter()), nobody, "istio-sidecar")
+
+
 def test_a_project_without_rego_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"no \.rego file"):
         Project.of({"data.json": "{}"})

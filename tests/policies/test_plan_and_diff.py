@@ -116,3 +116,10 @@ def test_callers_outside_the_inventory_are_one_change() -> None:
 def test_a_workload_that_is_no_longer_governed_loses_everything() -> None:
     found = compare_policies(OLD, PolicySet.of("x"), INVENTORY)
     assert [one.direction for one in found] == [Direction.LOSES]
+
+
+def test_who_shows_no_identity_gains_and_loses_nothing() -> None:
+    """Plain text is refused whatever a policy says, so that refusing it in Rego as well is no change."""
+    get = f.equals(f.METHOD, "GET")
+    open_, closed = version(1, {3: get}), version(2, {3: get}, {4: f.negate(f.present(f.SOURCE_ID))})
+    assert compare_policies(open_, closed, INVENTORY) == compare_policies(closed, open_, INVENTORY) == []

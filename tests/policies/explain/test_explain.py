@@ -312,6 +312,7 @@ def test_an_identity_that_the_inventory_does_not_know_has_no_facts() -> None:
         (Described(source="shop/one"), None, "names a workload"),
         (Described(source="nonsense"), INVENTORY, "no workload"),
         (Described(destination="shop/one"), INVENTORY, "several services"),
+        (Described(destination="shop/one", port=9), INVENTORY, "doesn't listen on port 9"),
         (Described(source="spiffe://UPPER/x"), INVENTORY, "SPIFFE ID"),
     ],
 )
