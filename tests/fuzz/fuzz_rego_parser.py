@@ -35,12 +35,16 @@ def fuzz_rego_parser(data: bytes) -> bool:
 
 
 def said(rule: Rule) -> Rule:
-    """A rule without what may be left out: the value `true` and the body `true`."""
+    """A rule without what may be left out: the value `true` and the body `true`.
+
+    And without its annotations: those that stood inside of another rule go where that is laid out.
+    """
     head, body, otherwise = rule.head, rule.body, rule.otherwise
     always = len(body) == 1 and body[0].node == TRUE and not body[0].modifiers
     return replace(
         rule,
         head=replace(head, value=None if head.value == TRUE else head.value),
         body=() if always else body,
+        annotations=(),
         otherwise=None if otherwise is None else said(otherwise),
     )

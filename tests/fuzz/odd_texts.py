@@ -17,12 +17,23 @@ _HEADS: Final = [
     "p.q[x] := $", "f(x) := $",
 ]  # fmt: skip
 _IMPORTS: Final = ["", "import future.keywords.not\n", "import data.x as y\nimport data.b # k\n"]
+_GAPS: Final = ["", "", "", "", "", "", "\n", "\n", " ", "\n\n", "# c\n", "\n# d\n", "\n #METADATA\n"]
+_ABOVE: Final = [
+    "",
+    "",
+    "",
+    "# METADATA\n# title: a\n",
+    "# METADATA\n# title: b\n #[\n",
+    "\n# METADATA\n# scope: document\n",
+]
+_BELOW: Final = ["", "", "", "# z\n", "\n\n# METADATA\n# scope: subpackages\n\n# [\n\n# z\n"]
 
 
 def odd_text(random: Random) -> str:
     """The text of a module."""
     rules = [_Author(random).rule(random.randrange(4)) for _ in range(random.choice([1, 1, 2]))]
-    return "package p\n" + random.choice(_IMPORTS) + "\n".join(rules) + "\n"
+    above = random.choice(_IMPORTS) + random.choice(_ABOVE)
+    return "package p\n" + above + "\n".join(rules) + "\n" + random.choice(_BELOW)
 
 
 class _Author:
@@ -105,4 +116,4 @@ class _Author:
 
     def gap(self) -> str:
         """What stands between two tokens."""
-        return self.choice(["", "", "", "", "\n", " ", "\n\n", "# c\n", "\n# d\n"])
+        return self.choice(_GAPS)

@@ -67,9 +67,7 @@ class _ModuleFormatter(StatementFormatter):
                 self.out.blank()
         self.imports(imports)
         self.out.blank()
-        for _, text in self.out.comments[self.out.next_comment :]:
-            self.out.write(text)
-            self.out.end_line()
+        self.out.comments_left()
         return self.out.text()
 
     def kept_imports(self) -> list[Import]:

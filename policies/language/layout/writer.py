@@ -5,6 +5,8 @@ something is written at the end of the line on which that thing ends up. No comm
 left when a statement is done is written before the next.
 """
 
+from collections.abc import Iterator
+
 from policies.language.source import Span
 from policies.language.syntax.ast import Comment
 
@@ -17,7 +19,7 @@ class LineWriter:
         self.line: list[str] = []
         self.level = 0
         self.trailing: list[str] = []
-        self.comments = [(comment.span.row, "#" + comment.text.rstrip()) for comment in comments]
+        self.comments = list(_texts(comments))
         self.next_comment = 0
 
     def write(self, text: str) -> None:
@@ -62,17 +64,29 @@ class LineWriter:
                 self.blank()
                 in_block = False
             in_block = in_block or begins_block
-            self.write(text)
+            self.write(text.lstrip() if self.level else text)
             self.end_line()
             last = comment_row
         if last and row - last > 1:
             self.blank()
         return last > 0
 
+    def comments_left(self) -> None:
+        """Writes the comments that wait at the end of a text; only below METADATA an empty line is kept."""
+        last, in_block = 0, False
+        for row, text in self.comments[self.next_comment :]:
+            if in_block and row - last > 1:
+                self.blank()
+                in_block = False
+            in_block = in_block or text[1:].strip() == "METADATA"
+            self.write(text)
+            self.end_line()
+            last = row
+
     def comments_on(self, row: int) -> None:
         """Takes the comments up to the end of a row for the end of the line at hand."""
         while self.next_comment < len(self.comments) and self.comments[self.next_comment][0] <= row:
-            self.trailing.append(self.comments[self.next_comment][1])
+            self.trailing.append(self.comments[self.next_comment][1].lstrip())
             self.next_comment += 1
 
     def has_comment_before(self, row: int) -> bool:
@@ -97,3 +111,16 @@ class LineWriter:
         while self.lines and not self.lines[-1]:
             self.lines.pop()
         return "\n".join(self.lines) + "\n" if self.lines else ""
+
+
+def _texts(comments: tuple[Comment, ...]) -> Iterator[tuple[int, str]]:
+    """Rows and texts. One away from the margin, which there would belong to annotations, stays away."""
+    block_row = -1
+    for comment in comments:
+        row, text = comment.span.row, "#" + comment.text.rstrip()
+        if comment.text.strip() == "METADATA" or row == block_row + 1:
+            if comment.span.column == 1:
+                block_row = row
+            else:
+                text = " " + text
+        yield row, text

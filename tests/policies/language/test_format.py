@@ -150,6 +150,18 @@ def test_bodies_that_would_begin_a_comprehension_are_kept_from_it() -> None:
     assert format_text(text) == format_text(parts) == parts
 
 
+def test_indented_comments_do_not_become_annotations() -> None:
+    text = "package p\n\n# a\n #METADATA\n# [\np := 1\n\n# METADATA\n# title: one\n # [\nq := 1\n"
+    assert format_text(text) == text
+    within = "package p\n\np if {\n #METADATA\n x # METADATA\n}\n"
+    assert format_text(within) == "package p\n\np if {\n\t#METADATA\n\tx # METADATA\n}\n"
+
+
+def test_an_empty_line_that_ends_annotations_is_kept_at_the_end() -> None:
+    text = "package p\n\n# a\n# METADATA\n# scope: subpackages\n\n# [\n# b\n"
+    assert format_text(text.replace("# a\n", "# a\n\n").replace("# b\n", "\n# b\n")) == text
+
+
 def test_no_comment_is_lost_before_what_stays_as_written() -> None:
     assert "# one" in format_text("package p\n\nq := {# one\n{# two\n# three\n} | a}\n")
 
