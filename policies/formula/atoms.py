@@ -122,8 +122,8 @@ class Contains:
 class Glob:
     """The value matches a glob; `*` stops at a delimiter, `**` crosses them (OPA 1.19 as measured).
 
-    The plain language is meant. OPA before the 2026-08 fix also accepts overlapping prefix and suffix
-    around `**`; whoever builds a deny or a negation from `glob.match` adds `policies.formula.glob.overlap`.
+    The plain language is meant. OPA 1.19 accepts a few texts more (an overlapping prefix and suffix around
+    `**`, the empty text for `?`); whoever builds a formula from `glob.match` adds them.
     """
 
     attribute: Attribute

@@ -47,26 +47,6 @@ def alternatives(pattern: str, delimiters: tuple[str, ...]) -> tuple[tuple[Piece
     return tuple(dict.fromkeys(found))
 
 
-def overlap(pattern: str, delimiters: tuple[str, ...]) -> tuple[str, ...]:
-    """Texts that OPA's matcher accepts beyond the plain language: prefix `**` suffix with both overlapping.
-
-    `/a/**/c` also matches `/a/c` (gobwas/glob#51). Empty for patterns of any other shape. A deny, or
-    a condition under `not`, includes them; an allow leaves them out.
-    """
-    extra: dict[str, None] = {}
-    for pieces in alternatives(pattern, delimiters):
-        kinds = [kind for kind, _ in pieces]
-        if kinds not in (["text", "stars", "text"], ["text", "star", "text"]) or (
-            kinds[1] == "star" and delimiters
-        ):
-            continue
-        head, tail = pieces[0][1], pieces[2][1]
-        for size in range(1, min(len(head), len(tail)) + 1):
-            if head.endswith(tail[:size]):
-                extra[head + tail[size:]] = None
-    return tuple(extra)
-
-
 def _expand(pattern: str, depth: int) -> Iterator[str]:
     """Brace alternatives, one plain pattern at a time; a brace that never closes is a literal, as in OPA."""
     if depth > MAX_NESTING:

@@ -4,10 +4,10 @@ An integer is a Python `int`. Any other literal (`0.5`, `1.0`, `1e2`) is a `Real
 text that a reader sees again in JSON and in `sprintf`. `Real("1.0") == 1` and both hash alike, so sets
 and objects need no help.
 
-Arithmetic on integers is exact at any size. As soon as a fraction takes part, operands and result are
-rounded to a binary mantissa of 64 bits and the result is written with the fewest digits that name it:
-that is what OPA does (Go's `big.Float` at its default precision), and why `1 / 3` is
-0.33333333333333333334 and `0.1 + 0.2 == 0.3` holds.
+Sums, differences and products of whole numbers (`1e30` is one) are exact at any size. As soon as a fraction
+takes part, and in every quotient, operands and result are rounded to a binary mantissa of 64 bits and the
+result is written with the fewest digits that name it: that is what OPA does (Go's `big.Float` at its default
+precision), and why `1 / 3` is 0.33333333333333333334 and `0.1 + 0.2 == 0.3` holds.
 
 Not here: which built-in accepts which number, and comparison with other types (`values`).
 """
@@ -99,29 +99,34 @@ def integral(number: Number) -> int | None:
 
 def written_integer(number: Number) -> int | None:
     """The integer `number` is written as; `1.0` is none, though it equals 1 (array positions are read so)."""
-    return number if type(number) is int else None
+    if type(number) is int:
+        return number
+    return 0 if number_text(number) == "-0" else None
 
 
 # --- arithmetic ------------------------------------------------------------------------------------
 
 
 def add(left: Number, right: Number) -> Number:
-    if type(left) is int and type(right) is int:
-        return _bounded(left + right)
+    first, second = integral(left), integral(right)
+    if first is not None and second is not None:
+        return _bounded(first + second)
     return from_fraction(rounded(left) + rounded(right))
 
 
 def subtract(left: Number, right: Number) -> Number:
-    if type(left) is int and type(right) is int:
-        return _bounded(left - right)
+    first, second = integral(left), integral(right)
+    if first is not None and second is not None:
+        return _bounded(first - second)
     return from_fraction(rounded(left) - rounded(right))
 
 
 def multiply(left: Number, right: Number) -> Number:
-    if type(left) is int and type(right) is int:
-        if left.bit_length() + right.bit_length() > 4 * MAX_DIGITS:
+    first, second = integral(left), integral(right)
+    if first is not None and second is not None:
+        if first.bit_length() + second.bit_length() > 4 * MAX_DIGITS:
             raise NumberLimitExceededError("the product has too many digits")
-        return _bounded(left * right)
+        return _bounded(first * second)
     return from_fraction(rounded(left) * rounded(right))
 
 
@@ -129,7 +134,7 @@ def divide(left: Number, right: Number) -> Number:
     """`left / right`; ZeroDivisionError when `right` is 0."""
     if not right:
         raise ZeroDivisionError("divide by zero")
-    if type(left) is int and type(right) is int and left % right == 0:
+    if type(left) is int and type(right) is int and left % right == 0 and left.bit_length() <= MANTISSA_BITS:
         return left // right
     return from_fraction(rounded(left) / rounded(right))
 

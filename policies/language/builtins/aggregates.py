@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from policies.language.builtins.errors import OperandError
+import operator
+from collections.abc import Callable
+from fractions import Fraction
+
+from policies.language.builtins.errors import HaltError, OperandError
 from policies.language.builtins.operators import add, multiply
-from policies.language.numbers import Number, Real
+from policies.language.numbers import Number, Real, from_fraction, integral, rounded
 from policies.language.values import (
     TRUE,
     Boolean,
@@ -43,18 +47,43 @@ def _in_order(collection: Collection) -> tuple[Value, ...]:
 
 def total(collection: Collection) -> Number:
     """Sum; 0 of nothing."""
+    numbers = _numbers(collection)
     result: Number = 0
-    for number in _numbers(collection):
+    for number in numbers:
         result = add(result, number)
-    return result
+    if all(map(_fits, numbers)):
+        if not _fits(result):
+            raise HaltError("OPA 1.19 has no right answer to a sum of more than 64 bits")
+        return result
+    return _in_one_kind(numbers, result, Fraction(0), operator.add)
+
+
+def _fits(number: Number) -> bool:
+    """Whether a number is written as an integer of 64 bits, which OPA adds without looking at the carry."""
+    return type(number) is int and -(1 << 63) <= number < 1 << 63
+
+
+def _in_one_kind(
+    numbers: list[Number],
+    exact: Number,
+    start: Fraction,
+    calculate: Callable[[Fraction, Fraction], Fraction],
+) -> Number:
+    """The exact result of whole numbers; with a fraction among them every step is rounded to 64 bits."""
+    if all(integral(number) is not None for number in numbers):
+        return exact
+    for number in numbers:
+        start = rounded(calculate(start, rounded(number)))
+    return from_fraction(start)
 
 
 def product(collection: Collection) -> Number:
     """Product; 1 of nothing."""
+    numbers = _numbers(collection)
     result: Number = 1
-    for number in _numbers(collection):
+    for number in numbers:
         result = multiply(result, number)
-    return result
+    return _in_one_kind(numbers, result, Fraction(1), operator.mul)
 
 
 def largest(collection: Collection) -> Value:
@@ -65,9 +94,11 @@ def largest(collection: Collection) -> Value:
 
 
 def smallest(collection: Collection) -> Value:
-    """The least element in the total order."""
+    """The least element in the total order; in a set null counts only where nothing else is there."""
     if not collection:
         raise OperandError("the minimum of an empty collection is undefined")
+    if isinstance(collection, Set) and len(collection) > 1:
+        return min((item for item in collection if item is not None), key=order_key)
     return min(collection, key=order_key)
 
 

@@ -31,7 +31,7 @@ def encode_base64(text: str) -> str:
 
 
 _STANDARD = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
-_URL_SAFE = re.compile(r"(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2}(?:==)?|[A-Za-z0-9_-]{3}=?)?")
+_URL_SAFE = re.compile(r"(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2}==|[A-Za-z0-9_-]{3}=)?")
 
 
 def base64_bytes(text: str) -> bytes:
@@ -45,12 +45,15 @@ def base64_bytes(text: str) -> bytes:
 
 def base64url_bytes(text: str) -> bytes:
     """The bytes of URL-safe base64, padded or not."""
+    if not text.endswith("="):
+        if len(text) % 4 == 1:
+            raise BuiltinError("illegal base64url string")
+        text += "=" * (-len(text) % 4)  # line breaks count here, and are no part of the data below
     compact = text.replace("\r", "").replace("\n", "")
     if not _URL_SAFE.fullmatch(compact):
         valid = re.match(r"[A-Za-z0-9_-]*", compact)
         raise BuiltinError(f"illegal base64 data at input byte {valid.end() if valid else 0}")
-    compact = compact.rstrip("=")
-    return base64.urlsafe_b64decode(compact + "=" * (-len(compact) % 4))
+    return base64.urlsafe_b64decode(compact)
 
 
 def decode_base64(text: str) -> str:

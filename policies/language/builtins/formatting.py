@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from policies.language.builtins.errors import HaltError
-from policies.language.numbers import Real, number_text
+from policies.language.numbers import Real, number_text, written_integer
 from policies.language.serial import quote, render
 from policies.language.values import Value
 
@@ -40,7 +40,8 @@ def _operand(value: Value) -> Operand:
     if type(value) is int:
         return value
     if isinstance(value, Real):
-        return float(value) if "." in value.text else number_text(value)
+        whole = written_integer(value)
+        return float(value) if "." in value.text else number_text(value) if whole is None else whole
     return render(value)
 
 
@@ -150,14 +151,19 @@ class _Formatter:
 
 def _formatted(operand: Operand, verb: str, layout: _Layout) -> str:
     if verb == "T":
-        return layout.pad(_type(operand))
+        return layout.pad(_type(operand)[: layout.precision])
     if isinstance(operand, str):
         text = _string(operand, verb, layout)
+        shown = text or _string(operand, "s", layout)
     elif isinstance(operand, float):
         text = _float(operand, verb, layout)
+        shown = text or _float(operand, "g", layout)
     else:
         text = _integer(operand, verb, layout)
-    return f"%!{verb}({_type(operand)}={layout.pad(_plain(operand))})" if text is None else text
+        if text is None and _type(operand) == "*big.Int":
+            return f"%!{verb}(big.Int={operand})"
+        shown = text or _integer(operand, "d", layout)
+    return f"%!{verb}({_type(operand)}={shown})" if text is None else text
 
 
 def _type(operand: Operand) -> str:

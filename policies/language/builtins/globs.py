@@ -5,13 +5,17 @@
     {a,b*}   alternatives, nested                         \\x     the character x itself
 
 Delimiters `[]` mean `["."]`, null means none. A pattern becomes one regular expression, so matching
-takes linear time. One fault of the library is kept because decisions depend on it: in `prefix**suffix`
-(as a whole pattern or a whole alternative) the two may overlap, so `/a/**/c` matches `/a/c`. `overlaps`
-and `translate` are public because the compiler needs the same language.
+takes linear time. Two faults of the library are kept because decisions depend on them: in `prefix**suffix`
+(as a whole pattern or a whole alternative) the two may overlap, so `/a/**/c` matches `/a/c`; and `?` or
+`[!abc]` alone (or alone as an alternative of `{…}` alone) matches the empty text too. Braces beside other
+parts, and `***`, it often reads unlike its notation, or it ends the whole process: what was not measured to
+be read right is refused (`unclear`). `overlaps` and `translate` are public because the compiler needs the
+same language.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -148,6 +152,66 @@ class _Parser:
         return OneOf(((low, high),), negated)
 
 
+def read_glob(text: str, delimiters: str) -> Pattern:
+    """As `parse_glob`; HaltError where OPA reads the glob unlike its notation."""
+    pattern = parse_glob(text, delimited=bool(delimiters))
+    if reason := unclear(pattern, several=len(set(delimiters)) > 1):
+        raise HaltError(
+            f"OPA 1.19 reads {text[:80]!r} unlike its notation: {reason}; write one glob for each case"
+        )
+    return pattern
+
+
+def unclear(pattern: Pattern, *, several: bool) -> str:
+    """Why the library is not known to read a whole pattern as it is written; "" where it is.
+
+    `several` is whether there is more than one delimiter.
+    """
+    for one, two in itertools.pairwise(pattern):
+        if _is_run(one) and _is_run(two):
+            return "more than two '*' in a row"
+        if several and isinstance(one, Wildcard) and isinstance(two, Wildcard):
+            return "'*' or '?' beside '?' with several delimiters"
+    for part in pattern:
+        if not isinstance(part, Alternatives):
+            continue
+        options = tuple(dict.fromkeys(part.options))
+        reason = next(filter(None, (unclear(option, several=several) for option in options)), "")
+        if not reason and (len(pattern) > 1 or _shared(options)):
+            plain = sum(not isinstance(other, Text) for other in pattern) == 1
+            reason = _unclear_beside(options, plain=plain)
+        if reason:
+            return reason
+    return ""
+
+
+def _is_run(part: Part) -> bool:
+    return isinstance(part, Wildcard) and part.kind != "single"
+
+
+def _shared(options: tuple[Pattern, ...]) -> bool:
+    """Whether all alternatives begin or end alike; the library puts that beside what is left of them."""
+    filled = [option for option in options if option]
+    return 1 < len(filled) == len(options) and any(
+        len({option[at] for option in filled}) == 1 for at in (0, -1)
+    )
+
+
+def _unclear_beside(options: tuple[Pattern, ...], *, plain: bool) -> str:
+    """Why alternatives beside something else may be read wrongly; `plain`: whether all else is text."""
+    if len(options) == 1:
+        return "braces with one alternative beside something else"
+    parts = [part for option in options for part in option]
+    if any(isinstance(part, Alternatives) or _is_run(part) for part in parts):
+        return "braces with '*' or braces in them beside something else"
+    widths = {sum(len(part.text) if isinstance(part, Text) else 1 for part in option) for option in options}
+    if len(widths) > 1 and not all(isinstance(part, Text) for part in parts):
+        return "braces with '?' or '[' in alternatives of different lengths beside something else"
+    if not plain and not all(options):
+        return "braces with an empty alternative beside something else than text"
+    return ""
+
+
 def overlaps(pattern: Pattern) -> tuple[str, ...]:
     """The strings that `prefix**suffix` matches although they are shorter than prefix and suffix together."""
     if len(pattern) != 3:
@@ -160,14 +224,29 @@ def overlaps(pattern: Pattern) -> tuple[str, ...]:
     return tuple(prefix + suffix[size:] for size in shared if prefix.endswith(suffix[:size]))
 
 
+def beyond(pattern: Pattern) -> tuple[str, ...]:
+    """The texts that the library matches although a whole pattern, as it is written, does not."""
+    if len(pattern) != 1:
+        return overlaps(pattern)
+    part = pattern[0]
+    if isinstance(part, Alternatives):
+        return tuple(text for option in part.options for text in beyond(option))
+    single = part == Wildcard("single") or (isinstance(part, OneOf) and part.negated)
+    return ("",) if single else ()
+
+
 def translate(pattern: Pattern, delimiters: str) -> str:
-    """The regular expression (RE2, to be matched against the whole text) of a glob."""
+    """The regular expression (RE2, to be matched against the whole text) of a whole glob."""
+    return "|".join([_plain(pattern, delimiters), *map(re2.escape, beyond(pattern))])
+
+
+def _plain(pattern: Pattern, delimiters: str) -> str:
     pieces = []
     for part in pattern:
         if isinstance(part, Text):
             pieces.append(re2.escape(part.text))
         elif isinstance(part, Alternatives):
-            pieces.append("(?:" + "|".join(translate(option, delimiters) for option in part.options) + ")")
+            pieces.append("(?:" + "|".join(_plain(option, delimiters) for option in part.options) + ")")
         elif isinstance(part, OneOf):
             ranges = "".join(f"{_escaped(low)}-{_escaped(high)}" for low, high in part.ranges)
             pieces.append(f"[{'^' if part.negated else ''}{ranges}]")
@@ -176,9 +255,7 @@ def translate(pattern: Pattern, delimiters: str) -> str:
         else:
             one = "[^" + "".join(map(_escaped, delimiters)) + "]" if delimiters else "(?s:.)"
             pieces.append(one + ("*" if part.kind == "any" else ""))
-    plain = "".join(pieces)
-    extra = overlaps(pattern)
-    return "(?:" + "|".join([plain, *map(re2.escape, extra)]) + ")" if extra else plain
+    return "".join(pieces)
 
 
 def _escaped(character: str) -> str:
@@ -188,9 +265,7 @@ def _escaped(character: str) -> str:
 @lru_cache(maxsize=2_048)
 def compile_glob(text: str, delimiters: str) -> Any:
     """A matcher for the whole text."""
-    return compile_pattern(
-        r"\A(?:" + translate(parse_glob(text, delimited=bool(delimiters)), delimiters) + r")\z"
-    )
+    return compile_pattern(r"\A(?:" + translate(read_glob(text, delimiters), delimiters) + r")\z")
 
 
 def delimiter_text(operand: Value) -> str:

@@ -8,6 +8,7 @@ errors.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -134,7 +135,22 @@ def merge(collection: Value) -> Set:
         if not isinstance(item, str):
             raise OperandError(f"operand 1 must be {type_name(collection)} of strings")
         blocks.append(_mergeable(item))
+    _check_families([block for block, _ in blocks])
     return Set(_merged(blocks))
+
+
+def _check_families(blocks: list[Block]) -> None:
+    """HaltError where OPA would join an IPv4 block and an IPv6 block, because their bytes sort together."""
+    for one, other in itertools.product(blocks, blocks):
+        if one.bits == other.bits:
+            continue
+        before, last = _bytes(other, max(0, other.first - 1)), _bytes(one, one.last)
+        if before <= last <= _bytes(other, other.last):
+            raise HaltError(f"OPA 1.19 takes {one} and {other} for neighbours; merge each kind alone")
+
+
+def _bytes(block: Block, address: int) -> bytes:
+    return address.to_bytes(block.bits // 8)
 
 
 def _mergeable(text: str) -> tuple[Block, str]:
@@ -183,9 +199,11 @@ def _merged(blocks: list[tuple[Block, str]]) -> list[str]:
 
 def contains_matches(blocks: Value, addresses: Value) -> Set:
     """Pairs of the keys under which a block and an address or block inside it stand."""
+    keyed_blocks = _keyed(blocks, 1)
+    # Where one side is empty, nothing of the other is read as a block or an address.
+    others = [(key, _block_or_address(text)) for key, text in _keyed(addresses, 2)] if keyed_blocks else []
     found: list[Value] = []
-    others = [(key, _block_or_address(text)) for key, text in _keyed(addresses, 2)]
-    for key, text in _keyed(blocks, 1):
+    for key, text in keyed_blocks if others else []:
         block = _block(text)
         found.extend((key, other_key) for other_key, other in others if block.contains(other))
     return Set(found)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal, localcontext
 from fractions import Fraction
 
 from policies.language.builtins.errors import BuiltinError, HaltError, OperandError
@@ -22,25 +21,33 @@ from policies.language.values import FALSE, TRUE, Value, type_name
 
 MAX_RANGE = 1_000_000
 """Most elements that numbers.range may make."""
+_HALF = Fraction(1, 2)
 
 
 def absolute(number: Number) -> Number:
-    if type(number) is int:
-        return abs(number)
     return from_fraction(abs(Fraction(number)))
 
 
-def _rounding(mode: str) -> Callable[[Number], int]:
-    def apply(number: Number) -> int:
-        if type(number) is int:
-            return number
-        exact = rounded(number)
-        with localcontext() as context:
-            context.prec = 2 * MAX_DIGITS
-            context.Emax, context.Emin = 10**6, -(10**6)
-            return int((Decimal(exact.numerator) / exact.denominator).to_integral_value(mode))
+def ceiling(number: Number) -> int:
+    """The least whole number that is not below, of a number rounded to 64 bits as in every calculation."""
+    return math.ceil(_not_fault(rounded(number), "1"))
 
-    return apply
+
+def floor(number: Number) -> int:
+    """The greatest whole number that is not above; rounded as by `ceiling`."""
+    return math.floor(_not_fault(rounded(number), "0"))
+
+
+def nearest(number: Number) -> int:
+    """The nearest whole number, halves away from zero; a half is added and then cut off, both in 64 bits."""
+    exact = rounded(number)
+    return int(rounded(exact + (_HALF if exact >= 0 else -_HALF)))
+
+
+def _not_fault(exact: Fraction, wrong: str) -> Fraction:
+    if -1 < exact < 0:
+        raise HaltError(f"OPA 1.19 answers {wrong} to any number between -1 and 0, which is wrong")
+    return exact
 
 
 def _integer(number: Number, position: int) -> int:
@@ -72,16 +79,17 @@ def _range(first: int, last: int, width: int) -> tuple[int, ...]:
 
 def format_integer(number: Number, base: Number) -> str:
     """The number without its fraction in base 2, 8, 10 or 16."""
-    if base not in (2, 8, 10, 16):
+    if type(base) is not int or base not in (2, 8, 10, 16):
         raise OperandError("operand 2 must be one of {2, 8, 10, 16}")
-    whole = number if type(number) is int else int(Fraction(number))
+    whole = number if type(number) is int else int(rounded(number))
     try:
-        return format(whole, {2: "b", 8: "o", 10: "d", 16: "x"}[int(base)])
+        return format(whole, {2: "b", 8: "o", 10: "d", 16: "x"}[base])
     except ValueError as error:
         raise HaltError(f"the number has more than {MAX_DIGITS} digits") from error
 
 
 _GO_FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_GO_HEXADECIMAL = re.compile(r"[+-]?0[xX](?:[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)[pP][+-]?[0-9]+")
 _SPECIAL_FLOAT = re.compile(r"[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE)
 
 
@@ -98,16 +106,20 @@ def to_number(source: Value) -> Number:
     if _SPECIAL_FLOAT.fullmatch(source):
         raise OperandError.expected(1, "valid number string", "string")
     try:
-        return parse_number(source)
+        number = parse_number(source)
     except NumberLimitExceededError as error:
         raise HaltError(str(error)) from error
     except ValueError as error:
-        if _GO_FLOAT.fullmatch(source):
+        plain = source.replace("_", "")
+        if _GO_FLOAT.fullmatch(plain) or _GO_HEXADECIMAL.fullmatch(plain):
             raise HaltError(
-                f"to_number: {source!r} is no JSON number; write it without '+', with digits on both "
-                "sides of the point and without leading zeros"
+                f"to_number: {source!r} is no JSON number; write it in decimal without '+' and '_', with "
+                "digits on both sides of the point and without leading zeros"
             ) from error
         raise BuiltinError(f"to_number: parsing {source!r}: invalid syntax") from error
+    if math.isinf(float(source)):
+        raise BuiltinError("to_number: value out of range")
+    return number
 
 
 # --- bits: integers of any size, negative ones as if infinitely sign-extended ----------------------
@@ -150,9 +162,9 @@ def bits_right(number: Number, width: Number) -> int:
 
 FUNCTIONS = {
     "abs": absolute,
-    "ceil": _rounding(ROUND_CEILING),
-    "floor": _rounding(ROUND_FLOOR),
-    "round": _rounding(ROUND_HALF_UP),
+    "ceil": ceiling,
+    "floor": floor,
+    "round": nearest,
     "numbers.range": number_range,
     "numbers.range_step": number_range_step,
     "format_int": format_integer,

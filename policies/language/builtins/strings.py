@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 
 from policies.language.builtins.errors import BuiltinError, HaltError, OperandError
-from policies.language.numbers import Number, integral
+from policies.language.numbers import Number, written_integer
 from policies.language.values import Boolean, Object, Set, Value, boolean, type_name
 
 MAX_RESULT = 16_000_000
@@ -36,9 +36,9 @@ def texts(collection: Value, position: int) -> list[str]:
 
 
 def whole(number: Number, position: int) -> int:
-    """An integer operand."""
-    value = integral(number)
-    if value is None:
+    """An operand that is written as an integer of 64 bits: a position, a length, a limit."""
+    value = written_integer(number)
+    if value is None or not -(1 << 63) <= value < 1 << 63:
         raise OperandError.expected(position, "integer number", "floating-point number")
     return value
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from policies.language.builtins.errors import BuiltinError, HaltError, OperandError
+from policies.language.builtins.strings import whole
 from policies.language.builtins.time_layouts import NAMED_LAYOUTS, WEEKDAYS, Moment, days_in, read, write
-from policies.language.numbers import Number, Real, integral
+from policies.language.numbers import Number, Real, rounded
 from policies.language.values import Value, type_name
 
 if TYPE_CHECKING:
@@ -113,10 +114,10 @@ def _zone(name: str) -> tzinfo:
 def _timestamp(number: Value) -> int:
     if not isinstance(number, int | Real):
         raise OperandError.expected(1, "either number (ns) or [number (ns), string (tz)]", type_name(number))
-    whole = integral(number)
-    if whole is None or not _MIN <= whole <= _MAX:
+    exact = rounded(number)
+    if exact.denominator != 1 or not _MIN <= exact <= _MAX:
         raise BuiltinError("timestamp too big")
-    return whole
+    return int(exact)
 
 
 def _arguments(operand: Value) -> tuple[int, str, str]:
@@ -177,12 +178,10 @@ def add_date(timestamp: Number, years: Number, months: Number, days: Number) -> 
     """The time with years, months and days added; a day that a month lacks runs over into the next."""
     parts = []
     for position, number in enumerate((years, months, days), 2):
-        whole = integral(number)
-        if whole is None:
-            raise OperandError.expected(position, "integer number", "floating-point number")
-        if abs(whole) > 1_000_000_000:
+        part = whole(number, position)
+        if abs(part) > 1_000_000_000:
             raise BuiltinError("time outside of valid range")
-        parts.append(whole)
+        parts.append(part)
     nanoseconds = _timestamp(timestamp)
     moment = _moment(nanoseconds, "")
     year, month0 = divmod((moment.year + parts[0]) * 12 + moment.month - 1 + parts[1], 12)

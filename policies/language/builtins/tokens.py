@@ -1,30 +1,29 @@
 """JSON Web Tokens: decoding and verifying (RFC 7515, 7518, 7519). Signing is refused by name in
 `registry`.
 
-A key is a PEM certificate, a PEM public key, a JWK or a JWK set; with several keys one must fit.
-Secrets and signatures are compared by the cryptographic library, in constant time.
+With several keys (`token_keys`) one that may verify the token must fit. Secrets and signatures are compared
+by the cryptographic library, in constant time.
 """
 
 from __future__ import annotations
 
 import hmac
-import re
+import itertools
+import math
 from collections.abc import Callable
-from functools import lru_cache
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from control_plane.core.certificate import UNREADABLE
 from policies.language.builtins.documents import json_unmarshal
 from policies.language.builtins.encoding import base64url_bytes, bytes_of, text_of
 from policies.language.builtins.errors import BuiltinError, HaltError, OperandError
-from policies.language.numbers import Real
+from policies.language.builtins.token_keys import ALGORITHMS, Key, PublicKey, load_keys
+from policies.language.numbers import Number, Real
 from policies.language.values import EMPTY_OBJECT, FALSE, TRUE, Boolean, Object, Value, boolean
 
 if TYPE_CHECKING:
@@ -35,10 +34,6 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
     "384": hashes.SHA384(),
     "512": hashes.SHA512(),
 }
-_CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
-_CURVE_OF = {"ES256": 32, "ES384": 48, "ES512": 66}
-
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
 def _sections(token: str) -> tuple[str, str, str]:
@@ -59,6 +54,23 @@ def _header(section: str) -> Object:
     header = json_unmarshal(text_of(_decoded(section, "header")))
     if not isinstance(header, Object):
         raise BuiltinError("JWT header is no JSON object")
+    if "enc" in header:
+        raise BuiltinError("JWT is a JWE object, which is not supported")
+    return header
+
+
+_TEXT_PARAMETERS = frozenset({"alg", "kid", "typ", "cty"})
+
+
+def _checked_header(section: str) -> Object:
+    """The header of a token to verify; its parameters have the types of RFC 7515 (4.1)."""
+    header = _header(section)
+    for name in _TEXT_PARAMETERS:
+        if not isinstance(header.get(name, ""), str):
+            raise BuiltinError(f"{name}: must be a string")
+    critical = header.get("crit", ("",))
+    if not isinstance(critical, tuple) or not critical or not isinstance(critical[0], str):
+        raise BuiltinError("crit: must be a nonempty list of strings")
     return header
 
 
@@ -67,80 +79,35 @@ def decode(token: str) -> tuple[Value, ...]:
     for _ in range(16):
         header_text, payload_text, signature_text = _sections(token)
         header = _header(header_text)
-        if "enc" in header:
-            raise BuiltinError("JWT is a JWE object, which is not supported")
         payload = text_of(_decoded(payload_text, "payload"))
-        signature = _decoded(signature_text, "signature")
-        content_type = header.get("cty")
-        if isinstance(content_type, str) and content_type.upper() == "JWT":
-            token = payload.removeprefix('"').removesuffix('"')
+        if header.get("cty") == "JWT":
+            token = payload.strip("\"'")
             continue
         claims = json_unmarshal(payload)
         if not isinstance(claims, Object):
             raise BuiltinError("JWT payload is no JSON object")
-        return header, claims, signature.hex()
+        return header, claims, _decoded(signature_text, "signature").hex()
     raise HaltError("io.jwt.decode: tokens nested deeper than 16")
-
-
-# --- keys -----------------------------------------------------------------------------------------
-
-_PEM = re.compile(r"\s*-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----\s*", re.DOTALL)
-
-
-@lru_cache(maxsize=256)
-def load_keys(text: str) -> tuple[PublicKey, ...]:
-    """The public keys of a certificate, a PEM key, a JWK or a JWK set."""
-    if text.lstrip().startswith("-----"):
-        return (_pem_key(text),)
-    try:
-        document: Any = json_unmarshal(text)
-        found = document.get("keys", (document,))
-        return tuple(key for jwk in found if (key := _jwk(jwk)) is not None)
-    except (BuiltinError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BuiltinError("failed to parse a JWK key (set)") from error
-
-
-def _pem_key(text: str) -> PublicKey:
-    block = _PEM.match(text)
-    if block is not None and block.end() < len(text):
-        raise BuiltinError("extra data after a PEM certificate block")
-    label = block[1] if block is not None else ""
-    if label not in ("CERTIFICATE", "PUBLIC KEY"):
-        raise BuiltinError("failed to extract a Key from the PEM certificate")
-    try:
-        if label == "CERTIFICATE":
-            key: Any = x509.load_pem_x509_certificate(text.encode()).public_key()
-        else:
-            key = load_pem_public_key(text.encode())
-    except UNREADABLE as error:
-        raise BuiltinError(
-            f"failed to parse a PEM {'certificate' if label == 'CERTIFICATE' else 'key'}"
-        ) from error
-    if not isinstance(key, PublicKey):
-        raise BuiltinError("the public key's algorithm is not supported")
-    return key
-
-
-def _jwk(jwk: Any) -> PublicKey | None:
-    def number(name: str) -> int:
-        return int.from_bytes(base64url_bytes(jwk[name]), "big")
-
-    if jwk["kty"] == "RSA":
-        return rsa.RSAPublicNumbers(number("e"), number("n")).public_key()
-    if jwk["kty"] == "EC":
-        return ec.EllipticCurvePublicNumbers(number("x"), number("y"), _CURVES[jwk["crv"]]).public_key()
-    if jwk["kty"] == "OKP" and jwk["crv"] == "Ed25519":
-        return ed25519.Ed25519PublicKey.from_public_bytes(base64url_bytes(jwk["x"]))
-    if jwk["kty"] == "oct":
-        return None
-    raise ValueError(f"unknown key type {jwk['kty']!r}")
 
 
 # --- signatures -----------------------------------------------------------------------------------
 
 
-def _fits(algorithm: str, key: PublicKey, signed: bytes, signature: bytes) -> bool:
-    """Whether the signature is the key's, by one of the algorithms of RFC 7518 and RFC 8037."""
+def _candidates(keys: tuple[Key, ...], header: Object) -> tuple[Key, ...]:
+    """The keys that may verify a token: the one its header names, else all for any or its algorithm."""
+    name = header.get("kid", "")
+    named = next((key for key in keys if name and key.name == name), None)
+    if named is not None:
+        return (named,)
+    return tuple(key for key in keys if key.algorithm in ("", header.get("alg", "")))
+
+
+def _fits(algorithm: str, key: PublicKey | bytes, signed: bytes, signature: bytes, *, exact: bool) -> bool:
+    """Whether the signature is the key's, by one of the algorithms of RFC 7518 and RFC 8037.
+
+    `exact` is how `io.jwt.decode_verify` looks: a salt and the two numbers of an elliptic signature must have
+    their one right length. `io.jwt.verify_…` takes any.
+    """
     try:
         if algorithm == "EdDSA":
             if not isinstance(key, ed25519.Ed25519PublicKey):
@@ -149,12 +116,12 @@ def _fits(algorithm: str, key: PublicKey, signed: bytes, signature: bytes) -> bo
             return True
         digest = _HASHES[algorithm[2:]]
         if algorithm.startswith("ES"):
-            return _fits_elliptic(algorithm, key, signed, signature)
+            return _fits_elliptic(digest, key, signed, signature, exact=exact)
         if not isinstance(key, rsa.RSAPublicKey):
             return False
         if algorithm.startswith("PS"):
-            scheme = padding.PSS(padding.MGF1(digest), padding.PSS.AUTO)
-            key.verify(signature, signed, scheme, digest)
+            salt = padding.PSS.DIGEST_LENGTH if exact else padding.PSS.AUTO
+            key.verify(signature, signed, padding.PSS(padding.MGF1(digest), salt), digest)
         else:
             key.verify(signature, signed, padding.PKCS1v15(), digest)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError):
@@ -162,29 +129,33 @@ def _fits(algorithm: str, key: PublicKey, signed: bytes, signature: bytes) -> bo
     return True
 
 
-def _fits_elliptic(algorithm: str, key: PublicKey, signed: bytes, signature: bytes) -> bool:
-    size = _CURVE_OF[algorithm]
-    if not isinstance(key, ec.EllipticCurvePublicKey) or len(signature) != 2 * size:
+def _fits_elliptic(
+    digest: hashes.HashAlgorithm, key: PublicKey | bytes, signed: bytes, signature: bytes, *, exact: bool
+) -> bool:
+    if not isinstance(key, ec.EllipticCurvePublicKey):
         return False
-    pair = int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big")
-    key.verify(encode_dss_signature(*pair), signed, ec.ECDSA(_HASHES[algorithm[2:]]))
+    if exact and len(signature) != 2 * -(-key.curve.key_size // 8):
+        return False
+    half = len(signature) // 2
+    pair = int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
+    key.verify(encode_dss_signature(*pair), signed, ec.ECDSA(digest))
     return True
 
 
 def _verify_public(algorithm: str) -> Callable[[str, str], Boolean]:
     def verify(token: str, key_text: str) -> Boolean:
-        header, payload, signature = _sections(token)
+        header_text, payload, signature = _sections(token)
         keys = load_keys(key_text)
         data = _decoded(signature, "signature")
-        signed = f"{header}.{payload}".encode()
-        _header(header)
-        return boolean(any(_fits(algorithm, key, signed, data) for key in keys))
+        signed = f"{header_text}.{payload}".encode()
+        able = _candidates(keys, _checked_header(header_text))
+        return boolean(any(_fits(algorithm, key.key, signed, data, exact=False) for key in able))
 
     return verify
 
 
-def _secret_fits(algorithm: str, secret: str, signed: bytes, signature: bytes) -> bool:
-    made = hmac.new(bytes_of(secret), signed, f"sha{algorithm[2:]}").digest()
+def _secret_fits(algorithm: str, secret: bytes, signed: bytes, signature: bytes) -> bool:
+    made = hmac.new(secret, signed, f"sha{algorithm[2:]}").digest()
     return hmac.compare_digest(made, signature)
 
 
@@ -192,16 +163,13 @@ def _verify_secret(algorithm: str) -> Callable[[str, str], Boolean]:
     def verify(token: str, secret: str) -> Boolean:
         header, payload, signature = _sections(token)
         data = _decoded(signature, "signature")
-        return boolean(_secret_fits(algorithm, secret, f"{header}.{payload}".encode(), data))
+        return boolean(_secret_fits(algorithm, bytes_of(secret), f"{header}.{payload}".encode(), data))
 
     return verify
 
 
 # --- io.jwt.decode_verify -------------------------------------------------------------------------
 
-_ALGORITHMS = frozenset(
-    f"{family}{size}" for family in ("HS", "RS", "PS", "ES") for size in (256, 384, 512)
-) | {"EdDSA"}
 _CONSTRAINTS = frozenset({"cert", "secret", "alg", "iss", "aud", "time"})
 _FAILED: tuple[Value, ...] = (FALSE, EMPTY_OBJECT, EMPTY_OBJECT)
 
@@ -211,14 +179,16 @@ def decode_verify(run: Run, token: str, constraints: Object) -> tuple[Value, ...
     _check_constraints(constraints)
     for _ in range(16):
         header_text, payload_text, signature_text = _sections(token)
-        header = _header(header_text)
+        header = _checked_header(header_text)
+        if not _header_holds(constraints, header):
+            return _FAILED
         data = _decoded(signature_text, "signature")
         if not _signature_holds(constraints, header, f"{header_text}.{payload_text}".encode(), data):
             return _FAILED
         payload = text_of(_decoded(payload_text, "payload"))
         content_type = header.get("cty")
         if isinstance(content_type, str) and content_type.upper() == "JWT":
-            token = payload.removeprefix('"').removesuffix('"')
+            token = payload
             continue
         claims = json_unmarshal(payload)
         if not isinstance(claims, Object):
@@ -232,33 +202,50 @@ def _check_constraints(constraints: Object) -> None:
         if name not in _CONSTRAINTS:
             raise BuiltinError(f"unknown token validation constraint: {name}")
         if name == "time":
-            if not isinstance(value, int | Real):
-                raise OperandError("token time constraint: must be a number")
-        elif name == "aud":
-            continue
+            if not isinstance(value, int | Real) or value < 0 or math.isinf(_float(value)):
+                raise OperandError("token time constraint: must be a number that is not negative")
         elif not isinstance(value, str):
             raise OperandError(f"token constraint {name}: must be a string")
-    if ("cert" in constraints) == ("secret" in constraints):
+        elif name == "cert":
+            load_keys(value)
+    if ("cert" in constraints) == bool(constraints.get("secret")):
         raise BuiltinError("exactly one of the constraints cert and secret is needed")
 
 
+def _float(number: Number) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
+def _header_holds(constraints: Object, header: Object) -> bool:
+    """Whether the header names an algorithm, the one asked for, and nothing critical that is unknown."""
+    algorithm = header.get("alg", "")
+    critical = itertools.takewhile(lambda name: isinstance(name, str), header.get("crit", ()))  # type: ignore[arg-type] # checked
+    unknown = header.keys() - _TEXT_PARAMETERS - {"crit"}
+    return bool(algorithm) and not unknown & set(critical) and constraints.get("alg") in (None, "", algorithm)
+
+
 def _signature_holds(constraints: Object, header: Object, signed: bytes, signature: bytes) -> bool:
-    algorithm = header.get("alg")
-    if algorithm not in _ALGORITHMS or "crit" in header or "enc" in header:
+    algorithm = str(header["alg"])
+    if algorithm not in ALGORITHMS:
         return False
-    if "alg" in constraints and constraints["alg"] != algorithm:
-        return False
-    name = str(algorithm)
-    if "secret" in constraints:
-        return name.startswith("HS") and _secret_fits(name, str(constraints["secret"]), signed, signature)
-    keys = load_keys(str(constraints["cert"]))
-    return not name.startswith("HS") and any(_fits(name, key, signed, signature) for key in keys)
+    keys = (
+        _candidates(load_keys(str(constraints["cert"])), header)
+        if "cert" in constraints
+        else (Key(bytes_of(str(constraints["secret"]))),)
+    )
+    if algorithm.startswith("HS"):
+        secrets = [key.key for key in keys if isinstance(key.key, bytes)]
+        return any(_secret_fits(algorithm, secret, signed, signature) for secret in secrets)
+    return any(_fits(algorithm, key.key, signed, signature, exact=True) for key in keys)
 
 
 def _claims_hold(run: Run, constraints: Object, claims: Object) -> bool:
-    if "iss" in constraints and claims.get("iss") != constraints["iss"]:
+    if constraints.get("iss") and claims.get("iss") != constraints["iss"]:
         return False
-    if not _audience_holds(constraints.get("aud"), claims.get("aud")):
+    if not _audience_holds(constraints.get("aud", ""), claims):
         return False
     now = constraints.get("time", run.now_ns)
     for name in ("exp", "nbf"):
@@ -269,17 +256,16 @@ def _claims_hold(run: Run, constraints: Object, claims: Object) -> bool:
             raise BuiltinError(f"{name} value must be a number")
         if not isinstance(now, int | Real):
             raise HaltError("this evaluation was given no present moment")
-        ns = moment * 1_000_000_000
-        if (now >= ns) if name == "exp" else (now < ns):
+        seconds = Decimal(repr(_float(now) / 1_000_000_000))  # OPA divides floats of 64 bits
+        if (seconds >= moment) if name == "exp" else (seconds < moment):
             return False
     return True
 
 
-def _audience_holds(wanted: Value, given: Value) -> bool:
-    if given is None:
-        return wanted is None
-    if not isinstance(wanted, str):
-        return False
+def _audience_holds(wanted: Value, claims: Object) -> bool:
+    if "aud" not in claims:
+        return wanted == ""
+    given = claims["aud"]
     return wanted in given if isinstance(given, tuple) else wanted == given
 
 

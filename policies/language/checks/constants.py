@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from policies.language.builtins.errors import BuiltinError
-from policies.language.builtins.globs import delimiter_text, parse_glob
+from policies.language.builtins.globs import delimiter_text, read_glob
 from policies.language.builtins.net import parse_address, parse_block
 from policies.language.builtins.regular import compile_pattern
 from policies.language.compiler.compiled import CompiledModules
@@ -78,8 +78,8 @@ def _glob(pattern: Term, delimiters: Term) -> Iterator[Diagnostic]:
                 return
     else:
         return  # unknown until evaluation
-    delimited = bool(delimiter_text(tuple(text)) if text else isinstance(delimiters, ast.Array))
-    yield from _refused(pattern, "glob", lambda value: parse_glob(value, delimited=delimited))
+    marks = delimiter_text(tuple(text) if isinstance(delimiters, ast.Array) else None)
+    yield from _refused(pattern, "glob", lambda value: read_glob(value, marks))
 
 
 def _cidr(text: str) -> None:

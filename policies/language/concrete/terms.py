@@ -17,7 +17,7 @@ from policies.language.builtins.registry import BUILTINS
 from policies.language.concrete.builtin_calls import builtin_closure
 from policies.language.concrete.errors import ConflictError, LimitExceededError, RefusedError
 from policies.language.concrete.world import UNDEFINED, Evaluate, Frame, Mock, Path, Result, World
-from policies.language.numbers import NumberLimitExceededError, parse_number
+from policies.language.numbers import NumberLimitExceededError, Real, parse_number, written_integer
 from policies.language.source import Span
 from policies.language.syntax import ast
 from policies.language.values import FALSE, TRUE, Object, Set, Value
@@ -32,8 +32,9 @@ def item_of(value: Result, key: Value) -> Result:
     if kind is Object:
         return value.get(key, UNDEFINED)  # type: ignore[union-attr]
     if kind is tuple:
-        if type(key) is int and 0 <= key < len(value):  # type: ignore[arg-type]
-            return value[key]  # type: ignore[index]
+        position = key if type(key) is int else written_integer(key) if type(key) is Real else None
+        if position is not None and 0 <= position < len(value):  # type: ignore[arg-type]
+            return value[position]  # type: ignore[index]
         return UNDEFINED
     if kind is Set:
         return key if key in value else UNDEFINED  # type: ignore[operator]

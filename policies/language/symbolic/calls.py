@@ -11,7 +11,7 @@ from typing import Final
 from control_plane.core.errors import GatehouseError
 from policies import formula as f
 from policies.formula import FALSE, TRUE, Domain, Formula
-from policies.language.builtins.errors import BuiltinError
+from policies.language.builtins.errors import BuiltinError, HaltError
 from policies.language.builtins.registry import BUILTINS, Builtin
 from policies.language.symbolic.conditions import Site
 from policies.language.symbolic.input import PartialInput, attribute_at
@@ -133,6 +133,8 @@ def _concrete(builtin: Builtin, arguments: tuple[Value, ...], site: Site) -> lis
     try:
         builtin.check_operands(arguments)
         result = builtin.function(*arguments)
+    except HaltError as error:
+        raise Undecidable(f"{builtin.name}: {error}", "no request can be decided with it") from error
     except BuiltinError as error:
         if builtin.name in ("regex.match", "glob.match", "net.cidr_contains"):
             raise Undecidable(

@@ -14,7 +14,8 @@ from typing import Final, TypeGuard
 from control_plane.core.errors import InvalidInput
 from policies import formula as f
 from policies.formula import FALSE, TRUE, Domain, Formula
-from policies.formula.glob import overlap
+from policies.language.builtins.errors import BuiltinError
+from policies.language.builtins.globs import beyond, read_glob
 from policies.language.numbers import Real
 from policies.language.symbolic.conditions import Site
 from policies.language.symbolic.values import (
@@ -185,8 +186,11 @@ def _glob(arguments: tuple[Symbolic, ...], _site: Site) -> Formula | None:
         marks = tuple(mark for mark in delimiters if isinstance(mark, str)) or (".",)
     else:
         return None
-    # OPA's matcher accepts a little more than the plain language; the policy means what OPA does with it.
-    extra = overlap(pattern, marks)
+    try:
+        # OPA's matcher accepts a little more than the plain language; the policy means what OPA does with it.
+        extra = beyond(read_glob(pattern, "".join(marks)))
+    except BuiltinError as error:
+        raise InvalidInput(f"glob.match: {error}") from error
     return f.matches_glob(subject.attribute, pattern, marks) | f.one_of(subject.attribute, extra)
 
 

@@ -37,15 +37,52 @@ def test_ours_is_what_opa_measured(expression: str, wanted: Value) -> None:
         assert parse_json(json_text(found)) == wanted
 
 
+@pytest.mark.parametrize("expression", ["ceil(-0.5)", "floor(-0.5)", "ceil(-1e-9)"])
+def test_numbers_that_opa_rounds_to_the_wrong_side_are_refused(expression: str) -> None:
+    """OPA 1.19 answers 1 to ceil(-0.5) and 0 to floor(-0.5); that is a fault, not a meaning."""
+    with pytest.raises(BuiltinFailedError, match="between -1 and 0"):
+        evaluated(expression)
+
+
+def test_rounding_of_small_negative_numbers_is_mathematics() -> None:
+    assert evaluated("round(-0.5)") == -1
+    assert evaluated("ceil(-1.5)") == -1
+    assert evaluated("floor(-1.5)") == -2
+
+
+@pytest.mark.parametrize("numbers", ["[9223372036854775807, 1]", "{-9223372036854775808, -1}"])
+def test_a_sum_that_opa_wraps_around_is_refused(numbers: str) -> None:
+    with pytest.raises(BuiltinFailedError, match="more than 64 bits"):
+        evaluated(f"sum({numbers})")
+
+
+def test_blocks_of_two_kinds_that_opa_mixes_up_are_refused() -> None:
+    with pytest.raises(BuiltinFailedError, match="merge each kind alone"):
+        evaluated('net.cidr_merge(["50.0.0.0/8", "2000::/3"])')
+
+
 @pytest.mark.parametrize(
-    ("expression", "wanted"), [("ceil(-0.5)", 0), ("floor(-0.5)", -1), ("round(-0.5)", -1)]
+    ("glob", "delimiters"),
+    [
+        ("***", '["/"]'),
+        ("a***", '["/"]'),
+        ("a{*,b}", '["/"]'),
+        ("/a{**,b,?}", "null"),
+        ("{/api/*,/api/**}", '["/"]'),
+        ("{a?,bc?}", '["/"]'),
+        ("{a}*", '["/"]'),
+        ("**{/,}", '["/"]'),
+        ("a{}", '["/"]'),
+        ("*?", '["/", "."]'),
+    ],
 )
-def test_rounding_of_small_negative_numbers_is_mathematics(expression: str, wanted: int) -> None:
-    """OPA 1.19 answers 1 to ceil(-0.5); that is a fault, not a meaning."""
-    assert evaluated(expression) == wanted
+def test_globs_that_opa_reads_unlike_their_notation_are_refused(glob: str, delimiters: str) -> None:
+    """It matches less than is written, more, or ends its process; see `unclear`."""
+    with pytest.raises(BuiltinFailedError, match="unlike its notation"):
+        evaluated(f'glob.match("{glob}", {delimiters}, "a")')
 
 
-@pytest.mark.parametrize("text", ["+5", ".5", "007", "5."])
+@pytest.mark.parametrize("text", ["+5", ".5", "007", "5.", "1_0", "0x1p4"])
 def test_numbers_that_make_opa_print_broken_json_are_an_error(text: str) -> None:
     with pytest.raises(BuiltinFailedError, match="no JSON number"):
         evaluated(f'to_number("{text}")')

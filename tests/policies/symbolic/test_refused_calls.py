@@ -1,0 +1,30 @@
+"""Calls of built-ins that OPA answers oddly: the same answer as the concrete evaluator's, or none at all."""
+
+from __future__ import annotations
+
+import random
+from types import ModuleType
+
+import pytest
+
+from policies.language.diagnostics import Diagnostics
+
+
+@pytest.mark.parametrize("glob", ["?", "[!a]", "{?,/a}", "/a/**/c", "{/a/**/c,/b}"])
+def test_texts_that_a_glob_matches_beyond_its_notation(glob: str, made: ModuleType) -> None:
+    condition = f'glob.match("{glob}", ["/"], input.request.path)'
+    text = f"package gatehouse.authz\nallow if {condition}\ndeny if not {condition}\n"
+    assert next(made.disagreements(text, random.Random(glob), 150, whole=True), None) is None
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'some g in ["a{*,b}"]; glob.match(g, ["/"], input.request.path)',
+        'not ceil(-0.5) == 0; input.request.path == "/a"',
+    ],
+)
+def test_what_ends_an_evaluation_is_no_formula(condition: str, made: ModuleType) -> None:
+    text = f"package gatehouse.authz\nallow if {{ {condition} }}\ndeny if false\n"
+    with pytest.raises(Diagnostics):
+        next(made.disagreements(text, random.Random(1), 10, whole=True), None)
