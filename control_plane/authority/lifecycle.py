@@ -7,7 +7,8 @@ crash between any two of these leaves at most keys that nothing refers to, which
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from dataclasses import asdict
+from typing import Final, Literal
 
 from control_plane.authority import quarantine, steps
 from control_plane.authority.ports import Above, AuthorityStore, KeyManager, KeyPurpose, SlotMaker
@@ -30,6 +31,7 @@ TICK_SECONDS: Final = 10
 MAX_STEPS_PER_TICK: Final = 16
 ORPHAN_SECONDS: Final = 3600
 
+Step = Literal["prepare", "activate", "taint", "revoke"]
 Confirmed = Callable[[int], Awaitable[bool]]
 Changed = Callable[[AuthorityState], Awaitable[None]]
 Intend = Callable[[AuthorityState, AuthorityState], Awaitable[None]]
@@ -114,9 +116,23 @@ class AuthorityLifecycle:
             if decision is None:
                 return
             await self._save(version, state, await self._applied(state, decision))
-            _log.info("authority_step", step=type(decision).__name__, detail=str(decision))
+            _log.info("authority_step", step=type(decision).__name__, **_shown(decision))
             done.append(decision)
         raise Bug(f"authorities: {len(done)} steps were due at once, the last was {done[-1]}")
+
+    async def foresee(self, kind: Kind, step: Step, authority_id: str = "") -> None:
+        """Raises what the step would raise now, and changes nothing: for whoever writes a change down before
+        it is made."""
+        _, state = await self._store.load()
+        match step:
+            case "prepare":
+                steps.check_free(state, kind)
+            case "activate":
+                steps.activate(state, kind, authority_id, self._clock.unix())
+            case "taint":
+                steps.taint(state, kind, authority_id)
+            case "revoke":
+                steps.revoke(state, kind, authority_id)
 
     async def prepare(self, kind: Kind) -> Slot:
         """Makes and publishes the next authority now. Raises FailedPrecondition if one is prepared."""
@@ -229,3 +245,11 @@ class AuthorityLifecycle:
             if now - since >= ORPHAN_SECONDS:
                 self._keys.delete(key_id)
                 _log.info("key_deleted", key_id=key_id)
+
+
+def _shown(decision: Decision) -> dict[str, str]:
+    """What a step was about, for the log."""
+    return {
+        name: ", ".join(sorted(value)) if isinstance(value, frozenset) else str(value)
+        for name, value in asdict(decision).items()
+    }

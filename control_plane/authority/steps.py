@@ -29,12 +29,7 @@ from control_plane.core.errors import FailedPrecondition
 def prepare(state: AuthorityState, slot: Slot, now: int) -> AuthorityState:
     """Publishes a new authority. One at a time: a prepared one has to be activated or revoked first."""
     kind = _kind(slot)
-    waiting = state.with_status(kind, Status.PREPARED)
-    if waiting is not None:
-        raise FailedPrecondition(
-            f"{kind} authority {waiting.authority_id} is already prepared, so no other can be",
-            hint="activate it, or revoke it",
-        )
+    check_free(state, kind)
     same = next((other for other in state.slots(kind) if other.authority_id == slot.authority_id), None)
     if same is not None and not _may_return(same):
         raise FailedPrecondition(
@@ -46,6 +41,16 @@ def prepare(state: AuthorityState, slot: Slot, now: int) -> AuthorityState:
     prepared = replace(slot, status=Status.PREPARED, prepared_at=now, published_sequence=sequence)
     others = tuple(other for other in state.slots(kind) if other is not same)
     return _with_slots(state, kind, (*others, prepared), sequence)
+
+
+def check_free(state: AuthorityState, kind: Kind) -> None:
+    """Returns if none is prepared, so that one can be."""
+    waiting = state.with_status(kind, Status.PREPARED)
+    if waiting is not None:
+        raise FailedPrecondition(
+            f"{kind} authority {waiting.authority_id} is already prepared, so no other can be",
+            hint="activate it, or revoke it",
+        )
 
 
 def activate(state: AuthorityState, kind: Kind, authority_id: str, now: int) -> AuthorityState:

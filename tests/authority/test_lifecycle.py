@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from structlog.testing import capture_logs
 
 from control_plane.authority.disk_keys import DiskKeyManager
 from control_plane.authority.embedded import EmbeddedAuthority
@@ -110,6 +111,19 @@ def test_the_first_look_makes_everything() -> None:
         assert svid.authority_id == world.bundle.x509_authorities[0].subject_key_id
         assert await world.lifecycle.tick() == []
         assert len(world.keys.key_ids()) == 3
+
+    run(test)
+
+
+def test_the_log_says_each_step_in_words_and_not_as_code() -> None:
+    async def test() -> None:
+        world = World()
+        with capture_logs() as lines:
+            await world.lifecycle.tick()
+        first, second = [line for line in lines if line["event"] == "authority_step"][:2]
+        assert (first["step"], first["kind"], first["reason"]) == ("Prepare", "x509", "there is none")
+        assert second["authority_id"] == world.bundle.x509_authorities[0].subject_key_id
+        assert "<" not in str(first) + str(second)
 
     run(test)
 

@@ -1,4 +1,7 @@
-"""`/v1/authority/{kind}`: which authorities there are, and the steps of a forced rotation."""
+"""`/v1/authority/{kind}`: which authorities there are, and the steps of a forced rotation.
+
+A step that can't be made is refused before the ledger hears of it: that tells what was changed.
+"""
 
 from typing import Annotated, Final
 
@@ -39,6 +42,7 @@ def router(context: RestContext) -> APIRouter:
     @routes.post("/prepare")
     async def prepare(kind: Kind, passage: Passing, body: Named | None = None) -> Authorities:
         """Makes the next authority and publishes it; it doesn't sign yet."""
+        await context.lifecycle.foresee(kind, "prepare")
         await passage.changing(f"{kind} authority", _reason(body), detail={"step": "prepare"})
         await context.lifecycle.prepare(kind)
         return await _shown(context, kind)
@@ -51,6 +55,7 @@ def router(context: RestContext) -> APIRouter:
         authority_id = (body and body.authority_id) or (prepared.authority_id if prepared else None)
         if authority_id is None:
             raise FailedPrecondition(f"{kind} authority: none is prepared", hint="prepare one first")
+        await context.lifecycle.foresee(kind, "activate", authority_id)
         await passage.changing(f"{kind} authority {authority_id}", _reason(body), detail={"step": "activate"})
         await context.lifecycle.activate(kind, authority_id)
         return await _shown(context, kind)
@@ -58,6 +63,7 @@ def router(context: RestContext) -> APIRouter:
     @routes.post("/taint")
     async def taint(kind: Kind, body: Named, passage: Passing) -> Authorities:
         """Marks an old authority: agents replace what it signed."""
+        await context.lifecycle.foresee(kind, "taint", _given(body))
         await passage.changing(f"{kind} authority {_given(body)}", body.reason, detail={"step": "taint"})
         await context.lifecycle.taint(kind, _given(body))
         return await _shown(context, kind)
@@ -65,6 +71,7 @@ def router(context: RestContext) -> APIRouter:
     @routes.post("/revoke")
     async def revoke(kind: Kind, body: Named, passage: Passing) -> Authorities:
         """Takes a tainted authority out of the bundle."""
+        await context.lifecycle.foresee(kind, "revoke", _given(body))
         await passage.changing(f"{kind} authority {_given(body)}", body.reason, detail={"step": "revoke"})
         await context.lifecycle.revoke(kind, _given(body))
         return await _shown(context, kind)
