@@ -2,8 +2,8 @@
 
 `python -m bench.agent_envoys [--envoys 50]`: a real server and a real agent with as many entries. Each
 simulated Envoy has a connection of its own, asks for listeners, clusters and filters of its service by delta
-ADS and for its certificate and the trust bundles by delta SDS, and keeps the streams. The agent's resident
-memory is held to 150 MiB.
+ADS and for its certificate, all trust bundles and that of its server by delta SDS, and keeps the streams. The
+agent's resident memory is held to 150 MiB.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ async def envoy(stack: contextlib.AsyncExitStack, socket: str, number: int) -> N
     node = {"id": service["name"], "metadata": {"gatehouse": {"service": service}}}
     channel = await stack.enter_async_context(Channel.unix(socket))
     streams = [(ADS, [(CLUSTER, []), (LISTENER, []), (EXTENSION, [QUARANTINE, POLICY])])]
-    streams += [(SDS, [(SECRET, [name])]) for name in (service["spiffe_id"], "ALL")]
+    secrets = (service["spiffe_id"], "ALL", f"spiffe://{_agent_lab.TRUST_DOMAIN}")
+    streams += [(SDS, [(SECRET, [name])]) for name in secrets]
     for path, asked in streams:
         call = await stack.enter_async_context(channel.stream(path, discovery_pb2.DeltaDiscoveryResponse))
         for type_url, names in asked:
