@@ -104,7 +104,8 @@ def _fault(one: Mapping[str, Any]) -> str:
     """One fault that was found in a request, as pydantic tells it."""
     if one["type"] == "json_invalid":
         return f"body: isn't JSON ({one['ctx']['error']}, at character {one['loc'][-1]})"
-    return f"{'.'.join(_step(part) for part in one['loc'])}: {one['msg']}"
+    where = ".".join(_step(part) for part in one["loc"])
+    return f"{where}: isn't known, {LISTED}" if one["type"] == "extra_forbidden" else f"{where}: {one['msg']}"
 
 
 def _step(part: object) -> str:
