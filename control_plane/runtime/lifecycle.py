@@ -106,7 +106,10 @@ async def run_services(
                 task.cancel()
         stop.set()
 
-    for number in _SIGNALS:
+    # A closed terminal ends us in order as well, unless we were started to outlive it, as by nohup.
+    hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
+    signals = [*_SIGNALS, *hang_up]
+    for number in signals:
         loop.add_signal_handler(number, on_signal, number)
     try:
         notify("READY=1")
@@ -132,7 +135,7 @@ async def run_services(
     finally:
         for task in tasks:
             task.cancel()
-        for number in _SIGNALS:
+        for number in signals:
             loop.remove_signal_handler(number)
     if failures:
         name, error = failures[0]

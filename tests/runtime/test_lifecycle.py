@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -141,3 +143,26 @@ def test_a_start_that_fails_is_no_end(told: io.StringIO) -> None:
     with pytest.raises(Unavailable), Ending("server"):
         raise Unavailable("no port")
     assert told.getvalue() == ""
+
+
+@pytest.mark.parametrize("outlives_its_terminal", [False, True])
+def test_a_closed_terminal_ends_a_process_in_order(outlives_its_terminal: bool) -> None:
+    """Without a word it would leave its sockets behind, and nobody would know why. nohup says otherwise."""
+    code = (
+        "import asyncio, os, signal, sys\n"
+        "from control_plane.runtime.lifecycle import Ending, run_services\n"
+        "from control_plane.runtime import log\n"
+        f"signal.signal(signal.SIGHUP, signal.{'SIG_IGN' if outlives_its_terminal else 'SIG_DFL'})\n"
+        "class Waiting:\n"
+        "    async def run(self, stop):\n"
+        "        os.kill(os.getpid(), signal.SIGHUP)\n"
+        "        await asyncio.sleep(0.2)\n"
+        "        if not stop.is_set(): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        await stop.wait()\n"
+        "log.configure(level='info', json=True)\n"
+        "with Ending('agent') as ending: asyncio.run(run_services({'one': Waiting()}, ending=ending))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    reason = "SIGTERM" if outlives_its_terminal else "SIGHUP"
+    assert [json.loads(line).get("reason") for line in ended.stderr.splitlines()] == [reason, reason]
