@@ -13,6 +13,7 @@ import typer
 from control_plane.cli import wire
 from control_plane.cli.given import read_given
 from control_plane.core.errors import shown
+from control_plane.core.lifetime import MIN_LEAF_TTL_SECONDS
 from control_plane.core.spiffe_id import SpiffeId, server_id
 from control_plane.proto.spire.api.types.entry_pb2 import Entry
 
@@ -62,6 +63,10 @@ def given_entries(file: Path | None, fields: EntryFields) -> list[GivenEntry]:
     """The entries of a file, or the one of the flags. Raises typer's usage error, also where both are given:
     the flags would mean nothing."""
     if file is None:
+        if 0 < fields.x509_svid_ttl_seconds < MIN_LEAF_TTL_SECONDS:
+            raise typer.BadParameter(
+                f"a certificate lives at least {MIN_LEAF_TTL_SECONDS} s", param_hint="--x509-svid-ttl"
+            )
         return [to_message(fields)]
     beside = [name for name, value in asdict(fields).items() if value]
     if beside:

@@ -114,6 +114,14 @@ def test_flags_beside_a_file_of_entries_are_refused(
     assert gatehouse("entry", "create", "--data", str(path)).exit_code == 0
 
 
+def test_a_life_that_no_certificate_gets_is_refused(gatehouse: Gatehouse, registry: Any) -> None:
+    """The server takes it, as SPIRE's does, and then no agent ever gets a certificate for it."""
+    refused = gatehouse("entry", "create", *NEEDED, "--x509-svid-ttl", "59")
+    assert refused.exit_code == 2
+    assert "--x509-svid-ttl" in refused.stderr and "at least 60" in refused.stderr
+    assert gatehouse("entry", "create", *NEEDED, "--x509-svid-ttl", "60").exit_code == 0
+
+
 def test_an_entry_has_one_parent(gatehouse: Gatehouse, registry: Any) -> None:
     refused = gatehouse("entry", "create", "--node", *NEEDED)
     assert refused.exit_code == 2
