@@ -8,6 +8,7 @@ from typing import Final
 
 from policies import formula as f
 from policies.formula import FALSE, TRUE, Formula
+from policies.language.compiler.compiled import Shape
 from policies.language.source import NOWHERE, Span
 from policies.language.symbolic.footprint import Footprint, Footprints
 from policies.language.symbolic.machine import OUTSIDE, Environment, Scope, Solution, span_of
@@ -282,19 +283,26 @@ class Bodies(Rows):
         if not expression.modifiers:
             yield TRUE, scope
             return
+        targets = [self._target(modifier) for modifier in expression.modifiers]
         values = tuple(modifier.value for modifier in expression.modifiers)
         for guard, found in self.product(values, environment, scope):
             inputs, data = list(scope.inputs), list(scope.data)
-            for modifier, value in zip(expression.modifiers, found, strict=True):
-                head = modifier.target.head
-                path = tuple(step.value for step in modifier.target.operands if isinstance(step, ast.String))
-                root = head.name if isinstance(head, ast.Var) else ""
-                if root not in ("input", "data") or len(path) != len(modifier.target.operands):
-                    raise self.refusal(
-                        modifier.span, "a function is replaced by `with`", "replace input or data instead"
-                    )
+            for modifier, (root, path), value in zip(expression.modifiers, targets, found, strict=True):
                 self._replace(inputs if root == "input" else data, path, value, modifier.span)
             yield guard, Scope(tuple(inputs), tuple(data))
+
+    def _target(self, modifier: ast.With) -> tuple[str, tuple[str, ...]]:
+        """What `with` replaces: input or data, and the place in it."""
+        head, operands = modifier.target.head, modifier.target.operands
+        path = tuple(step.value for step in operands if isinstance(step, ast.String))
+        root = head.name if isinstance(head, ast.Var) else ""
+        group = self.modules.groups.get(path) if root == "data" else None
+        is_function = group is not None and group.shape is Shape.FUNCTION
+        if root not in ("input", "data") or len(path) != len(operands) or is_function:
+            raise self.refusal(
+                modifier.span, "a function is replaced by `with`", "replace input or data instead"
+            )
+        return root, path
 
     def _replace(self, by: list[Replacement], path: tuple[str, ...], value: Symbolic, span: Span) -> None:
         """Adds what `with` puts at `path`: it covers what lies below, and changes what lies above."""

@@ -28,3 +28,21 @@ def test_what_ends_an_evaluation_is_no_formula(condition: str, made: ModuleType)
     text = f"package gatehouse.authz\nallow if {{ {condition} }}\ndeny if false\n"
     with pytest.raises(Diagnostics):
         next(made.disagreements(text, random.Random(1), 10, whole=True), None)
+
+
+@pytest.mark.parametrize(
+    "replaced",
+    ["graded as 7", "same as 7", "same as graded", "lower as upper", "lower as same", "count as 9"],
+)
+def test_a_replaced_function_is_no_formula(replaced: str, made: ModuleType) -> None:
+    condition = f'graded("GET") == 1; same(lower(input.request.path)) == "/A" with {replaced}'
+    helpers = 'graded("GET") := 1\nsame(x) := x'
+    text = f"package gatehouse.authz\n{helpers}\nallow if {{ {condition} }}\ndeny if not allow\n"
+    with pytest.raises(Diagnostics, match="a function is replaced by `with`"):
+        next(made.disagreements(text, random.Random(1), 10, whole=True), None)
+
+
+def test_a_function_of_constants_that_is_replaced_is_no_formula(made: ModuleType) -> None:
+    text = 'package gatehouse.authz\ngraded("GET") := 1\nallow if graded("GET") == 7 with graded as 7\n'
+    with pytest.raises(Diagnostics, match="a function is replaced by `with`"):
+        next(made.disagreements(f"{text}deny if false\n", random.Random(1), 10, whole=True), None)
