@@ -128,4 +128,4 @@ def _draw(spiffe_id: SpiffeId, serial: int, purpose: bytes = b"renewal") -> floa
 
 
 def _hours(seconds: int) -> str:
-    return f"{seconds / 3600:g} h"
+    return f"{seconds // 3600} h" if seconds % 3600 == 0 else f"{seconds} s"

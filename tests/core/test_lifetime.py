@@ -84,3 +84,9 @@ def test_a_ca_lives_six_times_as_long_as_a_leaf() -> None:
     assert "6 × 24 h = 144 h are needed, 120 h are missing" in caught.value.message
     assert "144 h or more" in caught.value.hint and "4 h or less" in caught.value.hint
     assert max_leaf_ttl_seconds(168 * 3600) == 28 * 3600
+
+
+def test_a_length_that_is_no_whole_hours_is_told_in_seconds() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_ca_ttl(3600, 24 * 3600)
+    assert caught.value.hint.endswith("the leaf TTL to 600 s or less")
