@@ -192,8 +192,11 @@ def _is_run(part: Part) -> bool:
 def _shared(options: tuple[Pattern, ...]) -> bool:
     """Whether all alternatives begin or end alike; the library puts that beside what is left of them."""
     filled = [option for option in options if option]
-    return 1 < len(filled) == len(options) and any(
-        len({option[at] for option in filled}) == 1 for at in (0, -1)
+    short = any(len(option) < 2 for option in filled)
+    return (
+        short
+        and 1 < len(filled) == len(options)
+        and any(len({option[at] for option in filled}) == 1 for at in (0, -1))
     )
 
 

@@ -28,8 +28,8 @@ def metadata(
     of_package = [
         a for m in modules if m.package.path == package for a in m.annotations if a.scope == "package"
     ]
-    here = list(package)
-    chain.append({"annotations": to_json(of_package[0]), "path": here} if of_package else {"path": here})
+    if of_package:
+        chain.append({"annotations": to_json(of_package[0]), "path": list(package)})
     for length in range(len(package), -1, -1):
         for other in modules:
             if other.package.path == package[:length]:

@@ -8,6 +8,7 @@ the key that is asked for).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,9 @@ Contribution = tuple[tuple[Value, ...], Value, bool]
 Branch = Callable[[World, tuple[Value, ...]], Result]
 
 
+_POSITION = re.compile("[+-]?[0-9]{1,18}")
+
+
 def base_at(document: Result, path: tuple[Value, ...]) -> Result:
     """What plain data holds at a path."""
     for key in path:
@@ -35,11 +39,16 @@ def base_at(document: Result, path: tuple[Value, ...]) -> Result:
 
 
 def stored_at(document: Result, key: Value) -> Result:
-    """What stored data holds at a key: a number finds what stands under its text, as in OPA's store."""
+    """What stored data holds at a key: a number finds what stands under its text, as in OPA's store, and a
+    text the position that it spells."""
     found = item_of(document, key)
-    if found is UNDEFINED and type(key) is int and type(document) is Object:
+    if found is not UNDEFINED:
+        return found
+    if type(key) is int and type(document) is Object:
         return document.get(str(key), UNDEFINED)
-    return found
+    if type(key) is str and type(document) is tuple and _POSITION.fullmatch(key):
+        return item_of(document, int(key))
+    return UNDEFINED
 
 
 class Group:

@@ -118,6 +118,12 @@ class References(Machine):
                 "a number is looked up among texts, which OPA's store finds and other values don't",
                 'write the key as a text: m["8080"], or m[format_int(port, 10)]',
             )
+        if isinstance(current, tuple) and _finds_position(key):
+            raise self.refusal(
+                span,
+                "an array is read at a text, which OPA's store takes for a number and other values don't",
+                "write the position as a number: m[to_number(text)]",
+            )
         if is_known(current) and is_known(key):
             found = _member(current, key)  # type: ignore[arg-type]  # both were just seen to be plain
             return [(TRUE, value) for value in found]
@@ -286,6 +292,13 @@ def _finds_text(collection: Object, key: Symbolic) -> bool:
     if not isinstance(key, Unknown) or key.attribute.domain is not Domain.NUMBER:
         return False
     return any(isinstance(name, str) and name.isdecimal() for name in collection)
+
+
+def _finds_position(key: Symbolic) -> bool:
+    """Whether a key is a text that spells a number, or may be one."""
+    if isinstance(key, str):
+        return key.isdecimal()
+    return isinstance(key, Unknown) and key.attribute.domain is not Domain.NUMBER
 
 
 def _member(collection: Value, key: Value) -> tuple[Value, ...]:

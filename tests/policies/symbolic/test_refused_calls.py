@@ -7,7 +7,9 @@ from types import ModuleType
 
 import pytest
 
+from policies.language.concrete.evaluate import Evaluator
 from policies.language.diagnostics import Diagnostics
+from policies.language.values import TRUE
 
 
 @pytest.mark.parametrize("glob", ["?", "[!a]", "{?,/a}", "/a/**/c", "{/a/**/c,/b}"])
@@ -46,3 +48,20 @@ def test_a_function_of_constants_that_is_replaced_is_no_formula(made: ModuleType
     text = 'package gatehouse.authz\ngraded("GET") := 1\nallow if graded("GET") == 7 with graded as 7\n'
     with pytest.raises(Diagnostics, match="a function is replaced by `with`"):
         next(made.disagreements(f"{text}deny if false\n", random.Random(1), 10, whole=True), None)
+
+
+def test_a_text_is_a_position_of_stored_data_and_no_formula(made: ModuleType) -> None:
+    text = 'package gatehouse.authz\nallow if data.names["1"] == "lab"\n'
+    concrete = Evaluator(made.compiled(text))
+    assert concrete.document(("gatehouse", "authz", "allow"), data=made.as_data(made.DATA)) is TRUE
+    for key in ("input.request.path", '"1"'):
+        policy = f'package gatehouse.authz\nallow if data.names[{key}] == "lab"\ndeny if false\n'
+        with pytest.raises(Diagnostics, match="an array is read at a text"):
+            next(made.disagreements(policy, random.Random(1), 10, whole=True), None)
+
+
+def test_a_package_without_annotations_is_no_link_of_the_chain(made: ModuleType) -> None:
+    """OPA 1.19 leaves it out; only the rule itself is always there."""
+    concrete = Evaluator(made.compiled("package p.q\nchain := rego.metadata.chain()\n"))
+    link = made.as_data({"path": ("p", "q", "chain")})
+    assert concrete.document(("p", "q", "chain"), data=made.as_data({})) == (link,)
