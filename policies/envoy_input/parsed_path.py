@@ -3,9 +3,10 @@
     input.parsed_path == ["a", "b"]        input.request.path == "/a/b"
     input.parsed_path = ["a", _]           glob.match("/a/*", ["/"], input.request.path)
     input.parsed_path[0] == "a"            glob.match("{/a,/a/**}", ["/"], input.request.path)
-    input.parsed_path[1] in {"a", "b"}     glob.match("{/*/a,/*/a/**,/*/b,/*/b/**}", …)
+    input.parsed_path[1] == "a"            true in [glob.match("/*/a", …), glob.match("/*/a/**", …)]
 
-Only segments that mean themselves: decoded, and with nothing that a glob reads in its own way.
+Only segments that mean themselves: decoded, and with nothing that a glob reads in its own way. Those that
+begin alike are globs of their own, as OPA reads them wrongly in braces.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _whole(array: ast.Array) -> str | None:
     if not texts:
         return "false"  # there is always a segment, if only an empty one
     if "*" in texts:
-        return f'glob.match({_quoted("/" + "/".join(texts))}, ["/"], {_PATH})'
+        return _match("/" + "/".join(texts))
     return f"{_PATH} == {_quoted('/' + '/'.join(texts))}"
 
 
@@ -68,7 +69,13 @@ def _segment(index: int, values: tuple[ast.Term, ...]) -> str | None:
         return None
     lead = "/*" * index
     patterns = [pattern for text in texts for pattern in (f"{lead}/{text}", f"{lead}/{text}/**")]
-    return f'glob.match({_quoted("{" + ",".join(patterns) + "}")}, ["/"], {_PATH})'
+    if not index:
+        return _match("{" + ",".join(patterns) + "}")
+    return f"true in [{', '.join(map(_match, patterns))}]"
+
+
+def _match(pattern: str) -> str:
+    return f'glob.match({_quoted(pattern)}, ["/"], {_PATH})'
 
 
 def _index(term: ast.Term, names: Names) -> int | None:

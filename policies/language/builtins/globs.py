@@ -177,7 +177,7 @@ def unclear(pattern: Pattern, *, several: bool) -> str:
             continue
         options = tuple(dict.fromkeys(part.options))
         reason = next(filter(None, (unclear(option, several=several) for option in options)), "")
-        if not reason and (len(pattern) > 1 or _shared(options)):
+        if not reason and (len(pattern) > 1 or _shared(part.options)):
             plain = sum(not isinstance(other, Text) for other in pattern) == 1
             reason = _unclear_beside(options, plain=plain)
         if reason:
@@ -192,11 +192,8 @@ def _is_run(part: Part) -> bool:
 def _shared(options: tuple[Pattern, ...]) -> bool:
     """Whether all alternatives begin or end alike; the library puts that beside what is left of them."""
     filled = [option for option in options if option]
-    short = any(len(option) < 2 for option in filled)
-    return (
-        short
-        and 1 < len(filled) == len(options)
-        and any(len({option[at] for option in filled}) == 1 for at in (0, -1))
+    return 1 < len(filled) == len(options) and any(
+        len({option[at] for option in filled}) == 1 for at in (0, -1)
     )
 
 

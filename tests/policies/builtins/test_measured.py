@@ -74,6 +74,9 @@ def test_blocks_of_two_kinds_that_opa_mixes_up_are_refused() -> None:
         ("**{/,}", '["/"]'),
         ("a{}", '["/"]'),
         ("*?", '["/", "."]'),
+        ("{/*/*/c,/*/*/c/**}", '["/"]'),
+        ("{/**/a,/**/ab}", '["/"]'),
+        ("{/*/b,/*/b}", '["/"]'),
     ],
 )
 def test_globs_that_opa_reads_unlike_their_notation_are_refused(glob: str, delimiters: str) -> None:

@@ -50,6 +50,7 @@ allow if net.cidr_contains("10.0.0.0/8", addr)""",
     "sni": 'allow if input.attributes.tlsSession.sni == "shop.example"',
     "segment": 'allow if input.parsed_path[0] == "people"',
     "second segment": 'allow if input.parsed_path[1] in ["me", "you"]',
+    "third segment": 'allow if input.parsed_path[2] == "me"',
     "other segment": 'allow if input.parsed_path[0] != "people"',
     "no segment": 'allow if not input.parsed_path[1] == "me"',
     "whole": 'allow if input.parsed_path == ["people", "me"]',
@@ -265,7 +266,7 @@ def test_what_is_written_is_formatted_and_passes_the_check(name: str) -> None:
 
 def test_what_manifests_can_say_stays_so() -> None:
     """Segments compared with constants become conditions that targets know, and not calls of `split`."""
-    for name in ("segment", "second segment", "whole", "pattern", "root"):
+    for name in ("segment", "second segment", "third segment", "whole", "pattern", "root"):
         assert "split" not in rewritten(TEXTS[name])[0].modules["p.rego"], name
 
 
