@@ -2,7 +2,8 @@
 
 Settings come as one line of JSON on standard input, which stays open: its end means that the supervisor is
 gone, and this process ends as if it had got SIGTERM. The next server on the data directory waits until it
-has, so it isn't given for ever. Standard output says "ready" once it serves.
+has, so it isn't given for ever. Standard output says "ready" once it serves, or what doesn't let it start and
+won't pass by itself (`told`), such as keys under another passphrase.
 """
 
 import os
@@ -12,10 +13,11 @@ import threading
 import time
 from typing import Final
 
-from control_plane.core.errors import GatehouseError
+from control_plane.core.errors import FailedPrecondition, GatehouseError
 from control_plane.runtime import log, tracing
 from control_plane.settings import ServerSettings
 from control_plane.wiring import run_issuer, run_management
+from control_plane.wiring.told import told
 
 ORPHAN_SECONDS: Final = 20.0
 """For answers that are under way when the supervisor is gone; more than any of our graces."""
@@ -37,12 +39,18 @@ def main(kind: str, index: int) -> int:
             run_management(settings, _say_ready)
     except GatehouseError as error:
         log.get_logger("process").error("process_failed", process=f"{kind}-{index}", reason=str(error))
+        if isinstance(error, FailedPrecondition):
+            _say(told(error))
         return 1
     return 0
 
 
 def _say_ready() -> None:
-    sys.stdout.write("ready\n")
+    _say("ready\n")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line)
     sys.stdout.flush()
 
 

@@ -1,20 +1,15 @@
 """Prepares the database in a process of its own, before any other opens it.
 
 The supervisor has it done: it lives for as long as the server and does little, and would else weigh twice as
-much, by what only the database and its migrations need. What is refused there is told here: one line of JSON
-on standard output.
+much, by what only the database and its migrations need. What is refused there is told here (`told`).
 """
 
 import asyncio
-import json
 import sys
 from pathlib import Path
-from typing import Final
 
-from control_plane.core.errors import Corrupt, FailedPrecondition, GatehouseError, Unavailable
-
-KINDS: Final = {each.kind: each for each in (Corrupt, FailedPrecondition, Unavailable)}
-"""What `sql.database.prepare` raises."""
+from control_plane.core.errors import Corrupt, FailedPrecondition, Unavailable
+from control_plane.wiring.told import heard, told
 
 
 async def prepare_apart(database: Path, inherited: int) -> None:
@@ -39,18 +34,12 @@ async def prepare_apart(database: Path, inherited: int) -> None:
             f"preparing the database {database.name}: starting a process for it: {refusal.strerror}",
             hint="see what the system allows: ulimit -n, ulimit -u, free memory",
         ) from refusal
-    told, _ = await child.communicate()
-    if child.returncode == 0:
-        return
-    try:
-        problem = json.loads(told)
-        error: GatehouseError = KINDS[problem["problem"]](problem["message"], hint=problem["hint"])
-    except (ValueError, KeyError, TypeError):
-        error = Unavailable(
+    said, _ = await child.communicate()
+    if child.returncode:
+        raise heard(said) or Unavailable(
             f"preparing the database {database.name}: the process that does it ended with {child.returncode}",
             hint="standard error has what it said last; try again",
         )
-    raise error
 
 
 def main(database: Path) -> int:
@@ -59,9 +48,8 @@ def main(database: Path) -> int:
 
     try:
         prepare(database)
-    except tuple(KINDS.values()) as error:
-        problem = {"problem": error.kind, "message": error.message, "hint": error.hint}
-        sys.stdout.write(json.dumps(problem) + "\n")
+    except (Corrupt, FailedPrecondition, Unavailable) as error:
+        sys.stdout.write(told(error))
         return 1
     return 0
 

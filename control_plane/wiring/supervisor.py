@@ -14,18 +14,20 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
-from control_plane.core.errors import Unavailable
+from control_plane.core.errors import GatehouseError, Unavailable
 from control_plane.runtime import log, loop
 from control_plane.runtime.addresses import check_socket_path
 from control_plane.runtime.lifecycle import Ending, run_services
 from control_plane.settings import ServerSettings
 from control_plane.wiring import data_directory
 from control_plane.wiring.preparation import prepare_apart
+from control_plane.wiring.told import heard
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
 MAX_BACKOFF_SECONDS: Final = 30.0
 STABLE_SECONDS: Final = 10.0  # longer than a start takes: only a process that fails at its start is held back
 STOP_SECONDS: Final = 20.0
+LAST_WORDS_SECONDS: Final = 1.0  # what a process said before it ended; a child of its own may hold the pipe
 READY_LINE: Final = b"ready\n"
 
 
@@ -33,7 +35,8 @@ def run_server(settings: ServerSettings, started: Callable[[], None] | None = No
     """Runs the whole server until a signal. `started` is called once all processes serve.
 
     Raises InvalidInput if the data directory's path is too long for sockets in it, FailedPrecondition if the
-    directory is in use or not safe, Unavailable if the port is taken or a process can't be started, and what
+    directory is in use or not safe, or a process says at the first start that the state doesn't let it (keys
+    under another passphrase), Unavailable if the port is taken or a process can't be started, and what
     `preparation.prepare_apart` raises.
     """
     loop.run(supervise(settings, started=started))
@@ -73,6 +76,11 @@ class _Group:
         self._waiting = settings.issuers + 1
         self._log = log.get_logger("supervisor")
 
+    @property
+    def starting(self) -> bool:
+        """Whether not all have served yet."""
+        return self._waiting > 0
+
     def ready(self) -> None:
         """One more process serves for the first time."""
         self._waiting -= 1
@@ -106,6 +114,7 @@ class _Child:
         self._index = index
         self._group = group
         self._was_ready = False
+        self._refused: GatehouseError | None = None
         self._log = log.get_logger("supervisor").bind(process=f"{kind}-{index}")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -125,6 +134,8 @@ class _Child:
                     if code not in (0, -signal.SIGTERM):  # the latter: it hadn't come to listen for it yet
                         self._group.ending.trouble(f"{self._kind}-{self._index} ended with {code}")
                     return
+                if self._refused is not None and self._group.starting:
+                    raise self._refused  # somebody is there to be told
                 if clock.time() - began > STABLE_SECONDS:
                     backoff = FIRST_BACKOFF_SECONDS
                 self._log.error("process_ended", code=code, restart_in_seconds=backoff)
@@ -174,7 +185,10 @@ class _Child:
             if not ended.done():
                 self._log.error("process_did_not_stop", after_seconds=STOP_SECONDS)
                 _signal(child, signal.SIGKILL)
-            return await ended
+            code = await ended
+            if code > 0:
+                await asyncio.wait({ready}, timeout=LAST_WORDS_SECONDS)
+            return code
         finally:
             if not ended.done():
                 _signal(child, signal.SIGKILL)
@@ -184,6 +198,7 @@ class _Child:
         assert child.stdout is not None
         async for line in child.stdout:
             if line != READY_LINE:
+                self._refused = heard(line)
                 continue
             self._log.info("process_ready", pid=child.pid)
             if not self._was_ready:

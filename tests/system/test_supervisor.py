@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -139,6 +140,38 @@ def test_a_start_that_fails_is_not_a_server_out_of_reach(tmp_path: Path) -> None
     )
     assert ended.returncode == 1
     assert ended.stderr == f"gatehouse: data directory {file}: is not a folder — choose another --data-dir\n"
+
+
+def test_keys_under_another_passphrase_end_a_start_with_their_reason(tmp_path: Path) -> None:
+    """It was tried again for ever, and nobody heard of it who didn't read the log."""
+    folder, command = tmp_path / "d", [sys.executable, "-m", "control_plane", "server", "run"]
+    command += ["--data-dir", str(folder), "--trust-domain", "example.org", "--bind", "127.0.0.1:0"]
+
+    def start(passphrase: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "GATEHOUSE_AUTHORITY_KEY_PASSPHRASE": passphrase}
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    with start("one") as server:
+        try:
+            until = time.monotonic() + 60
+            while not (folder / "server.json").exists():
+                assert server.poll() is None and time.monotonic() < until
+                time.sleep(0.05)
+        finally:
+            server.terminate()
+            server.communicate(timeout=60)
+    for passphrase, reason in (
+        ("two", "the passphrase is wrong"),
+        ("", "GATEHOUSE_AUTHORITY_KEY_PASSPHRASE"),
+    ):
+        with start(passphrase) as server:
+            try:
+                _, said = server.communicate(timeout=60)
+            finally:
+                server.kill()
+        assert server.returncode == 1
+        last = said.splitlines()[-1]
+        assert last.startswith(f"gatehouse: key file {folder}/keys/") and reason in last
 
 
 def test_a_process_whose_supervisor_died_before_it_had_said_the_settings_ends_quietly() -> None:
