@@ -70,7 +70,6 @@ def test_a_dns_name_that_no_certificate_can_hold_names_its_flag(gatehouse: Gateh
         (agent_app, ["explain", "--output", "json"], "--pid"),
         (agent_app, ["api", "fetch", "jwt", "--output", "json"], "--audience"),
     ],
-    ids=str,
 )
 def test_wrong_usage_is_json_where_that_is_asked(program: Any, arguments: list[str], said: str) -> None:
     refused = CliRunner().invoke(program, arguments, prog_name="prog")
