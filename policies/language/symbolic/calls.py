@@ -15,6 +15,7 @@ from policies.language.builtins.errors import BuiltinError, HaltError
 from policies.language.builtins.registry import BUILTINS, Builtin
 from policies.language.symbolic.conditions import Site
 from policies.language.symbolic.input import PartialInput, attribute_at
+from policies.language.symbolic.messages import is_text
 from policies.language.symbolic.relations import defined, equal, member, ordering, test, truth
 from policies.language.symbolic.values import (
     Choices,
@@ -89,6 +90,8 @@ def call(
             f"{name} of a part of the request can't be compiled", "name the fields that you need"
         )
     derived = Derived(name, arguments)
+    if is_text(derived):
+        return [(TRUE, REGO_TRUE if statement else derived)]
     if statement:
         return [(truth(derived, site), REGO_TRUE)]
     return [(defined(derived, site), derived)]
