@@ -1,7 +1,7 @@
 """Texts that are made of unknown values: of the reason why a request is denied only its being there matters.
 
-A function of texts has a result whatever they are, so `message := sprintf("not %s", [input.source.spiffe_id])`
-holds wherever the caller has an identity. What the text says, only the evaluator of the policy knows.
+A function of texts has a result whatever they are: `why := sprintf("not %s", [input.source.spiffe_id])` holds
+wherever the caller has an identity. What the text says, only the evaluator of the policy knows.
 """
 
 import re
