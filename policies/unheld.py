@@ -36,10 +36,10 @@ def unheld_rules(questions: Questions, origins: Iterable[Origin]) -> list[Diagno
 
 
 def _rules(questions: Questions) -> Iterator[CompiledRule]:
-    """The rules that could allow or deny something, where there is anything to decide about."""
+    """The rules that could allow or deny something."""
     groups = questions.memory.modules.groups
     for package in (AUTHZ, SEGMENTATION):
-        if (*package, "allow") not in groups or not questions.inventory.workloads:
+        if (*package, "allow") not in groups:
             continue
         for name in ("allow", "deny"):
             group = groups.get((*package, name))

@@ -93,10 +93,6 @@ def test_a_rule_that_may_decide_is_not_told(rules: str) -> None:
     assert told(rules) == []
 
 
-def test_without_workloads_no_rule_holds_and_none_is_told() -> None:
-    assert told('allow if input.destination.service == "pay"', inventory()) == []
-
-
 def test_no_more_are_told_than_somebody_reads() -> None:
     rules = "\n".join(f'allow if input.destination.service == "none-{number}"' for number in range(50))
     assert len(told(rules)) == MAX_TOLD
