@@ -31,9 +31,7 @@ from control_plane.runtime.log import get_logger
 from control_plane.runtime.transport import Call
 
 RETRY_SECONDS: Final = 15.0  # until what an Envoy rejected is sent to it again
-SECRETS_FIRST_SECONDS: Final = (
-    0.5  # for the bundle, which goes by another stream, to be there before the drain
-)
+SECRETS_FIRST_SECONDS: Final = 0.5  # the bundle goes by another stream, and is there before the drain
 
 _log = get_logger(__name__)
 
