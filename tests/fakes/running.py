@@ -258,8 +258,16 @@ class GatehouseServer(Process):
         self.start([BIN / "gatehouse", "server", "run", *flags, *self.extra])
 
     def await_healthy(self) -> None:
-        """Waits until it serves."""
-        self.await_serving(lambda: accepts(self.socket) and self._is_healthy(), "the server")
+        """Waits until it serves: it, and not what is left of one that was killed before."""
+        self.await_serving(
+            lambda: self._has_started() and accepts(self.socket) and self._is_healthy(), "the server"
+        )
+
+    def _has_started(self) -> bool:
+        try:
+            return bool(json.loads((self.data / "server.json").read_text())["pid"] == self.pid)
+        except OSError:
+            return False
 
     def cli(self, *arguments: str, check: bool = True) -> Any:
         """The JSON answer of one command. Unless `check`, None from one that failed: it answers nothing."""

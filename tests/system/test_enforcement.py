@@ -186,7 +186,7 @@ def test_an_envoy_ends_and_comes_back(running: Shop, by: str) -> None:
     admin = running.folder / "demo" / "envoys" / "payments" / "payments.admin.sock"
     with traffic(running) as clients:
         if by == "stop":
-            asyncio.run(stopping.stop(Address(path=str(admin)), 1))
+            asyncio.run(stopping.stop(Address(path=str(admin)), 3))
             until(lambda: not running.process("envoy-payments").is_alive, "the end of the Envoy")
         else:
             running.end("envoy-payments")
