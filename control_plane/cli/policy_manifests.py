@@ -62,10 +62,12 @@ def compile_policy(
             folder,
             inventory,
             target,
-            (exact_only, custom_provider, by_mode),
             cache,
             no_cache,
             Spending(max_seconds, max_memory),
+            exact_only=exact_only,
+            custom_provider=custom_provider,
+            by_mode=by_mode,
         ) as (compiled, converted),
     ):
         _print_compilation(output, compiled, [], converted)
@@ -94,10 +96,12 @@ def render(
             folder,
             inventory,
             target,
-            (exact_only, custom_provider, by_mode),
             cache,
             no_cache,
             Spending(max_seconds, max_memory),
+            exact_only=exact_only,
+            custom_provider=custom_provider,
+            by_mode=by_mode,
         ) as (compiled, converted),
     ):
         written = _write(out, compiled.files()) if compiled.accepted else []
@@ -111,14 +115,14 @@ def _compiled(
     folder: Path,
     inventory: Path,
     target: str,
-    chosen: tuple[bool, str, bool],
     cache: Path | None,
     no_cache: bool,
     budget: Spending,
+    **chosen: Any,
 ) -> Iterator[tuple[Any, Mapping[str, str]]]:
     """The compilation, and the workloads that it takes out of their mode, with that mode.
 
-    What it left to be worked out later is kept at the end as well.
+    `chosen` is what `Options` takes. What was left to be worked out later is kept at the end as well.
     """
     from policies.compilation import compile_project, otherwise_guarded
     from policies.project import Project
@@ -126,9 +130,8 @@ def _compiled(
 
     project = Project.of(read_project(folder))
     known = read_inventory(inventory)
-    exact_only, custom_provider, by_mode = chosen
-    options = Options(exact_only=exact_only, custom_provider=custom_provider, by_mode=by_mode)
-    converted = {} if by_mode else otherwise_guarded(target, known)
+    options = Options(**chosen)
+    converted = {} if options.by_mode else otherwise_guarded(target, known)
     if no_cache:
         yield compile_project(project, known, target, options, budget).result, converted
         return
