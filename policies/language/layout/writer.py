@@ -59,7 +59,7 @@ class LineWriter:
         while self.next_comment < len(self.comments) and self.comments[self.next_comment][0] < row:
             comment_row, text = self.comments[self.next_comment]
             self.next_comment += 1
-            begins_block = text[1:].strip() == "METADATA"
+            begins_block = _begins_annotations(text)
             if last and (comment_row - last > 1 or (in_block and begins_block)):
                 self.blank()
                 in_block = False
@@ -78,7 +78,7 @@ class LineWriter:
             if in_block and row - last > 1:
                 self.blank()
                 in_block = False
-            in_block = in_block or text[1:].strip() == "METADATA"
+            in_block = in_block or _begins_annotations(text)
             self.write(text)
             self.end_line()
             last = row
@@ -118,9 +118,14 @@ def _texts(comments: tuple[Comment, ...]) -> Iterator[tuple[int, str]]:
     block_row = -1
     for comment in comments:
         row, text = comment.span.row, "#" + comment.text.rstrip()
-        if comment.text.strip() == "METADATA" or row == block_row + 1:
+        if _begins_annotations(text) or row == block_row + 1:
             if comment.span.column == 1:
                 block_row = row
             else:
                 text = " " + text
         yield row, text
+
+
+def _begins_annotations(text: str) -> bool:
+    """Whether a comment, with its sign, is the first line of annotations."""
+    return text[1:].strip() == "METADATA"

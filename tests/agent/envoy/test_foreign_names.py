@@ -58,6 +58,15 @@ def federated(authority: Any) -> Bundle:
     return Bundle(OTHER, (X509Authority(der),), sequence=1)
 
 
+def federating(lab: Any, entry: Any, authority: Any) -> Any:
+    """An agent with a workload whose entry federates with the foreign trust domain."""
+    bundle = federated(authority)
+    return lab(
+        entry("e1", "/one", federates_with=["other.test"]),
+        before=lambda server: server.federated.update({OTHER: bundle}),
+    )
+
+
 def context(authority: Any, identity: TlsIdentity, role: int) -> ssl.SSLContext:
     """TLS 1.3 with this certificate, of a party that accepts everybody: it is the attacker's."""
     found = ssl.SSLContext(role)
@@ -86,11 +95,7 @@ def test_a_caller_with_more_names_than_its_own_is_nobody(
     authority = authorities.CertificateAuthority.make(short_dir, "other")
 
     async def work() -> None:
-        bundle = federated(authority)
-        async with lab(
-            entry("e1", "/one", federates_with=["other.test"]),
-            before=lambda server: server.federated.update({OTHER: bundle}),
-        ) as it:
+        async with federating(lab, entry, authority) as it:
             _, http, tcp = await it.service("spiffe://agents.test/one")
             # Both are let in, so that all that is refused is refused for its names.
             policy = admitting("spiffe://agents.test/one", WEB, "spiffe://other.test/web")
@@ -176,11 +181,7 @@ def test_connections_end_when_the_authority_of_their_caller_is_withdrawn(
     authority = authorities.CertificateAuthority.make(short_dir, "other")
 
     async def work() -> None:
-        bundle = federated(authority)
-        async with lab(
-            entry("e1", "/one", federates_with=["other.test"]),
-            before=lambda server: server.federated.update({OTHER: bundle}),
-        ) as it:
+        async with federating(lab, entry, authority) as it:
             _, http, tcp = await it.service("spiffe://agents.test/one")
             it.enforcement.put(enforcing(admitting("spiffe://agents.test/one", "spiffe://other.test/web")))
             tls = context(authority, authority.issue(OURS), ssl.PROTOCOL_TLS_CLIENT)
